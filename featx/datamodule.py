@@ -1,0 +1,121 @@
+"""The LightningDataModule: streams the videos of a data set, one at a time, to every rank."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from featx.errors import FeatxError, UsageError
+from featx.manifest import Manifest, missing_categories, scan
+from featx.videos import VideoBatch, read_video
+
+
+class VideoDataModule(LightningDataModule):
+    """Videos from `ROOT/<split>/<category>/<subcategory>/processed_data.pt`.
+
+    Args:
+        root: The data set's folder.
+        splits: Which splits; by default those of train, val and test that are there.
+        batch_size: Videos a step. Their frames share the forward passes.
+        num_workers: Processes on each rank that read videos ahead; 0 reads in the main process.
+
+    Raises:
+        UsageError: A number is out of its range.
+    """
+
+    # A rank without a video is no mistake: there may be more ranks than videos.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self,
+        root: Path,
+        splits: Sequence[str] | None = None,
+        batch_size: int = 1,
+        num_workers: int = 2,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
+        if num_workers < 0:
+            raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
+        self.root = Path(root).expanduser()
+        self.splits = splits
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.manifest: Manifest  # from `setup` on
+
+    def setup(self, stage: str) -> None:
+        """Scan the data set: every header is read and checked before the first forward pass."""
+        self.manifest = scan(self.root, self.splits, progress=rank_zero_only.rank == 0)
+        for split, names in missing_categories(self.manifest).items():
+            rank_zero_warn(
+                f"{self.root / split}: no videos of {len(names)} of "
+                f"{len(self.manifest.categories)} categories: {', '.join(names[:10])}"
+                f"{', ...' if len(names) > 10 else ''}"
+            )
+
+    def predict_dataloader(self) -> DataLoader[VideoBatch]:
+        """This rank's share of the videos, in row order."""
+        assert self.trainer is not None
+        share = RankShare(self.manifest, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(
+            VideoDataset(self.manifest),
+            sampler=share,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers if len(share) else 0,
+            collate_fn=_join,
+        )
+
+    def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
+        """Raise the error that a worker met while reading."""
+        if batch.error:
+            raise batch.error
+        return batch
+
+
+class VideoDataset(Dataset[VideoBatch]):
+    """Map-style: an item is the video at a position of the manifest, as a batch of one."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, position: int) -> VideoBatch:
+        file, index = self.manifest.locate(position)
+        try:
+            return VideoBatch([position], [read_video(file.path, file.header, index)])
+        except FeatxError as error:
+            return VideoBatch([position], [], error)
+
+
+class RankShare(DistributedSampler[int]):
+    """A contiguous share of the videos, of as many frames as any other rank's, give or take a video.
+
+    As a DistributedSampler it is one that Lightning leaves alone: no video is repeated to make the
+    shares equally long, and a share may be empty.
+    """
+
+    def __init__(self, manifest: Manifest, rank: int, num_ranks: int) -> None:
+        frames = np.concatenate([[0], np.cumsum(manifest.lengths)])
+        bounds = np.searchsorted(frames, frames[-1] * np.arange(num_ranks + 1) / num_ranks)
+        self.share = range(int(bounds[rank]), int(bounds[rank + 1]))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+
+def _join(batches: Sequence[VideoBatch]) -> VideoBatch:
+    return VideoBatch(
+        [position for batch in batches for position in batch.positions],
+        [video for batch in batches for video in batch.videos],
+        next((batch.error for batch in batches if batch.error), None),
+    )

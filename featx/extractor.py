@@ -1,0 +1,115 @@
+"""The LightningModule: frames through a frozen backbone, once each, and every scale by a gather."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from featx.backbones import BackboneName, build_backbone, normalize
+from featx.errors import UsageError
+from featx.temporal import average_scales
+from featx.videos import VideoBatch
+
+
+class FeatureExtractor(LightningModule):
+    """A frozen CNN that turns videos into per-frame features, averaged over temporal scales.
+
+    Args:
+        backbone: Which CNN.
+        weights: A torchvision weights name (DEFAULT, IMAGENET1K_V1, ...), the path of a local
+            state dict (with or without the head), or random (seeded; for tests and demos).
+        multi_scale: Average over `scales`; otherwise the video as it is, alone.
+        scales: Temporal scales, relative to a video's own length.
+        frames_per_forward: Frames of a forward pass. Every pass has this one shape: the last one
+            is filled up. Smaller takes less memory.
+        compile: Compile the backbone with torch.compile.
+
+    Raises:
+        UsageError: A setting is out of its range.
+        WeightsError: The weights are not there, cannot be downloaded, or do not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneName = "efficientnet_v2_m",
+        weights: str = "DEFAULT",
+        multi_scale: bool = True,
+        scales: Sequence[float] = (1.0, 0.85, 1.15),
+        frames_per_forward: int = 32,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if not scales or not all(0 < scale < float("inf") for scale in scales):
+            raise UsageError(f"scales: expected one or more above 0, found {[*scales]}.")
+        if frames_per_forward < 1:
+            raise UsageError(f"frames_per_forward: expected 1 or more, found {frames_per_forward}.")
+        if weights == "random":
+            rank_zero_warn("weights: random. The features mean nothing: for tests and demos alone.")
+        built = build_backbone(backbone, weights)
+        self.backbone_name = backbone
+        self.weights = built.weights
+        self.weights_sha256 = built.weights_sha256
+        self.feature_dim = built.feature_dim
+        self.multi_scale = multi_scale
+        self.scales = tuple(map(float, scales)) if multi_scale else (1.0,)
+        self.frames_per_forward = frames_per_forward
+        self.compiled = compile
+        self.backbone = built.module
+        if compile:
+            self.backbone.compile(dynamic=False)
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Stay in eval mode, whatever is asked: the backbone is frozen."""
+        super().train(False)
+        return self
+
+    def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
+        """Extract the features of every video of a batch.
+
+        Args:
+            batch: Videos `[T, 3, H, W]`: uint8 as raw RGB, floating point as already normalized.
+            batch_idx: Unused: a batch says itself which videos it holds.
+
+        Returns:
+            One float32 tensor `[num_frames, feature_dim]` a video.
+        """
+        features: list[Tensor] = []
+        for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
+            videos = [*group]
+            frames = videos[0] if len(videos) == 1 else torch.cat(videos)
+            per_frame = self(frames).split([len(video) for video in videos])
+            features += [average_scales(video, self.scales) for video in per_frame]
+        return features
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`."""
+        passes = [self._forward_pass(part) for part in frames.split(self.frames_per_forward)]
+        return torch.cat(passes)
+
+    def _forward_pass(self, frames: Tensor) -> Tensor:
+        """One pass of the fixed shape; the frames that fill it up are computed and dropped."""
+        filling = self.frames_per_forward - len(frames)
+        if filling:
+            frames = torch.cat([frames, frames[-1:].expand(filling, -1, -1, -1)])
+        if not frames.is_floating_point():
+            frames = normalize(frames)
+        dtype = next(self.backbone.parameters()).dtype
+        frames = frames.to(dtype).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.backbone(frames)
+        return features[: self.frames_per_forward - filling].float()
+
+    def settings(self) -> dict[str, Any]:
+        """What the features depend on, for the record."""
+        return {
+            "backbone": self.backbone_name,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "multi_scale": self.multi_scale,
+            "scales": [*self.scales],
+            "frames_per_forward": self.frames_per_forward,
+            "compile": self.compiled,
+        }
