@@ -1,11 +1,30 @@
 """featx turns preprocessed videos into frozen-CNN feature files, once."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from featx.datamodule import VideoDataModule
-from featx.errors import FeatxError
-from featx.extractor import FeatureExtractor
-from featx.job import extract
-from featx.writer import FeatureWriter
+if TYPE_CHECKING:
+    from featx.datamodule import VideoDataModule
+    from featx.errors import FeatxError
+    from featx.extractor import FeatureExtractor
+    from featx.job import extract
+    from featx.writer import FeatureWriter
 
 __all__ = ["FeatureExtractor", "FeatureWriter", "FeatxError", "VideoDataModule", "extract"]
+
+_HOMES = {
+    "FeatureExtractor": "featx.extractor",
+    "FeatureWriter": "featx.writer",
+    "FeatxError": "featx.errors",
+    "VideoDataModule": "featx.datamodule",
+    "extract": "featx.job",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the module holds
+    """Import a public name when it is first used: Lightning takes seconds to import."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featx' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -108,7 +108,7 @@ def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(state.items()):
         if not name.endswith(_IGNORED):
             digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

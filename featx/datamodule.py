@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -50,7 +50,9 @@ class VideoDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""
-        self.manifest = scan(self.root, self.splits, progress=rank_zero_only.rank == 0)
+        self.manifest = scan(
+            self.root, self.splits, progress=self.trainer is None or self.trainer.is_global_zero
+        )
         for split, names in missing_categories(self.manifest).items():
             rank_zero_warn(
                 f"{self.root / split}: no videos of {len(names)} of "
@@ -95,7 +97,7 @@ class VideoDataset(Dataset[VideoBatch]):
 
 
 class RankShare(DistributedSampler[int]):
-    """A contiguous share of the videos, of as many frames as any other rank's, give or take a video.
+    """A contiguous share of the videos, balanced by the number of frames.
 
     As a DistributedSampler it is one that Lightning leaves alone: no video is repeated to make the
     shares equally long, and a share may be empty.

@@ -81,7 +81,7 @@ class FeatureExtractor(LightningModule):
         for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
             videos = [*group]
             frames = videos[0] if len(videos) == 1 else torch.cat(videos)
-            per_frame = self(frames).split([len(video) for video in videos])
+            per_frame = self(frames).split_with_sizes([len(video) for video in videos])
             features += [average_scales(video, self.scales) for video in per_frame]
         return features
 

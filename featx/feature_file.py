@@ -64,7 +64,10 @@ class Layout:
         """Lay out a file for these rows."""
         median = int(np.sort(num_frames)[len(num_frames) // 2])
         return cls(
-            labels, num_frames, video_ids, feature_dim,
+            labels,
+            num_frames,
+            video_ids,
+            feature_dim,
             max_frames=int(num_frames.max()),
             chunk_frames=min(median, MAX_CHUNK_FRAMES),
             attributes=attributes,
@@ -73,8 +76,13 @@ class Layout:
     def select(self, rows: Sequence[int]) -> "Layout":
         """The layout of a file with some of the rows, whose chunks can be copied as they are."""
         return Layout(
-            self.labels[rows], self.num_frames[rows], [self.video_ids[row] for row in rows],
-            self.feature_dim, self.max_frames, self.chunk_frames, self.attributes,
+            self.labels[rows],
+            self.num_frames[rows],
+            [self.video_ids[row] for row in rows],
+            self.feature_dim,
+            self.max_frames,
+            self.chunk_frames,
+            self.attributes,
         )
 
     def num_chunks(self, row: int) -> int:
@@ -90,7 +98,7 @@ def encode(features: NDArray[np.float32], layout: Layout) -> list[bytes]:
         chunk = np.zeros((size, layout.feature_dim), np.float32)
         part = features[start : start + size]
         chunk[: len(part)] = part
-        chunks.append(zlib.compress(chunk, GZIP_LEVEL))
+        chunks.append(zlib.compress(chunk.data, GZIP_LEVEL))
     return chunks
 
 
@@ -147,6 +155,8 @@ def open_feature_file(path: Path) -> h5py.File:
         ) from error
     missing = [name for name in _DATASETS if not isinstance(file.get(name), h5py.Dataset)]
     missing += [name for name in _ATTRIBUTES if name not in file.attrs]
+    if not missing and not _is_mapping(file.attrs["category_mapping"]):
+        missing = ["category_mapping in JSON"]
     if missing:
         file.close()
         raise InputError(
@@ -154,6 +164,13 @@ def open_feature_file(path: Path) -> h5py.File:
             "Give a file named <split>_features.h5 or <split>_features_multiscale.h5."
         )
     return file
+
+
+def _is_mapping(text: object) -> bool:
+    try:
+        return isinstance(json.loads(str(text)), dict)
+    except ValueError:
+        return False
 
 
 def find_problems(file: h5py.File, read_features: bool = True) -> list[str]:

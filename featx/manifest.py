@@ -22,16 +22,23 @@ _SCAN_THREADS = 4  # they hide the latency of a network disk; more only fight fo
 class VideoFile:
     """One `processed_data.pt`: where it lies, and what it holds."""
 
-    split: str
-    category: str
-    subcategory: str
     path: Path
     header: Header
 
     @property
+    def split(self) -> str:
+        """The folder above the category's."""
+        return self.path.parts[-4]
+
+    @property
+    def category(self) -> str:
+        """The folder above the subcategory's."""
+        return self.path.parts[-3]
+
+    @property
     def video_ids(self) -> Sequence[str]:
         """Name of each video: its clip where the file tells, else its place in the data set."""
-        place = f"{self.split}/{self.category}/{self.subcategory}"
+        place = "/".join(self.path.parts[-4:-1])
         return self.header.clips or [f"{place}/{i}" for i in range(len(self.header.lengths))]
 
 
@@ -100,7 +107,7 @@ def scan(root: Path, splits: Sequence[str] | None = None, progress: bool = False
         MissingInputError: The folder, a split, or every video of a split is missing.
         InputError: A file is damaged, or not what featx accepts.
     """
-    found = [path.name for path in _folders(root)]
+    found = [path.name for path in list_folders(root)]
     if splits is None:
         splits = [split for split in STANDARD_SPLITS if split in found]
         if not splits:
@@ -115,7 +122,7 @@ def scan(root: Path, splits: Sequence[str] | None = None, progress: bool = False
                 "Name one of these, or make it."
             )
     mapped = [split for split in found if split in {*STANDARD_SPLITS, *splits}]
-    names = {folder.name for split in mapped for folder in _folders(root / split)}
+    names = {folder.name for split in mapped for folder in list_folders(root / split)}
     categories = {name: label for label, name in enumerate(sorted(names))}
     paths = [path for split in dict.fromkeys(splits) for path in _list_split(root, split)]
     # The mode sets a flag of the whole process. Entered here first and left last, the threads
@@ -123,13 +130,13 @@ def scan(root: Path, splits: Sequence[str] | None = None, progress: bool = False
     with FakeTensorMode(), ThreadPoolExecutor(_SCAN_THREADS) as pool:
         bar = tqdm(
             pool.map(read_header, paths),
-            total=len(paths), desc="Scanning", unit="file", disable=not progress,
+            total=len(paths),
+            desc="Scanning",
+            unit="file",
+            disable=not progress,
         )
         headers = list(bar)
-    files = [
-        VideoFile(*path.parent.relative_to(root).parts, path, header)
-        for path, header in zip(paths, headers, strict=True)
-    ]
+    files = [VideoFile(path, header) for path, header in zip(paths, headers, strict=True)]
     return Manifest(root, categories, files)
 
 
@@ -149,14 +156,14 @@ def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
 def _list_split(root: Path, split: str) -> Iterator[Path]:
     """The files of one split, in row order."""
     found = False
-    for category in _folders(root / split):
+    for category in list_folders(root / split):
         misplaced = category / FILE_NAME
         if misplaced.exists():
             raise InputError(
                 f"{misplaced}: expected {root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
                 "found it in the category's own folder. Move it into a subcategory's."
             )
-        for subcategory in _folders(category):
+        for subcategory in list_folders(category):
             if (subcategory / FILE_NAME).exists():
                 found = True
                 yield subcategory / FILE_NAME
@@ -167,8 +174,13 @@ def _list_split(root: Path, split: str) -> Iterator[Path]:
         )
 
 
-def _folders(path: Path) -> list[Path]:
-    """The folders in a folder, sorted by name."""
+def list_folders(path: Path) -> list[Path]:
+    """The folders in a folder, sorted by name; those whose name begins with a dot are left out.
+
+    Raises:
+        MissingInputError: There is no such folder.
+        InputError: It cannot be read.
+    """
     try:
         found = [entry for entry in path.iterdir() if entry.name[0] != "." and entry.is_dir()]
     except FileNotFoundError as error:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -111,6 +111,8 @@ class Staging:
             merged.replace(self.target)
             sync(self.target.parent)
             shutil.rmtree(self.folder)
+            with suppress(OSError):  # not empty: another split has parts there
+                self.folder.parent.rmdir()
 
     def _check_space(self, needed: int) -> None:
         """HDF5 does not survive a full disk, so ask before the merge."""

@@ -9,7 +9,7 @@ from bisect import bisect
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -174,7 +174,7 @@ def _copy_from_map(path: Path, number: int, within: int) -> Tensor:
     return video.clone()
 
 
-def _check_block(expected: str, lead: str, videos: Any, archive: Archive) -> Block:
+def _check_block(expected: str, lead: str, videos: object, archive: Archive) -> Block:
     """Check a tensor `[N, T, 3, H, W]` (`lead` is "N, ") or `[T, 3, H, W]` (`lead` is empty)."""
     if not isinstance(videos, Tensor):
         found = type(videos).__name__
@@ -221,7 +221,7 @@ def _locate(expected: str, videos: Tensor, archive: Archive) -> Block:
     return Block(count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
 
 
-def _check_clips(clips: Any, count: int) -> tuple[str, ...] | None:
+def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:
     """The names of the clips, if that is what the key `clips` holds: it is not ours alone."""
     names = tuple(clips) if isinstance(clips, (list, tuple)) else ()
     named = all(isinstance(name, str) for name in names)

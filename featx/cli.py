@@ -1,0 +1,84 @@
+"""The command line: `featx predict` and its sister commands, and what their exit status says."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import featx
+from featx.errors import FeatxError, UsageError
+from featx.parsing import ConciseErrors
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 only when everything asked for is done, 2 for wrong usage, 1 otherwise.
+    """
+    parser = argparse.ArgumentParser(
+        prog="featx",
+        usage="featx COMMAND [options]",
+        epilog="featx COMMAND --help tells the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"featx {featx.__version__}")
+    commands = "".join(f"\n  {name:<12}{run.__doc__}" for name, run in COMMANDS.items())
+    parser.description = f"{featx.__doc__}\n\ncommands:{commands}"
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(args)
+    try:
+        return COMMANDS[parsed.command](parsed.options)
+    except FeatxError as error:
+        print(f"featx {parsed.command}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _predict(args: Sequence[str]) -> int:
+    """Extract the features of a data set, one feature file a split."""
+    from featx.predict import predict
+
+    predict(args)
+    return 0
+
+
+def _preprocess(args: Sequence[str]) -> int:
+    """Turn clips into the processed_data.pt files that predict reads."""
+    from featx.preprocess import preprocess
+
+    parser = ConciseErrors(prog="featx preprocess", description=_preprocess.__doc__)
+    parser.add_function_arguments(preprocess, as_positional=True)
+    failures = preprocess(**vars(parser.parse_args(args)))
+    for failure in failures:
+        print(f"featx preprocess: error: {failure}", file=sys.stderr)
+    if failures:
+        print(f"featx preprocess: left out {len(failures)} clips, see above", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _inspect(args: Sequence[str]) -> int:
+    """Show what a feature file holds, and whether it is valid."""
+    from featx.report import inspect
+
+    parser = ConciseErrors(prog="featx inspect", description=_inspect.__doc__)
+    parser.add_function_arguments(inspect, as_positional=True, skip={"json"})
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return 0 if inspect(**vars(parser.parse_args(args))) else 1
+
+
+def _demo(args: Sequence[str]) -> int:
+    """Do the whole job in a minute, on clips that it makes itself."""
+    from featx.demo import demo
+
+    parser = ConciseErrors(prog="featx demo", description=_demo.__doc__)
+    parser.add_function_arguments(demo)
+    demo(**vars(parser.parse_args(args)))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "predict": _predict,
+    "preprocess": _preprocess,
+    "inspect": _inspect,
+    "demo": _demo,
+}

@@ -1,0 +1,92 @@
+"""Decode a clip: frames sampled uniformly, resized as they come, so that memory holds few."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+from featx.errors import InputError, UsageError
+
+try:
+    import av
+except ModuleNotFoundError as error:
+    raise UsageError(
+        "decoding: expected the package PyAV, found none. Install it: pip install 'featx[video]'."
+    ) from error
+
+
+def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
+    """Decode a clip to a fixed number of frames.
+
+    Frames are sampled uniformly from the first to the last one, `linspace` truncated: a clip
+    shorter than `num_frames` repeats frames. Each is turned upright and resized with antialiasing.
+
+    Args:
+        path: The clip.
+        num_frames: Frames to sample.
+        image_size: Height and width to resize to, in pixels.
+
+    Returns:
+        uint8 RGB `[num_frames, 3, image_size, image_size]`.
+
+    Raises:
+        InputError: The clip does not decode, or has no video in it.
+    """
+    try:
+        expected = _count_packets(path)
+        video, found = _decode(path, _positions(expected, num_frames), image_size)
+        if 0 < found != expected:  # some packets hold no frame: now the number is known
+            video, found = _decode(path, _positions(found, num_frames), image_size)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path}: expected a clip that decodes, found: {reason}. "
+            "Encode it again, or leave it out."
+        ) from error
+    if found == 0:
+        raise InputError(f"{path}: expected frames, found none. Encode it again, or leave it out.")
+    return video
+
+
+def _positions(count: int, num_frames: int) -> list[int]:
+    positions: list[int] = np.linspace(0, max(count - 1, 0), num_frames).astype(np.int64).tolist()
+    return positions
+
+
+def _count_packets(path: Path) -> int:
+    """Number of packets of the first video stream, which is nearly always that of its frames."""
+    with av.open(path) as container:
+        return sum(packet.size > 0 for packet in container.demux(_video_stream(container)))
+
+
+def _decode(path: Path, positions: Sequence[int], image_size: int) -> tuple[Tensor, int]:
+    """Frames at `positions` (ascending) of a clip, and how many frames it has in all."""
+    video = torch.empty(len(positions), 3, image_size, image_size, dtype=torch.uint8)
+    filled = count = 0
+    with av.open(path) as container:
+        stream = _video_stream(container)
+        stream.codec_context.thread_count = 1  # clips are decoded in parallel already
+        for frame in container.decode(stream):
+            if filled < len(positions) and positions[filled] == count:
+                repeats = positions.count(count)
+                video[filled : filled + repeats] = _convert(frame, image_size)
+                filled += repeats
+            count += 1
+    return video, count
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    if not container.streams.video:
+        raise ValueError("no video stream")
+    return container.streams.video[0]
+
+
+def _convert(frame: av.VideoFrame, image_size: int) -> Tensor:
+    """A decoded frame as uint8 RGB `[3, image_size, image_size]`, upright."""
+    image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+    image = image.rot90(round(frame.rotation / 90), dims=(1, 2))
+    resized: Tensor = resize(image, [image_size, image_size], antialias=True)
+    return resized
