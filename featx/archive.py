@@ -100,9 +100,14 @@ def _broken(path: Path, found: str) -> InputError:
 
 
 def _unsafe(path: Path) -> InputError:
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    found = f"Python objects ({', '.join(names[:5])})" if names else "a damaged pickle"
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # the file is too damaged for that, too
+        names = []
+    if not names:
+        return _broken(path, "a damaged pickle")
     return InputError(
-        f"{path}: expected tensors alone, found {found}. Nothing was executed. "
-        f"If you trust the file, load it yourself and save its tensors: {_SAVE}."
+        f"{path}: expected tensors alone, found Python objects ({', '.join(names[:5])}). "
+        "Nothing was executed. If you trust the file, load it yourself and save its tensors: "
+        f"{_SAVE}."
     )

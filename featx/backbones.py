@@ -87,7 +87,7 @@ def build_backbone(name: str, weights: str = "DEFAULT") -> Backbone:
     else:
         module = architecture.build(weights=None)
         setattr(module, architecture.head, nn.Identity())
-        if weights in architecture.weights.__members__ or weights == "DEFAULT":
+        if weights in architecture.weights.__members__:
             entry = architecture.weights[weights]
             weights, state = entry.name, _download(entry)
         else:
@@ -95,7 +95,8 @@ def build_backbone(name: str, weights: str = "DEFAULT") -> Backbone:
             weights, state = path.name, _read_state_dict(path, architecture)
         _load(module, state, architecture.head, weights)
     digest = state_dict_sha256(module.state_dict())
-    module = fuse(module.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
+    module = fuse(module.eval()).eval().requires_grad_(False)
+    module = module.to(memory_format=torch.channels_last)
     return Backbone(module, architecture.feature_dim, weights, digest)
 
 
@@ -146,7 +147,7 @@ def _download(entry: models.WeightsEnum) -> Mapping[str, Tensor]:
 
 def _read_state_dict(path: Path, architecture: Architecture) -> Mapping[str, Tensor]:
     names = ", ".join(architecture.weights.__members__)
-    accepted = f"one of DEFAULT, {names}, random, or the path of a state dict"
+    accepted = f"one of {names}, random, or the path of a state dict"
     if not path.is_file():
         raise WeightsError(f"weights: expected {accepted}, found no file at {path}.")
     try:

@@ -21,6 +21,8 @@ FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """uint8 is raw RGB; a floating dtype means already normalized with ImageNet's mean and std."""
 
+_OFFSET = "_checkpoint_offset"  # of a storage in its file: torch's private attribute, so it may go
+
 
 class VideoBatch(NamedTuple):
     """Videos on their way to the backbone; the batch says itself which videos it holds.
@@ -209,7 +211,7 @@ def _locate(expected: str, videos: Tensor, archive: Archive) -> Block:
             f"strides {[*videos.stride()]}. Save videos.contiguous()."
         )
     size = videos.element_size()
-    begin = getattr(videos.untyped_storage(), "_checkpoint_offset", None)  # torch's private name
+    begin = getattr(videos.untyped_storage(), _OFFSET, None)
     if begin is not None and count:
         end = begin + (videos.storage_offset() + (count - 1) * step + numel) * size
         if not archive.contains(begin, end):

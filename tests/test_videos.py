@@ -1,0 +1,246 @@
+"""Reading videos out of processed_data.pt files: equal to torch.load, or refused in one line."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_video, random_videos
+from torch import Tensor
+
+from featx import videos as videos_module
+from featx.errors import InputError, MissingInputError
+from featx.videos import DTYPES, Header, read_header, read_video
+
+
+def save(path: Path, data: object) -> Path:
+    """Save something for the test."""
+    torch.save(data, path)
+    return path
+
+
+def read_all(path: Path) -> list[Tensor]:
+    """Every video of a file."""
+    header = read_header(path)
+    return [read_video(path, header, i) for i in range(len(header.lengths))]
+
+
+def assert_reads(path: Path, expected: list[Tensor]) -> None:
+    """The file holds exactly these videos."""
+    found = read_all(path)
+    assert len(found) == len(expected)
+    for video, wanted in zip(found, expected, strict=True):
+        assert video.dtype == wanted.dtype
+        assert torch.equal(video, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_reads_bit_equal(tmp_path: Path, dtype: torch.dtype) -> None:
+    """All dtypes of the contract come back bit by bit."""
+    data = random_videos(3, 4).to(dtype) / 3 if dtype.is_floating_point else random_videos(3, 4)
+    assert_reads(save(tmp_path / "a.pt", {"videos": data.to(dtype)}), [*data.to(dtype)])
+
+
+@pytest.mark.parametrize("wrap", [list, tuple, lambda items: {"videos": items}])
+def test_lists_of_different_lengths(tmp_path: Path, wrap: type) -> None:
+    """A list, a tuple and a dict of a list hold videos of their own lengths."""
+    items = [random_video(t, seed=t) for t in (1, 3, 7)]
+    path = save(tmp_path / "a.pt", wrap(items))
+    assert read_header(path).lengths == [1, 3, 7]
+    assert_reads(path, items)
+
+
+def test_views_and_other_strides(tmp_path: Path) -> None:
+    """Views into a larger tensor and channels-last pixels are read as torch.load reads them."""
+    data = random_videos(6, 4)
+    last = data.movedim(2, -1).contiguous().movedim(-1, 2)
+    for number, videos in enumerate((data[1:4], data[::2], last, data[:, 1:3])):
+        assert_reads(save(tmp_path / f"{number}.pt", videos), [*videos])
+    shared = [data[0], data[3], data[0, 1:3]]
+    assert_reads(save(tmp_path / "shared.pt", shared), shared)
+
+
+def test_clips_are_told(tmp_path: Path) -> None:
+    """The names of the clips come along, if they are one distinct name a video."""
+    data = random_videos(2, 4)
+    named = save(tmp_path / "a.pt", {"videos": data, "clips": ["x.mp4", "y.mp4"]})
+    assert read_header(named).clips == ("x.mp4", "y.mp4")
+    for clips in (["x", "x"], ["x"], 3, [1, 2]):
+        other = save(tmp_path / "b.pt", {"videos": data, "clips": clips})
+        assert read_header(other).clips is None
+
+
+def test_a_video_is_read_without_its_neighbours(tmp_path: Path) -> None:
+    """Only the video's own bytes are asked for: one in a sparse terabyte is read at once."""
+    path = save(tmp_path / "a.pt", random_videos(3, 4))
+    header = read_header(path)
+    block = header.blocks[0]
+    assert block.offset is not None
+    with path.open("r+b") as file:
+        file.truncate(block.offset + 2 * block.step)  # the third video is gone
+    assert torch.equal(read_video(path, header, 1), random_videos(3, 4)[1])
+    with pytest.raises(InputError, match=r"a\.pt: expected 768 bytes .* found 0.*start again"):
+        read_video(path, header, 2)
+
+
+def test_without_torchs_private_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should torch no longer tell where the bytes lie, videos are still read."""
+    items = [random_video(t, seed=t) for t in (2, 3)]
+    path = save(tmp_path / "a.pt", items)
+    monkeypatch.setattr(videos_module, "_OFFSET", "no_such_attribute")
+    assert read_header(path).blocks[0].offset is None
+    assert_reads(path, items)
+    stacked = random_videos(3, 4)
+    assert_reads(save(tmp_path / "b.pt", {"videos": stacked}), [*stacked])
+
+
+class Evil:
+    """An object whose pickle makes a folder when it is loaded the careless way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Run code."""
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    """A pickle that runs code is named as such, and its code has not run."""
+    path = save(tmp_path / "a.pt", {"videos": random_videos(1, 2), "x": Evil(tmp_path / "pwned")})
+    with pytest.raises(InputError, match=r"posix\.mkdir.*Nothing was executed"):
+        read_header(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def write_bytes(content: bytes) -> object:
+    """A file of these bytes."""
+    return lambda path: path.write_bytes(content)
+
+
+def write_truncated(path: Path) -> None:
+    """A file cut off in its middle."""
+    content = save(path, random_videos(2, 4)).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def write_legacy(path: Path) -> None:
+    """A file in torch's format before 1.6."""
+    torch.save(random_videos(1, 2), path, _use_new_zipfile_serialization=False)
+
+
+def write_compressed(path: Path) -> None:
+    """A file whose archive somebody compressed."""
+    save(path, random_videos(1, 2))
+    with zipfile.ZipFile(path) as source:
+        members = {info.filename: source.read(info) for info in source.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+
+
+BAD_FILES = {
+    "empty": (write_bytes(b""), "an empty file"),
+    "text": (write_bytes(b"hello, world"), "found text"),
+    "truncated": (write_truncated, "a truncated archive"),
+    "plain pickle": (write_bytes(pickle.dumps([1, 2])), "a plain pickle"),
+    "legacy": (write_legacy, "format before 1.6"),
+    "compressed": (write_compressed, "compressed members"),
+    "zip of something else": (write_bytes(b"PK\x05\x06" + bytes(18)), "written by torch.save"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_files_that_are_no_archive_of_torch(tmp_path: Path, name: str) -> None:
+    """What the file seems to be is said in one line that names it."""
+    write, found = BAD_FILES[name]
+    path = tmp_path / "processed_data.pt"
+    write(path)  # type: ignore[operator]
+    with pytest.raises(InputError) as caught:
+        read_header(path)
+    assert str(caught.value).startswith(f"{path}: expected ")
+    assert found in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+BAD_CONTENTS = {
+    "no key": ({"frames": random_videos(1, 2)}, "the key 'videos', found the keys ['frames']"),
+    "no tensor": ({"videos": "hello"}, "found str"),
+    "list of numbers": ([1, 2], "'videos'[0] as a tensor, found int"),
+    "3-D": (torch.zeros(3, 8, 8), "[N, T, 3, H, W], found [3, 8, 8]"),
+    "6-D": (torch.zeros(1, 1, 2, 3, 8, 8), "found [1, 1, 2, 3, 8, 8]"),
+    "4-D": (random_video(2), "found [2, 3, 8, 8]"),
+    "list of 5-D": ([random_videos(1, 2)], "'videos'[0] as [T, 3, H, W], found [1, 2, 3, 8, 8]"),
+    "channels last": (torch.zeros(2, 4, 8, 8, 3), "videos.movedim(4, 2)"),
+    "channels first": (torch.zeros(2, 3, 4, 8, 8), "videos.movedim(1, 2)"),
+    "list of channels last": ([torch.zeros(4, 8, 8, 3)], "videos.movedim(3, 1)"),
+    "grey": (torch.zeros(2, 4, 1, 8, 8), "Only RGB is accepted"),
+    "int64": (torch.zeros(2, 4, 3, 8, 8, dtype=torch.int64), "found torch.int64"),
+    "complex": (torch.zeros(2, 4, 3, 8, 8, dtype=torch.complex64), "found torch.complex64"),
+    "sparse": (torch.zeros(2, 4, 3, 8, 8).to_sparse(), "found torch.sparse_coo"),
+    "meta": (torch.zeros(2, 4, 3, 8, 8, device="meta"), "on meta"),
+    "expanded frames": (torch.zeros(1, 1, 3, 8, 8).expand(9, 9, 3, 8, 8), "in one piece"),
+    "expanded videos": (torch.zeros(1, 2, 3, 8, 8).expand(10**6, 2, 3, 8, 8), "in one piece"),
+    "frames before videos": (random_videos(4, 2).transpose(0, 1), "videos.contiguous()"),
+    "T = 0": (torch.zeros(2, 0, 3, 8, 8), "found [2, 0, 3, 8, 8]"),
+    "H = 0": (torch.zeros(2, 1, 3, 0, 8), "found [2, 1, 3, 0, 8]"),
+    "N = 0": (torch.zeros(0, 4, 3, 8, 8), "N = 0"),
+    "empty list": ([], "N = 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONTENTS)
+def test_contents_that_are_no_videos(tmp_path: Path, name: str) -> None:
+    """What was expected and what was found is said in one line that names the file."""
+    data, found = BAD_CONTENTS[name]
+    path = save(tmp_path / "processed_data.pt", data)
+    with pytest.raises(InputError) as caught:
+        read_header(path)
+    assert str(caught.value).startswith(f"{path}: expected ")
+    assert found in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_claim_beyond_the_file_is_refused(tmp_path: Path) -> None:
+    """A pickle that claims more pixels than its member of the archive holds is refused."""
+    path = save(tmp_path / "a.pt", random_videos(2, 4))
+    with zipfile.ZipFile(path) as source:
+        members = {info.filename: source.read(info) for info in source.infolist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in members.items():
+            target.writestr(name, content[:100] if name.endswith("/data/0") else content)
+    with pytest.raises(InputError, match="bytes of pixels"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_pixels_that_are_not_finite(tmp_path: Path, dtype: torch.dtype, value: float) -> None:
+    """The file, the video and the frame are named."""
+    data = torch.zeros(3, 4, 3, 8, 8, dtype=dtype)
+    data[1, 2, 0, 3, 3] = value
+    path = save(tmp_path / "a.pt", data)
+    header = read_header(path)
+    read_video(path, header, 0)
+    with pytest.raises(InputError, match=r"a\.pt: .* in video 1, frame 2\."):
+        read_video(path, header, 1)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """Nothing, a folder and a pipe are refused; the pipe is not waited for."""
+    with pytest.raises(MissingInputError, match="found nothing"):
+        read_header(tmp_path / "none.pt")
+    (tmp_path / "folder.pt").mkdir()
+    os.mkfifo(tmp_path / "pipe.pt")
+    for name in ("folder.pt", "pipe.pt"):
+        with pytest.raises(InputError, match="expected a file, found"):
+            read_header(tmp_path / name)
+
+
+def test_header_of_one_tensor_is_one_block(tmp_path: Path) -> None:
+    """A header takes the memory of its tensors, not of its videos."""
+    header = read_header(save(tmp_path / "a.pt", random_videos(50, 1)))
+    assert isinstance(header, Header)
+    assert [block.count for block in header.blocks] == [50]
