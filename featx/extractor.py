@@ -87,7 +87,7 @@ class FeatureExtractor(LightningModule):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`."""
-        passes = [self._forward_pass(part) for part in frames.split(self.frames_per_forward)]
+        passes = [self._forward_pass(part) for part in torch.split(frames, self.frames_per_forward)]
         return torch.cat(passes)
 
     def _forward_pass(self, frames: Tensor) -> Tensor:

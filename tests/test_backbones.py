@@ -1,7 +1,6 @@
 """The backbones: stripped, frozen, fused, and loaded from what a person has."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
@@ -27,9 +26,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(name: str) -> Iterator[Backbone]:
+def built(name: str) -> Backbone:
     """The backbone with random weights."""
-    yield build_backbone(name, "random")
+    return build_backbone(name, "random")
 
 
 def frames(count: int = 4, size: int = 64) -> Tensor:

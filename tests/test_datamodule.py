@@ -1,0 +1,91 @@
+"""The data module: every video once, in order, on any number of ranks and workers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Save, random_video
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from featx.datamodule import RankShare, VideoDataModule, VideoDataset
+from featx.errors import InputError, UsageError
+from featx.manifest import Manifest, scan
+from featx.videos import VideoBatch
+
+
+class FakeTrainer:
+    """As much of a Trainer as a data module asks."""
+
+    def __init__(self, rank: int, num_ranks: int) -> None:
+        self.global_rank, self.world_size = rank, num_ranks
+        self.is_global_zero = rank == 0
+
+
+def load(root: Path, rank: int = 0, num_ranks: int = 1, **settings: int) -> list[VideoBatch]:
+    """All batches of one rank."""
+    data = VideoDataModule(root, **settings)  # type: ignore[arg-type]
+    data.trainer = FakeTrainer(rank, num_ranks)  # type: ignore[assignment]
+    data.setup("predict")
+    loader: DataLoader[VideoBatch] = data.predict_dataloader()
+    return [data.on_before_batch_transfer(batch, 0) for batch in loader]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_every_video_in_order(small_root: Path, batch_size: int, num_workers: int) -> None:
+    """Positions count up, and each video is that of its position."""
+    batches = load(small_root, batch_size=batch_size, num_workers=num_workers)
+    assert [p for batch in batches for p in batch.positions] == list(range(9))
+    assert [len(batch.videos) for batch in batches][:2] == [batch_size] * 2
+    videos = [video for batch in batches for video in batch.videos]
+    assert torch.equal(videos[3], random_video(3, seed=2))
+    assert [len(video) for video in videos] == [5, 7, 7, 3, 12, 7, 1, 7, 9]
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 20])
+def test_ranks_share_the_videos(small_root: Path, num_ranks: int) -> None:
+    """Together the ranks read each video once; with more ranks than videos, some read none."""
+    per_rank = [load(small_root, rank, num_ranks, num_workers=0) for rank in range(num_ranks)]
+    assert [p for batches in per_rank for b in batches for p in b.positions] == list(range(9))
+    assert any(not batches for batches in per_rank) == (num_ranks > 9)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60), st.integers(1, 12))
+def test_shares_are_balanced_by_frames(lengths: list[int], num_ranks: int) -> None:
+    """Shares cover all videos, in order, and none is more than the longest video over its due."""
+
+    class Lengths(Manifest):
+        def __init__(self) -> None:
+            self.lengths = torch.tensor(lengths).numpy()
+
+    shares = [RankShare(Lengths(), rank, num_ranks) for rank in range(num_ranks)]
+    assert all(isinstance(share, DistributedSampler) for share in shares)
+    assert [position for share in shares for position in share] == list(range(len(lengths)))
+    due = sum(lengths) / num_ranks
+    assert all(sum(lengths[p] for p in share) <= due + max(lengths) for share in shares)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_video_raises_its_own_error(root: Path, save: Save, num_workers: int) -> None:
+    """The error of a worker arrives as it was raised, in one line."""
+    save("train/a/x", [torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), float("nan"))])
+    with pytest.raises(InputError, match="video 1, frame 0") as caught:
+        load(root, batch_size=2, num_workers=num_workers)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_item_has_memory_of_its_own(small_root: Path) -> None:
+    """A worker sends a video's own bytes, not those of the file around it."""
+    item = VideoDataset(scan(small_root))[1]
+    assert item.videos[0].untyped_storage().nbytes() == 7 * 3 * 8 * 8
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"num_workers": -1}])
+def test_numbers_out_of_range(small_root: Path, wrong: dict[str, int]) -> None:
+    """The setting, what is accepted and what was found are told."""
+    with pytest.raises(UsageError, match=rf"{next(iter(wrong))}: expected . or more, found"):
+        VideoDataModule(small_root, **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,199 @@
+"""Parts and their merge: the same bytes however the rows came, and nothing half-written."""
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_feature_file import make_rows, plan, problems
+
+from featx import staging as staging_module
+from featx.errors import IncompleteError, OutputError
+from featx.feature_file import encode
+from featx.staging import PartWriter, Staging, replace_file
+
+LENGTHS = [3, 9, 1, 3, 3, 12]
+
+
+def start(folder: Path) -> Staging:
+    """A staging with its folder made."""
+    staging = Staging(folder / "train_features.h5", plan(LENGTHS))
+    staging.prepare(overwrite=False)
+    return staging
+
+
+def write_parts(staging: Staging, parts: list[list[int]]) -> None:
+    """Parts that hold these rows."""
+    rows = make_rows(LENGTHS)
+    for part in parts:
+        staging.write_part(part, [encode(rows[row], staging.layout) for row in part])
+
+
+def publish(folder: Path, parts: list[list[int]]) -> bytes:
+    """The published file's bytes."""
+    staging = start(folder)
+    write_parts(staging, parts)
+    staging.publish()
+    return staging.target.read_bytes()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.permutations(range(len(LENGTHS))), st.lists(st.integers(0, 6), max_size=4))
+def test_same_bytes_however_rows_are_spread(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int]
+) -> None:
+    """Rows in any order, over any number of parts: the same file."""
+    bounds = [0, *sorted(cuts), len(order)]
+    parts = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    folders = [tmp_path_factory.mktemp("staging") for _ in range(2)]
+    assert publish(folders[0], parts) == publish(folders[1], [[*range(len(LENGTHS))]])
+
+
+def test_published_file_is_valid_and_alone(tmp_path: Path) -> None:
+    """The file holds every row; parts, temporary files and their folder are gone."""
+    publish(tmp_path, [[0, 1, 2], [3, 4, 5]])
+    assert [path.name for path in tmp_path.iterdir()] == ["train_features.h5"]
+    assert problems(tmp_path / "train_features.h5") == []
+    with h5py.File(tmp_path / "train_features.h5") as file:
+        for row, features in enumerate(make_rows(LENGTHS)):
+            np.testing.assert_array_equal(file["features"][row, : len(features)], features)
+        assert [*file["video_ids"].asstr()] == [f"video {i}" for i in range(6)]
+
+
+def test_a_part_is_a_feature_file(tmp_path: Path) -> None:
+    """A part reads like a feature file, and says which rows it holds."""
+    staging = start(tmp_path)
+    write_parts(staging, [[4, 1]])
+    (part,) = staging.folder.iterdir()
+    with h5py.File(part) as file:
+        assert file["rows"][:].tolist() == [4, 1]
+        np.testing.assert_array_equal(file["features"][1, :9], make_rows(LENGTHS)[1])
+        assert file["labels"][:].tolist() == [0, 1]
+
+
+def test_missing_rows_are_named(tmp_path: Path) -> None:
+    """With a row missing nothing is published, and what is there stays."""
+    staging = start(tmp_path)
+    write_parts(staging, [[0, 1, 2], [5]])
+    with pytest.raises(IncompleteError, match="expected 6 videos, found 4: video 3, video 4 miss"):
+        staging.publish()
+    assert not staging.target.exists()
+    assert len([*staging.folder.glob("part-*")]) == 2
+
+
+def test_a_damaged_part_is_not_published(tmp_path: Path) -> None:
+    """One flipped bit in a part is noticed before anything is published."""
+    staging = start(tmp_path)
+    write_parts(staging, [[*range(6)]])
+    (part,) = staging.folder.glob("part-*")
+    content = bytearray(part.read_bytes())
+    content[-100] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(IncompleteError, match="expected the bytes that were written"):
+        staging.publish()
+    assert not staging.target.exists()
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    """Unless told so, a file that is there stays as it is; told so, until the new one is ready."""
+    publish(tmp_path, [[*range(6)]])
+    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    before = staging.target.read_bytes()
+    with pytest.raises(OutputError, match="Set overwrite to true"):
+        staging.prepare(overwrite=False)
+    staging.target.write_bytes(b"old")
+    staging.prepare(overwrite=True)
+    write_parts(staging, [[*range(6)]])
+    assert staging.target.read_bytes() == b"old"
+    staging.publish()
+    assert staging.target.read_bytes() == before
+
+
+def test_parts_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
+    """A run begins without the parts of another."""
+    staging = start(tmp_path)
+    write_parts(staging, [[0, 1]])
+    staging.prepare(overwrite=False)
+    assert [*staging.folder.iterdir()] == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """The path and the system's reason are told in one line."""
+    (tmp_path / "file").write_text("")
+    staging = Staging(tmp_path / "file" / "train_features.h5", plan(LENGTHS))
+    with pytest.raises(OutputError, match=r"expected to write there, found: Not a directory"):
+        staging.prepare(overwrite=False)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails leaves no part under its name, and says why."""
+    staging = start(tmp_path)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(staging_module.os, "fsync", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_parts(staging, [[0]])
+    assert [*staging.folder.glob("part-*")] == []
+
+
+def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 would crash on a full disk, so the room is asked for before the merge."""
+    staging = start(tmp_path)
+    write_parts(staging, [[*range(6)]])
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(staging_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match="free disk for the merge"):
+        staging.publish()
+    assert not staging.target.exists()
+
+
+def test_part_writer_bounds_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part is written whenever enough bytes are together, not at the end."""
+    monkeypatch.setattr(staging_module, "PART_BYTES", 100)
+    staging = start(tmp_path)
+    rows = make_rows(LENGTHS)
+    with ThreadPoolExecutor(2) as pool:
+        writer = PartWriter(staging, pool)
+        monkeypatch.setattr(staging_module, "_MAX_QUEUED", 1)
+        for row in (0, 1, 2, 3, 4):
+            writer.add(row, rows[row])
+        assert len([*staging.folder.glob("part-*")]) >= 2
+        writer.add(5, rows[5])
+        writer.flush()
+        writer.flush()
+    staging.publish()
+    assert problems(staging.target) == []
+
+
+def test_part_writer_does_not_wait_for_bytes_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few the bytes, rows go to disk after some seconds."""
+    monkeypatch.setattr(staging_module, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(staging_module, "_MAX_QUEUED", 0)
+    staging = start(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        writer = PartWriter(staging, pool)
+        writer.add(0, make_rows(LENGTHS)[0])
+    assert len([*staging.folder.glob("part-*")]) == 1
+
+
+def test_replace_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the write fails, the old content is still there."""
+    path = tmp_path / "a.json"
+    replace_file(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(staging_module.os, "fsync", fail)
+    with pytest.raises(OSError, match="no"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
