@@ -187,11 +187,14 @@ def writing(path: Path) -> Iterator[None]:
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that, whatever dies, the path holds the old content or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 

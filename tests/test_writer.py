@@ -1,0 +1,160 @@
+"""The writer under a plain Trainer: one file a split, or none."""
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from conftest import Save, random_videos
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule
+from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
+from featx.feature_file import find_problems, open_feature_file
+from featx.temporal import output_length
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def predict(root: Path, writer: FeatureWriter, **settings: object) -> object:
+    """`trainer.predict` as the README has it."""
+    trainer = Trainer(
+        callbacks=[writer],
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        **settings,  # type: ignore[arg-type]
+    )
+    data = VideoDataModule(root, num_workers=0)
+    return trainer.predict(FeatureExtractor("resnet50", "random"), data)
+
+
+def test_plain_trainer(small_root: Path, tmp_path: Path) -> None:
+    """A valid file a split, and by default the predictions too: a list of tensors a batch."""
+    writer = FeatureWriter(tmp_path / "out")
+    predictions = predict(small_root, writer)
+    assert {split: path.name for split, path in writer.paths.items()} == {
+        split: f"{split}_features_multiscale.h5" for split in ("train", "val", "test")
+    }
+    for path in writer.paths.values():
+        with open_feature_file(path) as file:
+            assert find_problems(file) == []
+    assert isinstance(predictions, list)
+    lengths = [len(features) for batch in predictions for features in batch]
+    assert lengths == [output_length(t, (1.0, 0.85, 1.15)) for t in (5, 7, 7, 3, 12, 7, 1, 7, 9)]
+    with h5py.File(writer.paths["train"]) as file:
+        found = torch.from_numpy(file["features"][3, : lengths[3]])
+    assert torch.equal(predictions[3][0], found)
+
+
+def test_without_predictions(small_root: Path, tmp_path: Path) -> None:
+    """With `return_predictions=False` nothing is kept, and the files are the same."""
+    kept, dropped = FeatureWriter(tmp_path / "kept"), FeatureWriter(tmp_path / "dropped")
+    predict(small_root, kept)
+    trainer = Trainer(callbacks=[dropped], logger=False, accelerator="cpu")
+    data = VideoDataModule(small_root, num_workers=0)
+    extractor = FeatureExtractor("resnet50", "random")
+    assert trainer.predict(extractor, data, return_predictions=False) is None
+    for split, path in kept.paths.items():
+        assert path.read_bytes() == dropped.paths[split].read_bytes()
+
+
+def test_analysis_beside_the_files(small_root: Path, tmp_path: Path) -> None:
+    """configuration_analysis.json tells the structure of every split."""
+    predict(small_root, FeatureWriter(tmp_path))
+    analysis = json.loads((tmp_path / "configuration_analysis.json").read_text())
+    assert analysis["preprocessing_info"] == {
+        "frames_per_video": None,
+        "image_size": [8, 8],
+        "processing_mode": None,
+    }
+    assert [*analysis["splits"]] == ["train", "val", "test"]
+    assert analysis["splits"]["train"] == {
+        "file": "train_features_multiscale.h5",
+        "features_shape": [5, 13, 6],
+        "labels_shape": [5],
+        "num_frames": {"min": 5, "max": 13, "mean": 7.8},
+        "feature_dim": 6,
+        "multi_scale": True,
+        "compression": "gzip",
+        "compression_level": 4,
+    }
+
+
+def test_an_incomplete_run_publishes_nothing(small_root: Path, tmp_path: Path) -> None:
+    """With fewer batches than videos, the missing ones are named, and no file appears."""
+    with pytest.raises(IncompleteError, match="expected 5 videos, found 3: train/hello/b/0"):
+        predict(small_root, FeatureWriter(tmp_path / "out"), limit_predict_batches=3)
+    assert [*(tmp_path / "out").glob("*.h5")] == []
+
+
+def test_an_error_in_the_middle_publishes_nothing(root: Path, save: Save, tmp_path: Path) -> None:
+    """A bad video stops the run; what was finished is on disk as parts, and no file appears."""
+    save("train/a/x", random_videos(2, 3))
+    save("train/b/x", torch.full((1, 3, 3, 8, 8), float("nan")))
+    with pytest.raises(FeatxError, match="found NaN"):
+        predict(root, FeatureWriter(tmp_path / "out"))
+    assert [*(tmp_path / "out").glob("*.h5")] == []
+    (part,) = (tmp_path / "out" / ".featx").rglob("part-*.h5")
+    with h5py.File(part) as file:
+        assert file["rows"][:].tolist() == [0, 1]
+
+
+def test_a_run_after_a_failed_one(small_root: Path, tmp_path: Path) -> None:
+    """What a failed run left does not show in the next one's files."""
+    with pytest.raises(IncompleteError):
+        predict(small_root, FeatureWriter(tmp_path / "a"), limit_predict_batches=3)
+    again, fresh = FeatureWriter(tmp_path / "a"), FeatureWriter(tmp_path / "b")
+    predict(small_root, again)
+    predict(small_root, fresh)
+    for split, path in fresh.paths.items():
+        assert path.read_bytes() == again.paths[split].read_bytes()
+    assert not (tmp_path / "a" / ".featx").exists()
+
+
+def test_overwrite(small_root: Path, tmp_path: Path) -> None:
+    """Files that are there are refused before the first video, or replaced if told so."""
+    predict(small_root, FeatureWriter(tmp_path))
+    before = (tmp_path / "val_features_multiscale.h5").read_bytes()
+    with pytest.raises(OutputError, match="Set overwrite to true"):
+        predict(small_root, FeatureWriter(tmp_path))
+    (tmp_path / "val_features_multiscale.h5").write_bytes(b"")
+    predict(small_root, FeatureWriter(tmp_path, overwrite=True))
+    assert (tmp_path / "val_features_multiscale.h5").read_bytes() == before
+
+
+def test_features_that_are_not_finite(small_root: Path, tmp_path: Path) -> None:
+    """Weights that give NaN stop the run at the first video, which is named."""
+    extractor = FeatureExtractor("resnet50", "random")
+    next(extractor.backbone.parameters()).fill_(float("nan"))
+    trainer = Trainer(callbacks=[FeatureWriter(tmp_path)], logger=False, accelerator="cpu")
+    with pytest.raises(FeatxError, match="train/bye/a/0: expected finite features"):
+        trainer.predict(extractor, VideoDataModule(small_root, num_workers=0))
+    assert [*tmp_path.glob("*.h5")] == []
+
+
+def test_other_modules_are_refused(tmp_path: Path) -> None:
+    """The writer says what it works with."""
+
+    class Other(LightningModule):
+        def predict_step(self, batch: object) -> object:
+            return batch
+
+    trainer = Trainer(callbacks=[FeatureWriter(tmp_path)], logger=False, accelerator="cpu")
+    with pytest.raises(UsageError, match="found Other and NoneType"):
+        trainer.predict(Other(), DataLoader([1, 2]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision(small_root: Path, tmp_path: Path, precision: str) -> None:
+    """In bfloat16 the features are float32, and off by about a hundredth at most."""
+    exact, rough = FeatureWriter(tmp_path / "exact"), FeatureWriter(tmp_path / "rough")
+    predict(small_root, exact)
+    predict(small_root, rough, precision=precision)
+    with h5py.File(exact.paths["train"]) as a, h5py.File(rough.paths["train"]) as b:
+        assert b["features"].dtype == "float32"
+        wanted, found = (torch.from_numpy(file["features"][:]) for file in (a, b))
+        assert json.loads(b.attrs["config"])["precision"] == precision
+    assert 0 < (found - wanted).norm() / wanted.norm() < 1e-2
