@@ -49,10 +49,9 @@ def _preprocess(args: Sequence[str]) -> int:
     parser = ConciseErrors(prog="featx preprocess", description=_preprocess.__doc__)
     parser.add_function_arguments(preprocess, as_positional=True)
     failures = preprocess(**vars(parser.parse_args(args)))
-    for failure in failures:
-        print(f"featx preprocess: error: {failure}", file=sys.stderr)
-    if failures:
-        print(f"featx preprocess: left out {len(failures)} clips, see above", file=sys.stderr)
+    for number, failure in enumerate(failures, start=1):
+        count = f"{number} of {len(failures)} clips left out"
+        print(f"featx preprocess: error: {count}: {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 

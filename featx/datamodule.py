@@ -27,9 +27,6 @@ class VideoDataModule(LightningDataModule):
         UsageError: A number is out of its range.
     """
 
-    # A rank without a video is no mistake: there may be more ranks than videos.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         root: Path,
@@ -47,6 +44,8 @@ class VideoDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.manifest: Manifest  # from `setup` on
+        # A rank without a video is no mistake: there may be more ranks than videos.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""

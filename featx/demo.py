@@ -75,7 +75,7 @@ def write_clip(path: Path, frames: NDArray[np.uint8], codec: str = "libx264") ->
     with av.open(path, "w") as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate=_RATE))
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 2_000_000
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())

@@ -1,0 +1,157 @@
+"""Decoding: the right frames, upright, in the right size; or one line that says why not."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from featx import decoding
+from featx.decoding import sample_clip
+from featx.demo import write_clip
+from featx.errors import InputError
+
+CODECS = {
+    ".mp4": "libx264",
+    ".avi": "mpeg4",
+    ".mkv": "libx264",
+    ".webm": "libvpx-vp9",
+    ".mov": "libx264",
+}
+
+
+def grey_levels(count: int) -> np.ndarray:
+    """Frames that are all grey, each brighter than the one before."""
+    levels = np.linspace(20, 235, count).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, 64, 96, 3)).copy()
+
+
+def levels_of(video: torch.Tensor) -> list[int]:
+    """Mean grey level of each frame."""
+    return video.float().mean(dim=(1, 2, 3)).round().int().tolist()
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_frames_are_uniform_over_the_clip(tmp_path: Path, suffix: str) -> None:
+    """In every container, the frames are those of a truncated linspace over the clip."""
+    frames = grey_levels(40)
+    path = tmp_path / f"clip{suffix}"
+    write_clip(path, frames, CODECS[suffix])
+    video = sample_clip(path, 16, 32)
+    assert video.shape == (16, 3, 32, 32)
+    assert video.dtype == torch.uint8
+    wanted = frames[np.linspace(0, 39, 16).astype(int), 0, 0, 0].astype(int)
+    assert np.abs(np.array(levels_of(video)) - wanted).max() <= 2  # the codec's loss; steps are 5
+
+
+def test_a_short_clip_repeats_frames(tmp_path: Path) -> None:
+    """A clip of five frames sampled to twelve repeats frames, byte for byte."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, grey_levels(5))
+    video = sample_clip(path, 12, 16)
+    index = np.linspace(0, 4, 12).astype(int)
+    for number in range(1, 12):
+        same = index[number] == index[number - 1]
+        assert torch.equal(video[number], video[number - 1]) == same
+
+
+def test_one_frame(tmp_path: Path) -> None:
+    """A clip of one frame is that frame all along."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, grey_levels(1))
+    video = sample_clip(path, 4, 16)
+    assert all(torch.equal(frame, video[0]) for frame in video)
+
+
+def test_a_wrong_count_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the packets were not as many as the frames, the sampling is that of the frames."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, grey_levels(40))
+    expected = sample_clip(path, 16, 32)
+    for wrong in (0, 25, 60):
+        monkeypatch.setattr(decoding, "_count_packets", lambda path, wrong=wrong: wrong)
+        assert torch.equal(sample_clip(path, 16, 32), expected)
+
+
+def test_colours_and_places(tmp_path: Path) -> None:
+    """Red is channel 0, left is left, and the aspect is stretched to the square."""
+    frames = np.zeros((4, 64, 96, 3), np.uint8)
+    frames[:, :32, :48] = (250, 0, 0)
+    frames[:, 32:, 48:] = (0, 0, 250)
+    write_clip(tmp_path / "clip.mp4", frames)
+    video = sample_clip(tmp_path / "clip.mp4", 2, 32).float()
+    corners = video[0][:, [4, 4, 27, 27], [4, 27, 4, 27]].T.round()
+    wanted = torch.tensor([[250, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 250.0]])
+    assert (corners - wanted).abs().max() < 12
+
+
+def test_resizing_is_antialiased(tmp_path: Path) -> None:
+    """Fine stripes become grey, not a coarser pattern of stripes."""
+    frames = np.zeros((2, 128, 128, 3), np.uint8)
+    frames[:, :, ::2] = 255
+    write_clip(tmp_path / "clip.mp4", frames)
+    assert sample_clip(tmp_path / "clip.mp4", 1, 16).float().std() < 16
+
+
+@pytest.mark.parametrize(
+    ("matrix", "bright_corner"),
+    [((0, 1, -1, 0), (0, -1)), ((-1, 0, 0, -1), (-1, -1)), ((0, -1, 1, 0), (-1, 0))],
+)
+def test_a_phones_clip_is_turned_upright(
+    tmp_path: Path, matrix: tuple[int, ...], bright_corner: tuple[int, int]
+) -> None:
+    """A rotation in the container is carried out: a top left corner turns by 90, 180, 270."""
+    frames = np.zeros((3, 64, 64, 3), np.uint8)
+    frames[:, :32, :32] = 250
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames)
+    a, b, c, d = (value * 65536 for value in matrix)
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    content = path.read_bytes()
+    place = content.index(identity, content.index(b"tkhd"))
+    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:place] + turned + content[place + len(identity) :])
+    video = sample_clip(path, 1, 32).float()[0].mean(dim=0)
+    corners = {(y, x): video[y, x].item() for y in (0, -1) for x in (0, -1)}
+    assert max(corners, key=lambda corner: corners[corner]) == bright_corner
+
+
+def write_damaged(path: Path) -> None:
+    """A clip cut off before its index."""
+    write_clip(path, grey_levels(20))
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def write_sound(path: Path) -> None:
+    """A file with sound alone."""
+    import av
+
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+BAD_CLIPS = {
+    "empty": (lambda path: path.write_bytes(b""), "Invalid data"),
+    "text": (lambda path: path.write_text("hello"), "Invalid data"),
+    "cut off": (write_damaged, "Invalid data"),
+    "sound": (write_sound, "no video stream"),
+    "missing": (lambda path: None, "No such file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLIPS)
+def test_clips_that_do_not_decode(tmp_path: Path, name: str) -> None:
+    """The clip and the reason are named in one line."""
+    write, found = BAD_CLIPS[name]
+    path = tmp_path / "clip.mp4"
+    write(path)
+    with pytest.raises(InputError) as caught:
+        sample_clip(path, 4, 16)
+    assert str(caught.value).startswith(f"{path}: expected a clip that decodes, found: ")
+    assert found in str(caught.value)
+    assert "\n" not in str(caught.value)

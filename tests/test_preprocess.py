@@ -1,0 +1,203 @@
+"""Preprocessing: every clip in its place, none lost without a word."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from test_decoding import grey_levels
+
+from featx import preprocess as preprocess_module
+from featx.decoding import sample_clip
+from featx.demo import write_clip
+from featx.errors import FeatxError, MissingInputError, OutputError, UsageError
+from featx.manifest import scan
+from featx.preprocess import list_clips, preprocess
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Clips in a category's own folder, in subcategories, and of several containers."""
+    folder = tmp_path / "raw"
+    clips = {
+        "train/hello/2.mp4": 9,
+        "train/hello/10.mkv": 12,
+        "train/hello/slow/a.avi": 30,
+        "train/bye/x/b.MP4": 8,
+        "test/bye/c.mov": 20,
+    }
+    for number, (name, count) in enumerate(clips.items()):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        codec = "mpeg4" if path.suffix == ".avi" else "libx264"
+        write_clip(path, grey_levels(count) // 2 + 10 * number, codec)
+    (folder / "train" / "hello" / "notes.txt").write_text("not a clip")
+    (folder / "train" / "hello" / ".hidden.mp4").write_text("not a clip")
+    return folder
+
+
+def run(raw: Path, out: Path, **settings: object) -> list[str]:
+    """Preprocess small."""
+    return preprocess(raw, out, num_frames=6, image_size=16, **settings)  # type: ignore[arg-type]
+
+
+def test_every_clip_in_its_place(raw: Path, tmp_path: Path) -> None:
+    """Each category and subcategory has its file, which holds its clips by name."""
+    out = tmp_path / "processed"
+    assert run(raw, out) == []
+    files = {
+        path.parent.relative_to(out).as_posix(): torch.load(path, weights_only=True)
+        for path in out.rglob("processed_data.pt")
+    }
+    assert {place: data["clips"] for place, data in files.items()} == {
+        "train/hello/hello": ["train/hello/10.mkv", "train/hello/2.mp4"],
+        "train/hello/slow": ["train/hello/slow/a.avi"],
+        "train/bye/x": ["train/bye/x/b.MP4"],
+        "test/bye/bye": ["test/bye/c.mov"],
+    }
+    for data in files.values():
+        assert data["videos"].dtype == torch.uint8
+        for name, video in zip(data["clips"], data["videos"], strict=True):
+            assert torch.equal(video, sample_clip(raw / name, 6, 16))
+    assert json.loads((out / "configuration_analysis.json").read_text()) == {
+        "preprocessing_info": {
+            "frames_per_video": 6,
+            "image_size": [16, 16],
+            "processing_mode": "cpu",
+            "dtype": "uint8",
+        }
+    }
+    assert scan(out).video_ids("train")[1] == "train/hello/10.mkv"
+
+
+def test_defaults_are_those_of_the_old_pipeline(raw: Path, tmp_path: Path) -> None:
+    """By default a video is 64 frames of 256 by 256, in uint8."""
+    preprocess(raw, tmp_path / "out")
+    header = scan(tmp_path / "out").files[0].header
+    assert header.blocks[0].shape == (64, 3, 256, 256)
+    assert header.blocks[0].dtype == torch.uint8
+
+
+def test_float32_is_the_normalized_uint8(raw: Path, tmp_path: Path) -> None:
+    """The old form is the new one, normalized."""
+    for dtype in ("uint8", "float32"):
+        run(raw, tmp_path / dtype, dtype=dtype)
+    place = Path("train/hello/hello/processed_data.pt")
+    raw_data, old = (
+        torch.load(tmp_path / dtype / place, weights_only=True)["videos"]
+        for dtype in ("uint8", "float32")
+    )
+    assert old.dtype == torch.float32
+    for video, wanted in zip(old, raw_data, strict=True):
+        torch.testing.assert_close(video, reference.normalize(wanted), rtol=0, atol=1e-6)
+
+
+def test_a_broken_clip_is_named_and_left_out(raw: Path, tmp_path: Path) -> None:
+    """The others are there; a file of broken clips alone is not made."""
+    (raw / "train/hello/2.mp4").write_text("broken")
+    (raw / "test/bye/c.mov").write_text("broken")
+    failures = run(raw, tmp_path / "out")
+    assert [failure.partition(": ")[0] for failure in failures] == [
+        str(raw / "test/bye/c.mov"),
+        str(raw / "train/hello/2.mp4"),
+    ]
+    data = torch.load(tmp_path / "out/train/hello/hello/processed_data.pt", weights_only=True)
+    assert data["clips"] == ["train/hello/10.mkv"]
+    assert len(data["videos"]) == 1
+    assert not (tmp_path / "out/test/bye/bye/processed_data.pt").exists()
+
+
+def test_what_is_up_to_date_is_left_alone(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run decodes only what changed: a clip, a list of clips, or a setting."""
+    decoded: list[str] = []
+
+    def sample(path: Path, num_frames: int, image_size: int) -> torch.Tensor:
+        decoded.append(path.name)
+        return sample_clip(path, num_frames, image_size)
+
+    monkeypatch.setattr(preprocess_module, "sample_clip", sample)
+
+    def rerun(**settings: object) -> list[str]:
+        decoded.clear()
+        run(raw, tmp_path / "out", num_workers=1, **settings)
+        return sorted(decoded)
+
+    everything = ["10.mkv", "2.mp4", "a.avi", "b.MP4", "c.mov"]
+    assert rerun() == everything
+    assert rerun() == []
+    write_clip(raw / "test/bye/c.mov", grey_levels(7))
+    assert rerun() == ["c.mov"]
+    write_clip(raw / "train/hello/3.mp4", grey_levels(7))
+    assert rerun() == ["10.mkv", "2.mp4", "3.mp4"]
+    assert rerun(dtype="float32") == sorted([*everything, "3.mp4"])
+
+
+def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many the clips, no more are decoded ahead than twice the workers."""
+    for number in range(12):
+        path = tmp_path / "raw/train/a" / f"{number:02d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    decoded, saved, ahead = [], [], []
+
+    def sample(path: Path, num_frames: int, image_size: int) -> torch.Tensor:
+        decoded.append(path)
+        ahead.append(len(decoded) - len(saved))
+        return torch.zeros(num_frames, 3, image_size, image_size, dtype=torch.uint8)
+
+    def save(path: Path, videos: list[tuple[str, torch.Tensor]]) -> int:
+        for video in videos:
+            saved.append(video)
+        return len(saved)
+
+    monkeypatch.setattr(preprocess_module, "sample_clip", sample)
+    monkeypatch.setattr(preprocess_module, "save_videos", save)
+    assert run(tmp_path / "raw", tmp_path / "out", num_workers=2) == []
+    assert len(saved) == 12
+    assert max(ahead) <= 4
+
+
+def test_clips_are_listed_in_order(raw: Path) -> None:
+    """By split, category, subcategory and name."""
+    assert [clip.name for clip in list_clips(raw, Path("out"))] == [
+        "test/bye/c.mov",
+        "train/bye/x/b.MP4",
+        "train/hello/10.mkv",
+        "train/hello/2.mp4",
+        "train/hello/slow/a.avi",
+    ]
+
+
+def test_no_clips(tmp_path: Path) -> None:
+    """A folder that is missing, or has no clip, is named with the layout that is expected."""
+    with pytest.raises(MissingInputError, match="raw: expected a folder, found nothing"):
+        run(tmp_path / "raw", tmp_path / "out")
+    (tmp_path / "raw" / "train").mkdir(parents=True)
+    with pytest.raises(MissingInputError, match=r"<split>/<category>/.*\.mp4,.*found none"):
+        run(tmp_path / "raw", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written(raw: Path, tmp_path: Path) -> None:
+    """It is named, with the system's reason."""
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="Not a directory"):
+        run(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["num_frames", "image_size", "num_workers"])
+def test_numbers_out_of_range(raw: Path, tmp_path: Path, name: str) -> None:
+    """The setting, what is accepted and what was found are told."""
+    with pytest.raises(UsageError, match=f"{name}: expected 1 or more, found 0"):
+        preprocess(raw, tmp_path / "out", **{name: 0})  # type: ignore[arg-type]
+    assert issubclass(UsageError, FeatxError)
+
+
+def test_sampling_is_not_lost_in_resizing(raw: Path) -> None:
+    """Frames of a brightening clip brighten: none is out of order."""
+    video = sample_clip(raw / "train/hello/slow/a.avi", 6, 16).float().mean(dim=(1, 2, 3))
+    assert (np.diff(video.numpy()) > 0).all()
