@@ -1,0 +1,41 @@
+"""Real clips, where the environment names a folder of them: the real job at its real size."""
+
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import pytest
+
+import featx
+from featx.backbones import ARCHITECTURES
+from featx.preprocess import CLIP_SUFFIXES, preprocess
+from featx.report import inspect
+
+FOLDER = os.environ.get("FEATX_REAL_CLIPS")
+
+pytestmark = pytest.mark.skipif(not FOLDER, reason="FEATX_REAL_CLIPS names no folder of clips")
+
+
+@pytest.fixture(scope="module")
+def processed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each clip as a category of its own, preprocessed at 64 frames of 256 by 256."""
+    folder = tmp_path_factory.mktemp("real")
+    clips = [path for path in Path(str(FOLDER)).iterdir() if path.suffix in CLIP_SUFFIXES]
+    for clip in clips:
+        place = folder / "raw" / "train" / clip.stem
+        place.mkdir(parents=True)
+        shutil.copy(clip, place)
+    assert preprocess(folder / "raw", folder / "processed") == []
+    return folder / "processed"
+
+
+@pytest.mark.parametrize("backbone", ARCHITECTURES)
+def test_real_clips(processed: Path, tmp_path: Path, backbone: str) -> None:
+    """All clips come out, with 73 frames each, and the file is valid."""
+    paths = featx.extract(processed, tmp_path, backbone, "random", accelerator="cpu", devices=1)  # type: ignore[arg-type]
+    assert inspect(paths["train"])
+    with h5py.File(paths["train"]) as file:
+        count = len([*processed.glob("train/*")])
+        assert file["features"].shape == (count, 73, ARCHITECTURES[backbone].feature_dim)
+        assert file["num_frames"][:].tolist() == [73] * count
