@@ -25,7 +25,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def make_cnn(backbone: str) -> nn.Module:
     """A whole classifier, head included, with weights that tell frames apart."""
     torch.manual_seed(1)
-    cnn = BUILDERS[backbone][0](weights=None)
+    cnn: nn.Module = BUILDERS[backbone][0](weights=None)
     for layer in cnn.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.6, 1.1)

@@ -110,7 +110,7 @@ def test_digest_sees_every_value_and_name() -> None:
 def test_pretrained_weights_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A weights name is loaded the way torchvision loads it; DEFAULT is recorded by its name."""
     state = reference.make_cnn("resnet50").state_dict()
-    asked = {}
+    asked: dict[str, object] = {}
 
     def load(url: str, **settings: object) -> dict[str, Tensor]:
         asked.update(settings, url=url)

@@ -1,6 +1,7 @@
 """Decoding: the right frames, upright, in the right size; or one line that says why not."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def write_sound(path: Path) -> None:
         container.mux(stream.encode())
 
 
-BAD_CLIPS = {
+BAD_CLIPS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "Invalid data"),
     "text": (lambda path: path.write_text("hello"), "Invalid data"),
     "cut off": (write_damaged, "Invalid data"),

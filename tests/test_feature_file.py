@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -127,7 +128,7 @@ def replace(file: h5py.File, name: str, values: np.ndarray) -> None:
     file[name] = values
 
 
-DAMAGES = {
+DAMAGES: dict[str, Callable[[h5py.File], None]] = {
     "features[1]: expected readable chunks": corrupt_chunk,
     "features[0]: expected finite": lambda file: file["features"].__setitem__((0, 1, 1), np.nan),
     "features[0]: expected zeros after": lambda f: f["features"].__setitem__((0, 4, 1), 1),

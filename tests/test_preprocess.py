@@ -142,7 +142,9 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path = tmp_path / "raw/train/a" / f"{number:02d}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    decoded, saved, ahead = [], [], []
+    decoded: list[Path] = []
+    saved: list[tuple[str, torch.Tensor]] = []
+    ahead: list[int] = []
 
     def sample(path: Path, num_frames: int, image_size: int) -> torch.Tensor:
         decoded.append(path)

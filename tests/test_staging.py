@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -49,7 +51,7 @@ def test_same_bytes_however_rows_are_spread(
 ) -> None:
     """Rows in any order, over any number of parts: the same file."""
     bounds = [0, *sorted(cuts), len(order)]
-    parts = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    parts = [order[a:b] for a, b in pairwise(bounds) if b > a]
     folders = [tmp_path_factory.mktemp("staging") for _ in range(2)]
     assert publish(folders[0], parts) == publish(folders[1], [[*range(len(LENGTHS))]])
 
@@ -137,7 +139,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(staging_module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OutputError, match="No space left on device"):
         write_parts(staging, [[0]])
     assert [*staging.folder.iterdir()] == []
@@ -148,7 +150,7 @@ def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     staging = start(tmp_path)
     write_parts(staging, [[*range(6)]])
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(staging_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match="free disk for the merge"):
         staging.publish()
     assert not staging.target.exists()
@@ -193,7 +195,7 @@ def test_replace_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "no")
 
-    monkeypatch.setattr(staging_module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
