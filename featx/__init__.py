@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from featx.datamodule import VideoDataModule
     from featx.errors import FeatxError
@@ -12,9 +10,10 @@ if TYPE_CHECKING:
     from featx.job import extract
     from featx.writer import FeatureWriter
 
+__version__ = "0.1.0"
 __all__ = ["FeatureExtractor", "FeatureWriter", "FeatxError", "VideoDataModule", "extract"]
 
-_HOMES = {
+_MODULES = {
     "FeatureExtractor": "featx.extractor",
     "FeatureWriter": "featx.writer",
     "FeatxError": "featx.errors",
@@ -25,6 +24,11 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the module holds
     """Import a public name when it is first used: Lightning takes seconds to import."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'featx' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not imported yet."""
+    return [*globals(), *__all__]

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from featx.feature_file import open_feature_file
+import h5py
+
+from featx.disk import replace_file, writing
 from featx.manifest import Manifest
-from featx.staging import replace_file, writing
+from featx.validation import open_feature_file
 
 ANALYSIS_FILE = "configuration_analysis.json"
 
@@ -15,8 +17,8 @@ ANALYSIS_FILE = "configuration_analysis.json"
 def read_preprocessing(manifest: Manifest) -> dict[str, Any]:
     """How the videos of a data set were made.
 
-    What `featx preprocess` left beside the data comes first; for data made otherwise, what the
-    headers tell: a value is null where the videos differ, or nothing tells it.
+    `featx preprocess` records it beside the data. For other data it follows from the headers; a
+    value is None where the videos differ, or where it is unknown.
     """
     info = _read(manifest.root / ANALYSIS_FILE).get("preprocessing_info")
     if isinstance(info, dict):
@@ -33,48 +35,48 @@ def read_preprocessing(manifest: Manifest) -> dict[str, Any]:
 def write_analysis(
     folder: Path, paths: Mapping[str, Path], preprocessing: Mapping[str, Any]
 ) -> None:
-    """Write, or bring up to date, the analysis beside feature files.
+    """Write or update the analysis beside feature files.
 
     Args:
-        folder: Where the feature files lie.
+        folder: The folder of the feature files.
         paths: The file of each split; splits of earlier runs keep their entries.
         preprocessing: See `read_preprocessing`.
     """
     path = folder / ANALYSIS_FILE
     splits = _read(path).get("splits")
-    analysis = {
-        "preprocessing_info": preprocessing,
-        "splits": {
-            **(splits if isinstance(splits, dict) else {}),
-            **{split: describe_structure(file) for split, file in paths.items()},
-        },
-    }
+    structures = {**splits} if isinstance(splits, dict) else {}
+    for split, feature_path in paths.items():
+        with open_feature_file(feature_path) as file:
+            structures[split] = describe_structure(file)
+    analysis = {"preprocessing_info": preprocessing, "splits": structures}
     with writing(path):
-        replace_file(path, json.dumps(analysis, indent=2, ensure_ascii=False).encode())
+        replace_file(path, json.dumps(analysis, indent=2).encode())
 
 
-def describe_structure(path: Path) -> dict[str, Any]:
-    """Shapes, statistics of num_frames, and compression of a feature file, for JSON."""
-    with open_feature_file(path) as file:
-        num_frames = file["num_frames"][:]
-        return {
-            "file": path.name,
-            "features_shape": [*file["features"].shape],
-            "labels_shape": [*file["labels"].shape],
-            "num_frames": {
-                "min": int(num_frames.min()),
-                "max": int(num_frames.max()),
-                "mean": float(num_frames.mean()),
-            },
-            "feature_dim": int(file.attrs["feature_dim"]),
-            "multi_scale": bool(file.attrs["multi_scale"]),
-            "compression": file["features"].compression,
-            "compression_level": file["features"].compression_opts,
+def describe_structure(file: h5py.File) -> dict[str, Any]:
+    """Shapes, statistics of num_frames, and compression of an open feature file, for JSON."""
+    features, num_frames = file["features"], file["num_frames"][:]
+    statistics = {}
+    if len(num_frames):
+        statistics = {
+            "min": int(num_frames.min()),
+            "max": int(num_frames.max()),
+            "mean": float(num_frames.mean()),
         }
+    return {
+        "file": Path(file.filename).name,
+        "features_shape": [*features.shape],
+        "labels_shape": [*file["labels"].shape],
+        "num_frames": statistics,
+        "feature_dim": int(file.attrs["feature_dim"]),
+        "multi_scale": bool(file.attrs["multi_scale"]),
+        "compression": features.compression,
+        "compression_level": features.compression_opts,
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is none, for the file is but a report."""
+    """The object in a JSON file; an empty one if there is none: the file is only a report."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,26 +1,27 @@
-"""The backbones: build, load, strip the head, freeze, fold batch norms into convolutions."""
+"""The backbones: build, load, remove the head, freeze, fold batch norms into convolutions."""
 
 import hashlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torchvision import models
 
-from featx.errors import UsageError, WeightsError
+from featx.errors import UsageError, WeightsError, first_line, shorten
+from featx.random_weights import build_random
 
 BackboneName = Literal["resnet50", "resnet101", "efficientnet_v2_s", "efficientnet_v2_m"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB between 0 and 1. Source: torchvision's own transforms for these weights."""
+"""Of RGB values from 0 to 1. Source: torchvision's transforms for these weights."""
 
-_IGNORED = "num_batches_tracked"  # counts training steps: no part of what the backbone computes
+_STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
 
 
 class Architecture(NamedTuple):
@@ -30,7 +31,7 @@ class Architecture(NamedTuple):
         build: torchvision's builder.
         weights: Its pretrained weights.
         head: Name of the classification head, which is replaced by the identity.
-        feature_dim: Number of features of a frame.
+        feature_dim: Number of features per frame.
     """
 
     build: Callable[..., nn.Module]
@@ -56,8 +57,8 @@ class Backbone(NamedTuple):
 
     Attributes:
         module: Maps normalized frames `[B, 3, H, W]` to features `[B, feature_dim]`.
-        feature_dim: Number of features of a frame.
-        weights: Name of the weights that were loaded, or of their file.
+        feature_dim: Number of features per frame.
+        weights: Name of the loaded weights, or of their file.
         weights_sha256: Digest of the weights' values, see `state_dict_sha256`.
     """
 
@@ -68,7 +69,7 @@ class Backbone(NamedTuple):
 
 
 def build_backbone(name: str, weights: str = "DEFAULT") -> Backbone:
-    """Build a backbone without its head, frozen, in eval mode, fused, in channels_last.
+    """Build a backbone: frozen, in eval mode, conv-bn fused, channels_last, without its head.
 
     Args:
         name: One of `ARCHITECTURES`.
@@ -77,37 +78,43 @@ def build_backbone(name: str, weights: str = "DEFAULT") -> Backbone:
 
     Raises:
         UsageError: The backbone is unknown.
-        WeightsError: The weights are not there, cannot be downloaded, or do not fit.
+        WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
     """
     if name not in ARCHITECTURES:
         raise UsageError(f"backbone: expected one of {', '.join(ARCHITECTURES)}, found {name!r}.")
     architecture = ARCHITECTURES[name]
     if weights == "random":
-        module = _build_random(architecture)
+        module = build_random(architecture.build)
+        setattr(module, architecture.head, nn.Identity())
     else:
         module = architecture.build(weights=None)
         setattr(module, architecture.head, nn.Identity())
         if weights in architecture.weights.__members__:
             entry = architecture.weights[weights]
-            weights, state = entry.name, _download(entry)
+            weights, source, state = entry.name, entry.url, _download(entry)
         else:
             path = Path(weights).expanduser()
-            weights, state = path.name, _read_state_dict(path, architecture)
-        _load(module, state, architecture.head, weights)
+            weights, source, state = (
+                path.name,
+                str(path),
+                _read_state_dict(path, architecture.weights.__members__),
+            )
+        _load(module, _check_state_dict(state, source), architecture.head, source)
     digest = state_dict_sha256(module.state_dict())
-    module = fuse(module.eval()).eval().requires_grad_(False)
-    module = module.to(memory_format=torch.channels_last)
+    module = fuse(module.eval()).eval()  # again, for fusing rebuilds modules in training mode
+    module = module.requires_grad_(False).to(memory_format=torch.channels_last)
     return Backbone(module, architecture.feature_dim, weights, digest)
 
 
 def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names, dtypes, shapes and bytes of a state dict, in the order of the names.
+    """SHA-256 of the names, dtypes, shapes and bytes of a state dict, sorted by name.
 
-    It says what was loaded, whatever file it came from. Counters of training steps are left out.
+    It identifies the values that were loaded, whatever file they came from. Counters of training
+    steps are left out.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        if not name.endswith(_IGNORED):
+        if not name.endswith(_STEP_COUNTER):
             digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
             digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -125,106 +132,81 @@ def normalize(frames: Tensor) -> Tensor:
 
 @cache
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std `[3, 1, 1]`: no buffers, which a half-precision Trainer would round."""
-    mean, std = (torch.tensor(rgb, device=device) for rgb in (IMAGENET_MEAN, IMAGENET_STD))
+    """Mean and std `[3, 1, 1]`; as buffers, a half-precision Trainer would round them."""
+    # The default dtype is not float32 inside of a half-precision Trainer's steps.
+    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float32, device=device)
+    std = torch.tensor(IMAGENET_STD, dtype=torch.float32, device=device)
     return mean.view(3, 1, 1), std.view(3, 1, 1)
 
 
-def _download(entry: models.WeightsEnum) -> Mapping[str, Tensor]:
+def _download(entry: models.WeightsEnum) -> object:
     try:
-        state: Mapping[str, Tensor] = entry.get_state_dict(
+        return entry.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True
         )
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+    except Exception as error:  # of the network, the disk, or a damaged file in the cache
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
         raise WeightsError(
             f"{entry.url}: expected to download the weights {entry.name}, found: "
-            f"{_first_line(error)}. Download the file elsewhere and put it into {folder}, or give "
-            "its path as weights."
+            f"{_describe(error)}. Download the file elsewhere and put it at {cached} (if there is "
+            "one already, it is damaged), or give its path as weights."
         ) from error
-    return state
 
 
-def _read_state_dict(path: Path, architecture: Architecture) -> Mapping[str, Tensor]:
-    names = ", ".join(architecture.weights.__members__)
-    accepted = f"one of {names}, random, or the path of a state dict"
+def _read_state_dict(path: Path, names: Iterable[str]) -> object:
     if not path.is_file():
-        raise WeightsError(f"weights: expected {accepted}, found no file at {path}.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch trips over in a foreign file
         raise WeightsError(
-            f"{path}: expected a state dict written by torch.save, found: {_first_line(error)}. "
+            f"weights: expected one of {', '.join(names)}, random, or the path of a state dict, "
+            f"found no file at {path}. Check the name or the path."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file can fail anywhere inside torch
+        raise WeightsError(
+            f"{path}: expected a state dict written by torch.save, found: {_describe(error)}. "
             "Save it as torch.save(model.state_dict(), path)."
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # its message is a page long
+        return "Python objects besides tensors, such as a whole model"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _check_state_dict(state: object, source: str) -> dict[str, Tensor]:
+    plain = isinstance(state, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and (value.is_floating_point() or name.endswith(_STEP_COUNTER))
+        for name, value in state.items()
+    )
+    if not plain:
         raise WeightsError(
-            f"{path}: expected a state dict (names and tensors), found {type(state).__name__}. "
+            f"{source}: expected a state dict of floating-point tensors, found "
+            f"{type(state).__name__} of something else. "
             "Save it as torch.save(model.state_dict(), path)."
         )
-    return state
+    return dict(cast(Mapping[str, Tensor], state))
 
 
-def _load(module: nn.Module, state: Mapping[str, Tensor], head: str, weights: str) -> None:
-    """Load a state dict into a module without a head, or say in one line why it doesn't fit."""
+def _load(module: nn.Module, state: Mapping[str, Tensor], head: str, source: str) -> None:
+    """Load a state dict into a module without a head, or say in one line why it does not fit."""
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    expected = module.state_dict()
-    missing = [name for name in expected.keys() - state.keys() if not name.endswith(_IGNORED)]
-    found = [f"no {name}" for name in sorted(missing)]
-    found += [f"an unknown {name}" for name in sorted(state.keys() - expected.keys())]
-    found += [
-        f"{name} as {[*value.shape]} where {[*expected[name].shape]} belongs"
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    differences = [
+        f"{name} as {[*value.shape]} instead of {[*shapes[name]]}"
         for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape
+        if name in shapes and value.shape != shapes[name]
     ]
-    if found:
-        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    if not differences:
+        result = module.load_state_dict(state, strict=False)
+        differences += [f"no {name}" for name in result.missing_keys]
+        differences += [f"an unknown {name}" for name in result.unexpected_keys]
+    if differences:
         raise WeightsError(
-            f"{weights}: expected the state dict of this backbone, found "
-            f"{', '.join(found[:3])}{more}. Give the weights of this backbone."
+            f"{source}: expected the state dict of this backbone, found "
+            f"{shorten(differences, 3)}. Give the weights of this backbone."
         )
-    module.load_state_dict(state, strict=False)
-
-
-def _build_random(architecture: Architecture) -> nn.Module:
-    """Seeded random weights whose features depend on the frame, as smoothly as trained ones do.
-
-    At torchvision's plain initialization an EfficientNet's features hardly depend on the frame.
-    Batch-norm statistics calibrated on random images, as training would have done, mend that.
-    The positive biases keep most activations in their linear part: around zero, rounding errors
-    would grow from layer to layer until they drown the features.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums then come out the same, however many threads a process has
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            module = architecture.build(weights=None)
-            setattr(module, architecture.head, nn.Identity())
-            for layer in module.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.weight.uniform_(0.6, 1.1)
-                    layer.bias.normal_(0.5, 0.1)
-                    layer.momentum = None  # the plain mean over all passes
-            module.train()
-            for _ in range(2):
-                module(_random_images(16, size=64))
-    finally:
-        torch.set_num_threads(threads)
-    return module
-
-
-def _random_images(count: int, size: int) -> Tensor:
-    """Images `[count, 3, size, size]` with detail at every scale, each as strong as chance has it.
-
-    Calibrated on less variety, a network overflows on a frame unlike all that it has seen.
-    """
-    images = torch.zeros(count, 3, size, size)
-    for exponent in range(size.bit_length()):
-        detail = torch.randn(count, 3, 2**exponent, 2**exponent) * torch.rand(count, 1, 1, 1)
-        images += nn.functional.interpolate(detail, size=size)
-    return images
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")

@@ -1,24 +1,25 @@
-"""The command line: `featx predict` and its sister commands, and what their exit status says."""
+"""The command line: `featx predict` and its sister commands, and their exit status."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 import featx
 from featx.errors import FeatxError, UsageError
-from featx.parsing import ConciseErrors
+from featx.parsing import ConciseParser
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 only when everything asked for is done, 2 for wrong usage, 1 otherwise.
+        The exit status: 0 if everything asked for is done, 2 for wrong usage, 1 otherwise.
     """
     parser = argparse.ArgumentParser(
         prog="featx",
         usage="featx COMMAND [options]",
-        epilog="featx COMMAND --help tells the options of a command.",
+        epilog="featx COMMAND --help lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"featx {featx.__version__}")
@@ -26,16 +27,25 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.description = f"{featx.__doc__}\n\ncommands:{commands}"
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    args = sys.argv[1:] if args is None else args
+    if not args:
+        parser.print_help(sys.stderr)
+        return 2
     parsed = parser.parse_args(args)
     try:
-        return COMMANDS[parsed.command](parsed.options)
+        status = COMMANDS[parsed.command](parsed.options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of a pipe has left; the interpreter must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except FeatxError as error:
         print(f"featx {parsed.command}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
 def _predict(args: Sequence[str]) -> int:
-    """Extract the features of a data set, one feature file a split."""
+    """Extract the features of a data set, one feature file per split."""
     from featx.predict import predict
 
     predict(args)
@@ -46,7 +56,7 @@ def _preprocess(args: Sequence[str]) -> int:
     """Turn clips into the processed_data.pt files that predict reads."""
     from featx.preprocess import preprocess
 
-    parser = ConciseErrors(prog="featx preprocess", description=_preprocess.__doc__)
+    parser = ConciseParser(prog="featx preprocess", description=_preprocess.__doc__)
     parser.add_function_arguments(preprocess, as_positional=True)
     failures = preprocess(**vars(parser.parse_args(args)))
     for number, failure in enumerate(failures, start=1):
@@ -59,17 +69,17 @@ def _inspect(args: Sequence[str]) -> int:
     """Show what a feature file holds, and whether it is valid."""
     from featx.report import inspect
 
-    parser = ConciseErrors(prog="featx inspect", description=_inspect.__doc__)
-    parser.add_function_arguments(inspect, as_positional=True, skip={"json"})
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = ConciseParser(prog="featx inspect", description=_inspect.__doc__)
+    parser.add_function_arguments(inspect, as_positional=True, skip={"as_json"})
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     return 0 if inspect(**vars(parser.parse_args(args))) else 1
 
 
 def _demo(args: Sequence[str]) -> int:
-    """Do the whole job in a minute, on clips that it makes itself."""
+    """Run the whole job in a minute, on clips that it makes itself."""
     from featx.demo import demo
 
-    parser = ConciseErrors(prog="featx demo", description=_demo.__doc__)
+    parser = ConciseParser(prog="featx demo", description=_demo.__doc__)
     parser.add_function_arguments(demo)
     demo(**vars(parser.parse_args(args)))
     return 0

@@ -1,4 +1,4 @@
-"""The LightningDataModule: streams the videos of a data set, one at a time, to every rank."""
+"""The LightningDataModule: streams the videos of a data set to every rank."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.errors import FeatxError, UsageError
+from featx.errors import FeatxError, UsageError, shorten
 from featx.manifest import Manifest, missing_categories, scan
 from featx.videos import VideoBatch, read_video
 
@@ -19,9 +20,9 @@ class VideoDataModule(LightningDataModule):
 
     Args:
         root: The data set's folder.
-        splits: Which splits; by default those of train, val and test that are there.
-        batch_size: Videos a step. Their frames share the forward passes.
-        num_workers: Processes on each rank that read videos ahead; 0 reads in the main process.
+        splits: Which splits; by default, whichever of train, val and test exist.
+        batch_size: Videos per step; their frames share the forward passes.
+        num_workers: Processes per rank that read videos ahead; 0 reads in the main process.
 
     Raises:
         UsageError: A number is out of its range.
@@ -29,7 +30,7 @@ class VideoDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         splits: Sequence[str] | None = None,
         batch_size: int = 1,
         num_workers: int = 2,
@@ -39,12 +40,14 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
         if num_workers < 0:
             raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
+        if splits is not None and (isinstance(splits, str) or not splits):
+            raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         self.root = Path(root).expanduser()
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.manifest: Manifest  # from `setup` on
-        # A rank without a video is no mistake: there may be more ranks than videos.
+        self.manifest: Manifest  # set by `setup`
+        # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
@@ -54,15 +57,14 @@ class VideoDataModule(LightningDataModule):
         )
         for split, names in missing_categories(self.manifest).items():
             rank_zero_warn(
-                f"{self.root / split}: no videos of {len(names)} of "
-                f"{len(self.manifest.categories)} categories: {', '.join(names[:10])}"
-                f"{', ...' if len(names) > 10 else ''}"
+                f"{self.root / split}: {len(names)} of {len(self.manifest.categories)} "
+                f"categories have no videos: {shorten(names)}"
             )
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
         """This rank's share of the videos, in row order."""
-        assert self.trainer is not None
-        share = RankShare(self.manifest, self.trainer.global_rank, self.trainer.world_size)
+        ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        share = RankShare(self.manifest.lengths, *ranks)
         return DataLoader(
             VideoDataset(self.manifest),
             sampler=share,
@@ -72,7 +74,7 @@ class VideoDataModule(LightningDataModule):
         )
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
-        """Raise the error that a worker met while reading."""
+        """Raise the error that a worker met, if any."""
         if batch.error:
             raise batch.error
         return batch
@@ -98,12 +100,17 @@ class VideoDataset(Dataset[VideoBatch]):
 class RankShare(DistributedSampler[int]):
     """A contiguous share of the videos, balanced by the number of frames.
 
-    As a DistributedSampler it is one that Lightning leaves alone: no video is repeated to make the
-    shares equally long, and a share may be empty.
+    Because it is a DistributedSampler, Lightning does not replace it. No video is repeated to make
+    the shares equally long, and a share may be empty.
+
+    Args:
+        lengths: Number of frames `[num_videos]` of each video.
+        rank: Which rank.
+        num_ranks: Number of ranks.
     """
 
-    def __init__(self, manifest: Manifest, rank: int, num_ranks: int) -> None:
-        frames = np.concatenate([[0], np.cumsum(manifest.lengths)])
+    def __init__(self, lengths: NDArray[np.int64], rank: int, num_ranks: int) -> None:
+        frames = np.concatenate([[0], np.cumsum(lengths)])
         bounds = np.searchsorted(frames, frames[-1] * np.arange(num_ranks + 1) / num_ranks)
         self.share = range(int(bounds[rank]), int(bounds[rank + 1]))
 

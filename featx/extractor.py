@@ -14,6 +14,8 @@ from featx.errors import UsageError
 from featx.temporal import average_scales
 from featx.videos import VideoBatch
 
+_MAX_SCALE = 100
+
 
 class FeatureExtractor(LightningModule):
     """A frozen CNN that turns videos into per-frame features, averaged over temporal scales.
@@ -22,15 +24,15 @@ class FeatureExtractor(LightningModule):
         backbone: Which CNN.
         weights: A torchvision weights name (DEFAULT, IMAGENET1K_V1, ...), the path of a local
             state dict (with or without the head), or random (seeded; for tests and demos).
-        multi_scale: Average over `scales`; otherwise the video as it is, alone.
+        multi_scale: Average over `scales`; otherwise, use only the video's own length.
         scales: Temporal scales, relative to a video's own length.
-        frames_per_forward: Frames of a forward pass. Every pass has this one shape: the last one
-            is filled up. Smaller takes less memory.
+        frames_per_forward: Frames per forward pass. All passes have this shape; the last one is
+            filled up. A smaller number takes less memory.
         compile: Compile the backbone with torch.compile.
 
     Raises:
         UsageError: A setting is out of its range.
-        WeightsError: The weights are not there, cannot be downloaded, or do not fit.
+        WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class FeatureExtractor(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if not scales or not all(0 < scale < float("inf") for scale in scales):
-            raise UsageError(f"scales: expected one or more above 0, found {[*scales]}.")
+        if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
+            raise UsageError(
+                f"scales: expected one or more, above 0 and up to {_MAX_SCALE}, found {[*scales]}."
+            )
         if frames_per_forward < 1:
             raise UsageError(f"frames_per_forward: expected 1 or more, found {frames_per_forward}.")
         if weights == "random":
-            rank_zero_warn("weights: random. The features mean nothing: for tests and demos alone.")
+            rank_zero_warn("weights: random. The features mean nothing; use them only for tests.")
         built = build_backbone(backbone, weights)
         self.backbone_name = backbone
         self.weights = built.weights
@@ -72,10 +76,10 @@ class FeatureExtractor(LightningModule):
 
         Args:
             batch: Videos `[T, 3, H, W]`: uint8 as raw RGB, floating point as already normalized.
-            batch_idx: Unused: a batch says itself which videos it holds.
+            batch_idx: Not used; the batch itself records which videos it holds.
 
         Returns:
-            One float32 tensor `[num_frames, feature_dim]` a video.
+            One float32 tensor `[num_frames, feature_dim]` per video.
         """
         features: list[Tensor] = []
         for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
@@ -91,7 +95,7 @@ class FeatureExtractor(LightningModule):
         return torch.cat(passes)
 
     def _forward_pass(self, frames: Tensor) -> Tensor:
-        """One pass of the fixed shape; the frames that fill it up are computed and dropped."""
+        """One pass of the fixed shape; features of the filling are computed and dropped."""
         filling = self.frames_per_forward - len(frames)
         if filling:
             frames = torch.cat([frames, frames[-1:].expand(filling, -1, -1, -1)])
@@ -103,7 +107,7 @@ class FeatureExtractor(LightningModule):
         return features[: self.frames_per_forward - filling].float()
 
     def settings(self) -> dict[str, Any]:
-        """What the features depend on, for the record."""
+        """The settings that the features depend on."""
         return {
             "backbone": self.backbone_name,
             "weights": self.weights,

@@ -14,6 +14,7 @@ from featx.writer import FeatureWriter
 def extract(
     root: Path | str,
     output_dir: Path | str,
+    *,
     backbone: BackboneName = "efficientnet_v2_m",
     weights: str = "DEFAULT",
     multi_scale: bool = True,
@@ -28,26 +29,26 @@ def extract(
     devices: int | str = "auto",
     precision: str = "32-true",
 ) -> dict[str, Path]:
-    """Extract the features of a data set: one feature file a split.
+    """Extract the features of a data set, one feature file per split.
 
-    For several nodes, or any other setting of the Trainer, use the three classes with a Trainer.
+    For several nodes, or other settings of the Trainer, use the three classes with a Trainer.
 
     Args:
-        root: Folder of the data set, `ROOT/<split>/<category>/<subcategory>/processed_data.pt`.
+        root: The data set's folder.
         output_dir: Folder for the feature files.
-        backbone: See `FeatureExtractor`, as for the next four.
+        backbone: Which CNN.
         weights: A torchvision weights name, the path of a local state dict, or random.
         multi_scale: Average over `scales`.
-        scales: Temporal scales.
-        frames_per_forward: Frames of a forward pass.
+        scales: Temporal scales, relative to a video's own length.
+        splits: Which splits; by default, whichever of train, val and test exist.
+        frames_per_forward: Frames per forward pass.
         compile: Compile the backbone.
-        splits: By default those of train, val and test that are there.
-        batch_size: Videos a step.
-        num_workers: Processes that read videos ahead.
-        overwrite: Replace feature files that are there already.
-        accelerator: See Lightning's `Trainer`, as for the next two.
-        devices: How many devices, or auto.
-        precision: 32-true, bf16-mixed, ...
+        batch_size: Videos per step.
+        num_workers: Processes per rank that read videos ahead.
+        overwrite: Replace existing feature files.
+        accelerator: Lightning's accelerator: cpu, gpu, auto, ...
+        devices: Number of devices, or auto.
+        precision: Lightning's precision: 32-true, bf16-mixed, ...
 
     Returns:
         Path of the feature file of each split.
@@ -55,18 +56,23 @@ def extract(
     Raises:
         FeatxError: A setting, an input or the output folder is not what it should be.
     """
-    writer = FeatureWriter(Path(output_dir), overwrite)
+    writer = FeatureWriter(output_dir, overwrite)
     trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
-        precision=precision,  # type: ignore[arg-type]  # Lightning's literals; it checks them
+        precision=precision,  # type: ignore[arg-type]  # Lightning checks it
         callbacks=[writer],
         logger=False,
         enable_checkpointing=False,
     )
-    trainer.predict(
-        FeatureExtractor(backbone, weights, multi_scale, scales, frames_per_forward, compile),
-        datamodule=VideoDataModule(Path(root), splits, batch_size, num_workers),
-        return_predictions=False,
+    extractor = FeatureExtractor(
+        backbone,
+        weights=weights,
+        multi_scale=multi_scale,
+        scales=scales,
+        frames_per_forward=frames_per_forward,
+        compile=compile,
     )
+    data = VideoDataModule(root, splits, batch_size=batch_size, num_workers=num_workers)
+    trainer.predict(extractor, datamodule=data, return_predictions=False)
     return writer.paths

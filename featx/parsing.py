@@ -1,4 +1,4 @@
-"""Parsers that answer a mistake with one line: what is wrong, and what is accepted."""
+"""A parser that answers a mistake with one line: what is wrong, and what is accepted."""
 
 import difflib
 import re
@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+# What jsonargparse says of unknown options; if it says something else, the hint is left out.
 _UNKNOWN = re.compile(
     r"unrecognized arguments: (?P<argument>\S+)"
     r"|Group '(?P<group>[\w.]+)' does not accept option '(?P<option>[\w.]+)'"
@@ -16,22 +17,22 @@ _CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 _LITERAL = re.compile(r"typing\.Literal\[(.*?)\]")
 
 
-class ConciseErrors(ArgumentParser):
-    """Instead of a page of usage, one line on standard error, and exit status 2.
+class ConciseParser(ArgumentParser):
+    """Reports a mistake in one line on standard error, with exit status 2.
 
-    Options are taken in full, for a misspelled one is no abbreviation, and with dashes as well as
-    with underscores.
+    Options cannot be abbreviated, so that a misspelled one is not taken for another. They are
+    accepted with dashes as well as with underscores.
     """
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # those of jsonargparse
         super().__init__(allow_abbrev=False, **settings)
 
     def parse_args(self, args: Sequence[str], **settings: Any) -> Namespace:  # type: ignore[override]  # noqa: ANN401
-        """Parse arguments, whose options may be written with dashes."""
+        """Parse arguments; dashes in the names of options become underscores."""
         return super().parse_args([_underscored(arg) for arg in args], **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Report a wrong use."""
+        """Report a mistake in one line, with what is accepted instead."""
         line = _LITERAL.sub(r"one of \1", _CLASS.sub(r"\1", " ".join(message.split())))
         line = line.replace("Expected a ", "Expected ").rstrip(".")
         found = _UNKNOWN.search(line)
@@ -39,7 +40,7 @@ class ConciseErrors(ArgumentParser):
         self.exit(2, f"{self.prog}: error: {line}. {hint}See {self.prog} --help.\n")
 
     def _suggest(self, found: re.Match[str]) -> str:
-        """What is accepted in place of something unknown."""
+        """The options that are accepted in place of an unknown one."""
         argument = found["argument"]
         wrong = argument or found["key"] or f"{found['group']}.{found['option']}"
         name = wrong.lstrip("-").partition("=")[0]

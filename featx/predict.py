@@ -1,16 +1,21 @@
 """`featx predict`: LightningCLI with four flat blocks, and no other verb."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from featx.datamodule import VideoDataModule
+from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
-from featx.parsing import ConciseErrors
+from featx.parsing import ConciseParser
 from featx.writer import FeatureWriter
 
 
-class PredictParser(ConciseErrors, LightningArgumentParser):
+class PredictParser(ConciseParser, LightningArgumentParser):
     """The parser of `featx predict`."""
 
 
@@ -22,12 +27,28 @@ class PredictCLI(LightningCLI):
         parser.add_lightning_class_args(FeatureWriter, "writer")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse what stands after `featx predict`; the processes of DDP find it in sys.argv too."""
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # always a list here
+        """Parse the arguments after `featx predict`, without the warning about sys.argv."""
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]  # always a list here
+        except UnicodeDecodeError as error:
+            parser.error(f"config: expected a file in UTF-8, found: {error}")
+        for name in ("model", "data", "writer", "trainer"):
+            if not isinstance(self.config.get(name), Namespace):
+                parser.error(f'"{name}": expected a mapping of options')
+        for name in ("data.root", "writer.output_dir"):
+            if self.config.get(name) is None:
+                parser.error(f'"{name}": expected a folder, found null')
+
+    def instantiate_trainer(self, **settings: Any) -> Trainer:  # noqa: ANN401  # of any Trainer
+        """Make the Trainer; what it refuses is a wrong use."""
+        try:
+            return super().instantiate_trainer(**settings)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def predict(args: Sequence[str]) -> None:
-    """Extract the features of a data set, one feature file a split."""
+    """Extract the features of a data set, one feature file per split."""
     cli = PredictCLI(
         FeatureExtractor,
         VideoDataModule,
@@ -35,7 +56,7 @@ def predict(args: Sequence[str]) -> None:
         run=False,  # no subcommands: this is the one
         parser_class=PredictParser,
         parser_kwargs={"prog": "featx predict", "description": predict.__doc__},
-        save_config_callback=None,  # it would refuse to run twice; the feature file has it all
+        save_config_callback=None,  # it writes config.yaml to the working folder, and only once
         seed_everything_default=False,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,

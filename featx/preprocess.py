@@ -1,43 +1,35 @@
-"""Clips to `processed_data.pt`, decoded in parallel, with a few clips in memory at a time."""
+"""Clips to `processed_data.pt` files, decoded in parallel, with a few clips in memory at a time."""
 
 import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from featx.analysis import ANALYSIS_FILE
+from featx.archive import read_archive
 from featx.backbones import normalize
-from featx.decoding import sample_clip
-from featx.errors import FeatxError, InputError, MissingInputError, UsageError
-from featx.manifest import list_folders
-from featx.staging import replace_file, writing
+from featx.clip_folder import Clip, find_misplaced, list_clips, warn_of_others
+from featx.clips import sample_clip
+from featx.disk import replace_file, writing
+from featx.errors import FeatxError, InputError, UsageError
+from featx.manifest import check_name
 from featx.streaming import save_videos
-from featx.videos import FILE_NAME, read_header
-
-CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 DTypeName = Literal["uint8", "float32"]
 
+Decoded = tuple[dict[str, Any], Tensor]
+"""Notes about a clip for its file, and its pixels."""
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """A video file, and the `processed_data.pt` that it goes to."""
-
-    path: Path
-    name: str
-    target: Path
 
 
 def preprocess(
@@ -50,67 +42,54 @@ def preprocess(
 ) -> list[str]:
     """Turn clips into processed_data.pt files.
 
-    Clips lie at RAW_DIR/<split>/<category>/[<subcategory>/]*.{mp4,avi,mkv,webm,mov}; those that
-    lie in a category's own folder form a subcategory of the same name. A file that is up to date
-    is left alone. A clip that does not decode is named and left out.
+    Clips are found at RAW_DIR/<split>/<category>/[<subcategory>/]*.{mp4,avi,mkv,webm,mov}; those
+    directly in a category's folder form a subcategory of the same name. A file that is up to date
+    is kept. A clip that does not decode is left out and reported.
 
     Args:
         raw_dir: Folder of the clips.
         processed_dir: Folder for the processed_data.pt files.
-        num_frames: Frames of a video, sampled uniformly over the clip.
+        num_frames: Frames per video, sampled uniformly over the clip.
         image_size: Height and width in pixels.
         dtype: uint8 for raw RGB; float32 for four times the bytes, normalized with ImageNet's
             mean and std.
-        num_workers: Clips decoded at the same time; by default one a core.
+        num_workers: Clips decoded in parallel; by default, one per core.
 
     Returns:
-        What is wrong with each clip that was left out, a line each.
+        One line for each clip that was left out: what is wrong with it.
 
     Raises:
-        UsageError: A number is out of its range.
-        MissingInputError: There is no such folder, or no clip in it.
+        UsageError: A number is out of range.
+        MissingInputError: The folder does not exist, or has no clips.
         OutputError: A file cannot be written.
     """
-    for name, value in {"num_frames": num_frames, "image_size": image_size}.items():
+    raw_dir, processed_dir = Path(raw_dir).expanduser(), Path(processed_dir).expanduser()
+    if num_workers is None:
+        num_workers = _count_cores()
+    numbers = {"num_frames": num_frames, "image_size": image_size, "num_workers": num_workers}
+    for name, value in numbers.items():
         if value < 1:
             raise UsageError(f"{name}: expected 1 or more, found {value}.")
-    workers = os.cpu_count() or 1 if num_workers is None else num_workers
-    if workers < 1:
-        raise UsageError(f"num_workers: expected 1 or more, found {workers}.")
-    clips = list_clips(raw_dir, processed_dir)
-    shape = (num_frames, 3, image_size, image_size)
-    stale = [
-        clip
-        for target, group in groupby(clips, key=lambda clip: clip.target)
-        if not _is_current(target, files := [*group], shape, getattr(torch, dtype))
-        for clip in files
-    ]
 
-    def decode(clip: Clip) -> Tensor | FeatxError:
+    def decode(clip: Clip) -> Decoded | FeatxError:
         try:
+            check_name(clip.path, clip.name)
+            notes = {"clips": clip.name, "clip_stats": clip.stats}  # as it was before it was read
             video = sample_clip(clip.path, num_frames, image_size)
         except FeatxError as error:
             return error
-        return normalize(video) if dtype == "float32" else video
+        return notes, normalize(video) if dtype == "float32" else video
 
-    failures: list[str] = []
-
-    def decoded(
-        results: Iterable[tuple[Clip, Tensor | FeatxError]],
-    ) -> Iterator[tuple[str, Tensor]]:
-        for clip, video in results:
-            if isinstance(video, FeatxError):
-                failures.append(str(video))
-            else:
-                yield clip.name, video
-
-    with ThreadPoolExecutor(workers, "decoding") as pool:
-        results = _map_ahead(pool, decode, stale, ahead=workers)
+    clips = list_clips(raw_dir, processed_dir)
+    shape = (num_frames, 3, image_size, image_size)
+    stale = _list_stale(clips, shape, getattr(torch, dtype))
+    failures = find_misplaced(raw_dir, clips)
+    with ThreadPoolExecutor(num_workers, "decoding") as pool:
+        results = _map_ahead(pool, decode, stale, ahead=2 * num_workers)
         bar = tqdm(results, total=len(stale), desc="Preprocessing", unit="clip")
         for target, group in groupby(bar, key=lambda result: result[0].target):
-            with writing(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                save_videos(target, decoded(group))
+            failures += _save(target, group)
+    warn_of_others(processed_dir, clips)
     info = {
         "frames_per_video": num_frames,
         "image_size": [image_size, image_size],
@@ -119,64 +98,71 @@ def preprocess(
     }
     path = processed_dir / ANALYSIS_FILE
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps({"preprocessing_info": info}, indent=2).encode())
     return failures
 
 
-def list_clips(raw_dir: Path, processed_dir: Path) -> list[Clip]:
-    """The clips of a folder and where each goes, in the order of the names.
-
-    Raises:
-        MissingInputError: There is no such folder, or no clip in it.
-    """
-    clips: list[Clip] = []
-    for split in list_folders(raw_dir):
-        for category in list_folders(split):
-            # Clips of the category's own folder and of a subcategory of its name share a file.
-            homes = {category.name: [category]}
-            for folder in list_folders(category):
-                homes.setdefault(folder.name, []).append(folder)
-            for subcategory, folders in sorted(homes.items()):
-                target = processed_dir / split.name / category.name / subcategory / FILE_NAME
-                clips += [
-                    Clip(path, path.relative_to(raw_dir).as_posix(), target)
-                    for folder in folders
-                    for path in sorted(folder.iterdir())
-                    if path.suffix.lower() in CLIP_SUFFIXES and path.name[0] != "."
-                ]
-    if not clips:
-        raise MissingInputError(
-            f"{raw_dir}: expected clips at <split>/<category>/[<subcategory>/]"
-            f"*{{{','.join(CLIP_SUFFIXES)}}}, found none. Give the folder above the splits."
-        )
-    return clips
+def _list_stale(clips: Sequence[Clip], shape: tuple[int, ...], dtype: torch.dtype) -> list[Clip]:
+    """The clips of those files that do not exist, or are not up to date."""
+    stale = []
+    for target, group in groupby(clips, key=lambda clip: clip.target):
+        members = [*group]
+        if not _is_current(target, members, shape, dtype):
+            stale += members
+    return stale
 
 
 def _is_current(
     target: Path, clips: Sequence[Clip], shape: tuple[int, ...], dtype: torch.dtype
 ) -> bool:
-    """Whether a file was made from these clips as they are, with these settings."""
+    """Whether a file was made from these clips, as they are now, with these settings."""
     try:
-        header = read_header(target)
-    except InputError:
-        return False
-    made = target.stat().st_mtime
+        data = read_archive(target).data
+        videos, notes = data["videos"], [*zip(data["clips"], data["clip_stats"], strict=True)]
+    except (InputError, KeyError, TypeError, ValueError):
+        return False  # none, damaged, or of another program
     return (
-        header.clips == tuple(clip.name for clip in clips)
-        and all(block.shape == shape and block.dtype == dtype for block in header.blocks)
-        and all(clip.path.stat().st_mtime <= made for clip in clips)
+        notes == [(clip.name, clip.stats) for clip in clips]
+        and videos.shape == (len(clips), *shape)
+        and videos.dtype == dtype
     )
+
+
+def _save(target: Path, results: Iterable[tuple[Clip, Decoded | FeatxError]]) -> list[str]:
+    """Save the clips that were decoded; returns what is wrong with the others."""
+    failures = []
+
+    def decoded() -> Iterator[Decoded]:
+        for _, result in results:
+            if isinstance(result, FeatxError):
+                failures.append(str(result))
+            else:
+                yield result
+
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if save_videos(target, decoded()) == 0:
+            target.unlink(missing_ok=True)  # it is out of date: its clips no longer decode
+    return failures
 
 
 def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], ahead: int
 ) -> Iterator[tuple[_In, _Out]]:
-    """Like `pool.map`, but never more than `ahead` results wait: memory stays bounded."""
+    """Like `pool.map`, but with at most `ahead` items submitted, so that memory stays bounded."""
     waiting: deque[tuple[_In, Future[_Out]]] = deque()
     for item in items:
+        if len(waiting) == ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
         waiting.append((item, pool.submit(function, item)))
-        if len(waiting) > ahead:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
+    for first, future in waiting:
+        yield first, future.result()
+
+
+def _count_cores() -> int:
+    """Cores that this process may use: a job scheduler may allow it fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

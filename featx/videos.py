@@ -1,12 +1,12 @@
-"""Read one video out of a `processed_data.pt`, without reading its neighbours.
+"""Read one video from a `processed_data.pt` file, without reading its neighbours.
 
-A file is first described by its header (shapes, strides, dtypes, byte offsets), and a video is
-then read by its own bytes: a scan is quick, and memory holds one video at a time.
+The header of a file (shapes, strides, dtypes, byte offsets) is read first, and then each video by
+its own bytes. So a scan is quick, and memory holds one video at a time.
 """
 
 import math
 from bisect import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -14,24 +14,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from featx.archive import Archive, describe
-from featx.errors import FeatxError, InputError
+from featx.archive import Archive, read_archive
+from featx.errors import FeatxError, InputError, first_line, shorten
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """uint8 is raw RGB; a floating dtype means already normalized with ImageNet's mean and std."""
 
-_OFFSET = "_checkpoint_offset"  # of a storage in its file: torch's private attribute, so it may go
+_OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
 
 
 class VideoBatch(NamedTuple):
-    """Videos on their way to the backbone; the batch says itself which videos it holds.
+    """Videos on their way to the backbone; the batch itself records which videos it holds.
 
     Attributes:
         positions: Position of each video in the manifest.
-        videos: One `[T, 3, H, W]` a video.
-        error: The error met while reading them. It leaves a DataLoader worker as a value, because
-            raised there it becomes a traceback's text.
+        videos: Pixels `[T, 3, H, W]` of each video.
+        error: An error met while reading. It leaves a DataLoader worker as a value, because
+            an exception raised there arrives as the text of a traceback.
     """
 
     positions: list[int]
@@ -41,14 +41,14 @@ class VideoBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Videos of one shape that lie in one tensor.
+    """Videos of one shape, stored in one tensor.
 
     Attributes:
         count: Number of videos.
         shape: `[T, 3, H, W]` of each.
         stride: Strides of each, in elements.
         dtype: One of `DTYPES`.
-        offset: Byte of the file at which the first one begins; None if torch doesn't tell.
+        offset: Byte of the file at which the first one begins; None if torch does not report it.
         step: Bytes from one video to the next.
     """
 
@@ -65,12 +65,17 @@ class Header:
     """What a `processed_data.pt` holds: everything but the pixels.
 
     Attributes:
-        blocks: The videos, in their order.
-        clips: Which clip each video was made from, where the file tells.
+        blocks: The videos, in order.
+        clips: The name of the clip that each video was made from, if the file has it.
     """
 
     blocks: tuple[Block, ...]
     clips: tuple[str, ...] | None
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos."""
+        return sum(block.count for block in self.blocks)
 
     @property
     def lengths(self) -> list[int]:
@@ -79,7 +84,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read what a `processed_data.pt` holds, and check it, without reading a pixel.
+    """Read and check the header of a `processed_data.pt` file: no pixels.
 
     Args:
         path: A dict with the key `videos`, or the bare value: a tensor `[N, T, 3, H, W]`, or a
@@ -88,34 +93,34 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: The file is damaged, or holds something else.
     """
-    archive = describe(path)
+    archive = read_archive(path)
     videos, clips = archive.data, None
     if isinstance(videos, dict):
         if "videos" not in videos:
             raise InputError(
                 f"{path}: expected a dict with the key 'videos', found the keys "
-                f"{[*videos][:10]}. Save it as torch.save({{'videos': videos}}, path)."
+                f"{shorten([*videos])}. Save it as torch.save({{'videos': videos}}, path)."
             )
         videos, clips = videos["videos"], videos.get("clips")
     if isinstance(videos, Tensor):
-        blocks = [_check_block(f"{path}: expected 'videos'", "N, ", videos, archive)]
+        blocks = [_check_block(f"{path}: 'videos'", videos, archive, batched=True)]
     elif isinstance(videos, (list, tuple)):
         blocks = [
-            _check_block(f"{path}: expected 'videos'[{number}]", "", video, archive)
+            _check_block(f"{path}: 'videos'[{number}]", video, archive, batched=False)
             for number, video in enumerate(videos)
         ]
     else:
         raise InputError(
-            f"{path}: expected 'videos' as a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], "
-            f"found {type(videos).__name__}. Save the pixels as tensors."
+            f"{path}: 'videos': expected a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], found "
+            f"{type(videos).__name__}. Save the pixels as tensors."
         )
-    count = sum(block.count for block in blocks)
-    if count == 0:
+    header = Header(tuple(blocks), None)
+    if header.num_videos == 0:
         raise InputError(
             f"{path}: expected one video or more, found none (N = 0). "
             "Fill the file, or remove its folder."
         )
-    return Header(tuple(blocks), _check_clips(clips, count))
+    return replace(header, clips=_check_clips(clips, header.num_videos))
 
 
 def read_video(path: Path, header: Header, index: int) -> Tensor:
@@ -127,10 +132,10 @@ def read_video(path: Path, header: Header, index: int) -> Tensor:
         index: Which video of the file.
 
     Returns:
-        The pixels `[T, 3, H, W]`, in memory of their own, with the file's dtype and strides.
+        Pixels `[T, 3, H, W]` in memory of their own, with the file's dtype and strides.
 
     Raises:
-        InputError: The file is not what its header said, or a pixel is not finite.
+        InputError: The file has changed since, or a pixel is not finite.
     """
     ends = list(accumulate(block.count for block in header.blocks))
     number = bisect(ends, index)
@@ -159,7 +164,9 @@ def _read_bytes(path: Path, block: Block, offset: int) -> Tensor:
             file.seek(offset)
             found = file.readinto(flat.data)
     except OSError as error:
-        raise InputError(f"{path}: expected a readable file, found: {error.strerror}.") from error
+        raise InputError(
+            f"{path}: expected a readable file, found: {first_line(error)}. Check the disk."
+        ) from error
     if found != flat.nbytes:
         raise InputError(
             f"{path}: expected {flat.nbytes} bytes from byte {offset} on, found {found}. "
@@ -169,46 +176,54 @@ def _read_bytes(path: Path, block: Block, offset: int) -> Tensor:
 
 
 def _copy_from_map(path: Path, number: int, within: int) -> Tensor:
-    """The way without a byte offset: map the whole file, and copy one video out of it."""
+    """Without a byte offset: map the whole file, and copy one video from it."""
     data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     videos = data["videos"] if isinstance(data, dict) else data
     video: Tensor = videos[within] if isinstance(videos, Tensor) else videos[number]
     return video.clone()
 
 
-def _check_block(expected: str, lead: str, videos: object, archive: Archive) -> Block:
-    """Check a tensor `[N, T, 3, H, W]` (`lead` is "N, ") or `[T, 3, H, W]` (`lead` is empty)."""
+def _check_block(where: str, videos: object, archive: Archive, batched: bool) -> Block:
+    """Check a tensor `[N, T, 3, H, W]`, or `[T, 3, H, W]` if not `batched`."""
     if not isinstance(videos, Tensor):
         found = type(videos).__name__
-        raise InputError(f"{expected} as a tensor, found {found}. Save the pixels as tensors.")
-    shape, channels = list(videos.shape), 2 if lead else 1
-    expected_shape = f"{expected} as [{lead}T, 3, H, W], found {shape}."
+        raise InputError(f"{where}: expected a tensor, found {found}. Save the pixels as tensors.")
+    layout, channels = ("[N, T, 3, H, W]", 2) if batched else ("[T, 3, H, W]", 1)
+    shape = list(videos.shape)
+    mismatch = f"{where}: expected {layout}, found {shape}."
     if len(shape) != channels + 3:
-        raise InputError(f"{expected_shape} Add or remove axes.")
+        raise InputError(f"{mismatch} Add or remove axes.")
     if shape[channels] != 3:
-        axis = next((axis for axis, size in reversed([*enumerate(shape)]) if size == 3), None)
-        way_out = f"Move the channels to axis {channels}: videos.movedim({axis}, {channels})."
-        raise InputError(f"{expected_shape} {way_out if axis else 'Only RGB is accepted.'}")
+        if 3 not in shape:
+            raise InputError(f"{mismatch} Only RGB is accepted: convert the frames.")
+        axis = len(shape) - 1 - shape[::-1].index(3)
+        way_out = f"videos.movedim({axis}, {channels})"
+        raise InputError(f"{mismatch} Move the channels to axis {channels}: {way_out}.")
     if 0 in shape[channels - 1 :]:
-        raise InputError(f"{expected_shape} Leave out the videos without a frame or a pixel.")
+        raise InputError(f"{mismatch} Leave out videos without frames or pixels.")
     if videos.dtype not in DTYPES:
-        accepted = ", ".join(str(dtype) for dtype in DTYPES)
-        raise InputError(f"{expected} as one of {accepted}, found {videos.dtype}. Convert it.")
+        accepted = ", ".join(map(str, DTYPES))
+        raise InputError(
+            f"{where}: expected one of {accepted}, found {videos.dtype}. Convert the pixels."
+        )
     if videos.layout is not torch.strided or videos.device.type != "cpu" or videos.is_neg():
-        raise InputError(f"{expected} as a plain tensor, found {videos.layout} on {videos.device}.")
-    return _locate(expected, videos if lead else videos.unsqueeze(0), archive)
+        raise InputError(
+            f"{where}: expected a plain tensor, found {videos.layout} on {videos.device}. "
+            "Save it as a dense CPU tensor."
+        )
+    return _locate(where, videos if batched else videos.unsqueeze(0), archive)
 
 
-def _locate(expected: str, videos: Tensor, archive: Archive) -> Block:
-    """Note where the bytes of `[N, T, 3, H, W]` lie, and check that they are there."""
+def _locate(where: str, videos: Tensor, archive: Archive) -> Block:
+    """Find the bytes of a tensor `[N, T, 3, H, W]`, and check that the file holds them."""
     count, *shape = videos.shape
     step, *stride = videos.stride()
     numel = math.prod(shape)
     extent = 1 + sum((size - 1) * by for size, by in zip(shape, stride, strict=True))
     if extent != numel or (count > 1 and step < numel):
         raise InputError(
-            f"{expected} with every video in one piece, found shape {[*videos.shape]} with "
-            f"strides {[*videos.stride()]}. Save videos.contiguous()."
+            f"{where}: expected the pixels of each video to be contiguous, found shape "
+            f"{[*videos.shape]} with strides {[*videos.stride()]}. Save videos.contiguous()."
         )
     size = videos.element_size()
     begin = getattr(videos.untyped_storage(), _OFFSET, None)
@@ -216,7 +231,7 @@ def _locate(expected: str, videos: Tensor, archive: Archive) -> Block:
         end = begin + (videos.storage_offset() + (count - 1) * step + numel) * size
         if not archive.contains(begin, end):
             raise InputError(
-                f"{expected} with {end - begin} bytes of pixels for {[*videos.shape]}, found "
+                f"{where}: expected {end - begin} bytes of pixels for {[*videos.shape]}, found "
                 "fewer in the file. It is damaged: make it again."
             )
         begin += videos.storage_offset() * size
@@ -224,7 +239,7 @@ def _locate(expected: str, videos: Tensor, archive: Archive) -> Block:
 
 
 def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:
-    """The names of the clips, if that is what the key `clips` holds: it is not ours alone."""
+    """The names of the clips; None if another program uses the key `clips` for something else."""
     names = tuple(clips) if isinstance(clips, (list, tuple)) else ()
     named = all(isinstance(name, str) for name in names)
     return names if named and len(names) == len(set(names)) == count else None

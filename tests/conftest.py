@@ -1,39 +1,13 @@
-"""Fixtures: tiny seeded data, made where the tests run; nothing binary is committed."""
+"""Fixtures: the tiny CNN in the place of ResNet-50, and small data sets."""
 
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers import TINY_DIM, Save, build_tiny, random_video, random_videos
 
 from featx import backbones
 from featx.backbones import Architecture
-
-TINY_DIM = 6
-
-
-class TinyCNN(nn.Module):
-    """A backbone of three layers, for tests in which the backbone is not the point."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.conv = nn.Conv2d(3, TINY_DIM, 3, padding=1, bias=False)
-        self.conv.weight.data = torch.randn(self.conv.weight.shape, generator=generator)
-        self.bn = nn.BatchNorm2d(TINY_DIM)
-        self.fc: nn.Module = nn.Linear(TINY_DIM, 4)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames `[B, 3, H, W]` to what the head makes of the features `[B, 6]`."""
-        out: Tensor = self.fc(self.bn(self.conv(frames)).relu().mean(dim=(2, 3)))
-        return out
-
-
-def build_tiny(weights: None = None) -> nn.Module:
-    """A builder as torchvision has them."""
-    return TinyCNN()
 
 
 @pytest.fixture
@@ -42,21 +16,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     table = backbones.ARCHITECTURES
     stub = Architecture(build_tiny, table["resnet50"].weights, "fc", TINY_DIM)
     monkeypatch.setitem(table, "resnet50", stub)
-
-
-def random_video(num_frames: int, seed: int = 0, size: int = 8) -> Tensor:
-    """A uint8 video `[num_frames, 3, size, size]`."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (num_frames, 3, size, size)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-def random_videos(count: int, num_frames: int, seed: int = 0, size: int = 8) -> Tensor:
-    """uint8 videos `[count, num_frames, 3, size, size]`."""
-    return torch.stack([random_video(num_frames, 100 * seed + i, size) for i in range(count)])
-
-
-Save = Callable[..., Path]
 
 
 @pytest.fixture
@@ -89,15 +48,3 @@ def small_root(root: Path, save: Save) -> Path:
     save("test/bye/a", {"videos": random_videos(1, 7, seed=7)})
     save("test/hello/a", {"videos": random_videos(1, 9, seed=8)})
     return root
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    """Warnings that Lightning and torch give about themselves, or about a machine without a GPU."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        "weights: random.*",
-        ".*litlogger.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)

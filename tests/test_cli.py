@@ -10,12 +10,11 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from conftest import Save, random_videos
-from test_decoding import grey_levels
-from test_videos import Evil
+from helpers import Evil, Save, grey_levels, random_videos
+from lightning.pytorch import Trainer
 
 from featx.cli import main
-from featx.demo import write_clip
+from featx.clips import write_clip
 
 Run = Callable[..., tuple[int, str]]
 
@@ -39,17 +38,16 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def predict(run: Run, root: Path, tmp_path: Path, tiny: None) -> Run:
     """Run `featx predict` with the tiny CNN on the data set of the test."""
 
-    def run_predict(*args: object) -> tuple[int, str]:
-        return run(
-            "predict",
+    def run_predict(*args: object, without: str = "nothing") -> tuple[int, str]:
+        defaults = [
             "--model.backbone=resnet50",
             "--model.weights=random",
             f"--data.root={root}",
             "--data.num_workers=0",
             f"--writer.output_dir={tmp_path / 'out'}",
             "--trainer.accelerator=cpu",
-            *args,
-        )
+        ]
+        return run("predict", *(o for o in defaults if not o.startswith(without)), *args)
 
     return run_predict
 
@@ -104,7 +102,14 @@ WRONG_USES = {
     "text for a switch": (["--model.multi_scale=perhaps"], "Expected bool"),
     "a number for a list": (["--model.scales=1.0"], "Expected Sequence"),
     "a number out of range": (["--data.batch_size=0"], "batch_size: expected 1 or more, found 0"),
-    "a scale out of range": (["--model.scales=[-1]"], "scales: expected one or more above 0"),
+    "a scale out of range": (
+        ["--model.scales=[-1]"],
+        "above 0 and up to 100, found [-1.0].",
+    ),
+    "no splits": (["--data.splits=[]"], "splits: expected a list of one split or more, found []"),
+    "no such device": (["--trainer.accelerator=gpu"], "trainer: "),
+    "an unknown strategy": (["--trainer.strategy=none"], "trainer: "),
+    "no devices": (["--trainer.devices=0"], "trainer: "),
     "no such config": (["--config=none.yaml"], "none.yaml"),
 }
 
@@ -127,6 +132,45 @@ def test_wrong_config(predict: Run, small_root: Path, tmp_path: Path) -> None:
     status, line = predict(f"--config={config}")
     assert status == 2
     assert "Did you mean --model.backbone? Accepted: --model.backbone, --model.weights" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"writer:\n  output_dir:\n", "output_dir"),
+        (b"writer:\n", "writer"),
+        (b"writer: [1]\n", "writer"),
+        (b"model:\n  backbone: \xff\n", "UTF-8"),
+        (b"model: {\n", "config"),
+    ],
+)
+def test_odd_configs(
+    predict: Run, small_root: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    """Empty blocks, blocks of another type and damaged files are wrong uses too."""
+    config = tmp_path / "config.yaml"
+    config.write_bytes(content)
+    output = "--writer.output_dir"
+    status, line = predict(f"--config={config}", without=output)
+    assert status == 2
+    assert line.startswith("featx predict: error: ")
+    assert message in line
+
+
+def test_predictions_are_not_kept(
+    predict: Run, small_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command keeps no predictions in memory."""
+    kept: list[object] = []
+    original = Trainer.predict
+
+    def spy(trainer: Trainer, *args: object, **settings: object) -> object:
+        kept.append(original(trainer, *args, **settings))  # type: ignore[arg-type]
+        return kept[-1]
+
+    monkeypatch.setattr(Trainer, "predict", spy)
+    assert predict()[0] == 0
+    assert kept == [None]
 
 
 @pytest.mark.parametrize("args", [[], ["fit"], ["inspect"], ["preprocess", "a"], ["demo", "x"]])
@@ -200,7 +244,8 @@ def test_bad_input(predict: Run, save: Save, root: Path, tmp_path: Path, name: s
     write(save, root)
     status, line = predict()
     assert status == 1
-    assert f"{root / 'train/b/x/processed_data.pt'}: expected " in line
+    assert f"{root / 'train/b/x/processed_data.pt'}: " in line
+    assert ": expected " in line or "'videos'" in line
     assert message in line
     assert line.endswith(".")
     assert [*(tmp_path / "out").glob("*.h5")] == []
@@ -239,7 +284,7 @@ def test_bad_weights(predict: Run, small_root: Path, tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     status, line = predict(f"--model.weights={tmp_path / 'other.pth'}")
     assert status == 1
-    assert "other.pth: expected the state dict of this backbone, found no bn.bias" in line
+    assert f"{tmp_path / 'other.pth'}: expected the state dict of this backbone, found conv" in line
 
 
 def test_weights_that_cannot_be_downloaded(
@@ -252,7 +297,7 @@ def test_weights_that_cannot_be_downloaded(
     status, line = predict("--model.weights=DEFAULT")
     assert status == 1
     assert "resnet50" in line
-    assert "Download the file elsewhere and put it into" in line
+    assert "Download the file elsewhere and put it at" in line
 
 
 def test_an_output_folder_that_cannot_be_written(
@@ -263,7 +308,7 @@ def test_an_output_folder_that_cannot_be_written(
     status, line = predict()
     assert status == 1
     assert f"{tmp_path / 'out'}" in line
-    assert "expected to write there, found: " in line
+    assert "expected a writable place, found: " in line
 
 
 def test_preprocess(run: Run, tmp_path: Path) -> None:

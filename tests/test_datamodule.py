@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import Save, random_video
+from helpers import Save, random_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -12,7 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from featx.datamodule import RankShare, VideoDataModule, VideoDataset
 from featx.errors import InputError, UsageError
-from featx.manifest import Manifest, scan
+from featx.manifest import scan
 from featx.videos import VideoBatch
 
 
@@ -57,12 +58,7 @@ def test_ranks_share_the_videos(small_root: Path, num_ranks: int) -> None:
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=60), st.integers(1, 12))
 def test_shares_are_balanced_by_frames(lengths: list[int], num_ranks: int) -> None:
     """Shares cover all videos, in order, and none is more than the longest video over its due."""
-
-    class Lengths(Manifest):
-        def __init__(self) -> None:
-            self.lengths = torch.tensor(lengths).numpy()
-
-    shares = [RankShare(Lengths(), rank, num_ranks) for rank in range(num_ranks)]
+    shares = [RankShare(np.array(lengths), rank, num_ranks) for rank in range(num_ranks)]
     assert all(isinstance(share, DistributedSampler) for share in shares)
     assert [position for share in shares for position in share] == list(range(len(lengths)))
     due = sum(lengths) / num_ranks

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Save, random_videos
+from helpers import Save, random_videos
 
 SCRIPT = """
 import sys

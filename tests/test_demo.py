@@ -8,7 +8,7 @@ import pytest
 from featx import demo as demo_module
 from featx.cli import main
 from featx.demo import draw_motion
-from featx.feature_file import find_problems, open_feature_file
+from featx.validation import find_problems, open_feature_file
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +32,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_square_moves_its_way() -> None:
     """The bright square's centre goes right in one category, and down in the other."""
-    for name, (x, y) in demo_module._MOTIONS.items():
+    for name, (x, y) in demo_module._DIRECTIONS.items():
         frames = draw_motion((x, y), seed=1)
         centres = [np.argwhere(frame.min(axis=2) >= 160).mean(axis=0) for frame in frames]
         moved = centres[-1] - centres[0]

@@ -1,11 +1,12 @@
 """The scan: which videos, in which order, with which label."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Save, random_videos
+from helpers import Save, random_videos
 
 from featx.errors import InputError, MissingInputError
 from featx.manifest import missing_categories, scan
@@ -27,12 +28,8 @@ def test_rows_are_in_the_order_of_names(root: Path, save: Save) -> None:
 def test_positions_lead_to_files(small_root: Path) -> None:
     """Every position leads to its file and the index in it; splits follow each other."""
     manifest = scan(small_root)
-    assert manifest.splits == ["train", "val", "test"]
-    assert [manifest.positions(split) for split in manifest.splits] == [
-        range(5),
-        range(5, 7),
-        range(7, 9),
-    ]
+    assert [*manifest.positions] == ["train", "val", "test"]
+    assert manifest.positions == {"train": range(5), "val": range(5, 7), "test": range(7, 9)}
     found = [
         (file.path.relative_to(small_root).parent.as_posix(), index)
         for file, index in map(manifest.locate, range(len(manifest)))
@@ -72,8 +69,8 @@ def test_splits_that_are_asked_for(root: Path, save: Save) -> None:
     """Splits come in the order asked for, and of any name; by default the standard ones."""
     for split in ("extra", "test", "train"):
         save(f"{split}/a/x", random_videos(1, 2))
-    assert scan(root).splits == ["train", "test"]
-    assert scan(root, ["test", "extra", "test"]).splits == ["test", "extra"]
+    assert [*scan(root).positions] == ["train", "test"]
+    assert [*scan(root, ["test", "extra", "test"]).positions] == ["test", "extra"]
 
 
 def test_hidden_folders_are_no_categories(root: Path, save: Save) -> None:
@@ -132,3 +129,28 @@ def test_a_bad_file_is_named(small_root: Path, save: Save) -> None:
         scan(small_root)
     assert torch._C._only_lift_cpu_tensors() == flag
     assert type(torch.zeros(1)) is torch.Tensor
+
+
+def test_names_that_a_feature_file_cannot_hold(root: Path, save: Save) -> None:
+    """They are refused by the scan, and not after the first forward pass."""
+    save("train/a/x", {"videos": random_videos(2, 2), "clips": ["a\0b", "c"]})
+    with pytest.raises(InputError, match=r"expected a name in UTF-8 without NUL, found 'a\\x00b'"):
+        scan(root)
+    save("train/a/x", random_videos(1, 2))
+    (root / "train" / "a" / "x").rename(os.fsdecode(os.fsencode(root / "train/a/x") + b"\xff"))
+    with pytest.raises(InputError, match="expected a name in UTF-8") as caught:
+        scan(root)
+    str(caught.value).encode()
+
+
+def test_links_without_a_target_are_not_lost(root: Path, save: Save) -> None:
+    """A folder or a file that is a broken link is an error, not one video less."""
+    save("train/a/x", random_videos(1, 2))
+    (root / "train" / "a" / "y").symlink_to(root / "nowhere")
+    with pytest.raises(MissingInputError, match="y: expected a folder, found a link without"):
+        scan(root)
+    (root / "train" / "a" / "y").unlink()
+    (root / "train" / "a" / "z").mkdir()
+    (root / "train" / "a" / "z" / "processed_data.pt").symlink_to(root / "nowhere")
+    with pytest.raises(MissingInputError, match=r"z/processed_data\.pt: expected a file"):
+        scan(root)

@@ -1,20 +1,22 @@
 """Preprocessing: every clip in its place, none lost without a word."""
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import reference
 import torch
-from test_decoding import grey_levels
+from helpers import grey_levels
 
 from featx import preprocess as preprocess_module
-from featx.decoding import sample_clip
-from featx.demo import write_clip
-from featx.errors import FeatxError, MissingInputError, OutputError, UsageError
+from featx.clip_folder import list_clips
+from featx.clips import sample_clip, write_clip
+from featx.errors import MissingInputError, OutputError, UsageError
 from featx.manifest import scan
-from featx.preprocess import list_clips, preprocess
+from featx.preprocess import preprocess
 
 
 @pytest.fixture
@@ -109,6 +111,15 @@ def test_a_broken_clip_is_named_and_left_out(raw: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out/test/bye/bye/processed_data.pt").exists()
 
 
+def test_what_no_longer_decodes_is_removed(raw: Path, tmp_path: Path) -> None:
+    """A file whose clips are all broken now would be out of date, so it does not stay."""
+    assert run(raw, tmp_path / "out") == []
+    assert (tmp_path / "out/test/bye/bye/processed_data.pt").exists()
+    (raw / "test/bye/c.mov").write_text("broken")
+    assert len(run(raw, tmp_path / "out")) == 1
+    assert not (tmp_path / "out/test/bye/bye/processed_data.pt").exists()
+
+
 def test_what_is_up_to_date_is_left_alone(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +142,8 @@ def test_what_is_up_to_date_is_left_alone(
     assert rerun() == []
     write_clip(raw / "test/bye/c.mov", grey_levels(7))
     assert rerun() == ["c.mov"]
+    os.utime(raw / "test/bye/c.mov", ns=(0, 0))  # replaced by a clip that is older
+    assert rerun() == ["c.mov"]
     write_clip(raw / "train/hello/3.mp4", grey_levels(7))
     assert rerun() == ["10.mkv", "2.mp4", "3.mp4"]
     assert rerun(dtype="float32") == sorted([*everything, "3.mp4"])
@@ -143,7 +156,7 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     decoded: list[Path] = []
-    saved: list[tuple[str, torch.Tensor]] = []
+    saved: list[object] = []
     ahead: list[int] = []
 
     def sample(path: Path, num_frames: int, image_size: int) -> torch.Tensor:
@@ -151,7 +164,7 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ahead.append(len(decoded) - len(saved))
         return torch.zeros(num_frames, 3, image_size, image_size, dtype=torch.uint8)
 
-    def save(path: Path, videos: list[tuple[str, torch.Tensor]]) -> int:
+    def save(path: Path, videos: Iterable[tuple[dict[str, Any], torch.Tensor]]) -> int:
         for video in videos:
             saved.append(video)
         return len(saved)
@@ -196,10 +209,42 @@ def test_numbers_out_of_range(raw: Path, tmp_path: Path, name: str) -> None:
     """The setting, what is accepted and what was found are told."""
     with pytest.raises(UsageError, match=f"{name}: expected 1 or more, found 0"):
         preprocess(raw, tmp_path / "out", **{name: 0})  # type: ignore[arg-type]
-    assert issubclass(UsageError, FeatxError)
 
 
-def test_sampling_is_not_lost_in_resizing(raw: Path) -> None:
-    """Frames of a brightening clip brighten: none is out of order."""
-    video = sample_clip(raw / "train/hello/slow/a.avi", 6, 16).float().mean(dim=(1, 2, 3))
-    assert (np.diff(video.numpy()) > 0).all()
+def test_clips_elsewhere_are_reported(raw: Path, tmp_path: Path) -> None:
+    """Clips that are too high or too deep are not lost without a word."""
+    for place in ("top.mp4", "train/high.mp4", "train/hello/slow/er/deep.mp4"):
+        (raw / place).parent.mkdir(exist_ok=True)
+        write_clip(raw / place, grey_levels(3))
+    failures = run(raw, tmp_path / "out")
+    assert [failure.partition(": ")[0] for failure in failures] == [
+        str(raw / place) for place in ("top.mp4", "train/hello/slow/er/deep.mp4", "train/high.mp4")
+    ]
+    assert all("Move it." in failure for failure in failures)
+
+
+def test_files_of_other_clips_are_kept_with_a_warning(raw: Path, tmp_path: Path) -> None:
+    """A file whose clips are gone would be read by predict, so it is named."""
+    run(raw, tmp_path / "out")
+    for path in (raw / "train/hello/slow").iterdir():
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"1 files are of other clips.*hello/slow"):
+        run(raw, tmp_path / "out")
+    assert (tmp_path / "out/train/hello/slow/processed_data.pt").exists()
+
+
+def test_a_name_that_is_not_utf8(raw: Path, tmp_path: Path) -> None:
+    """A clip whose name a feature file cannot hold is left out, and reported."""
+    os.rename(raw / "test/bye/c.mov", os.fsencode(raw / "test/bye/c") + b"\xff.mov")
+    (failure,) = run(raw, tmp_path / "out")
+    assert "expected a name in UTF-8" in failure
+    failure.encode()
+
+
+def test_an_unexpected_error_costs_one_clip(raw: Path, tmp_path: Path) -> None:
+    """A clip of an unknown codec is left out like any other that does not decode."""
+    path = raw / "train/hello/2.mp4"
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    (failure,) = run(raw, tmp_path / "out")
+    assert failure.startswith(f"{path}: expected a clip that decodes, found: ")
+    assert (tmp_path / "out/train/hello/hello/processed_data.pt").exists()

@@ -9,7 +9,8 @@ import pytest
 
 import featx
 from featx.backbones import ARCHITECTURES
-from featx.preprocess import CLIP_SUFFIXES, preprocess
+from featx.clip_folder import CLIP_SUFFIXES
+from featx.preprocess import preprocess
 from featx.report import inspect
 
 FOLDER = os.environ.get("FEATX_REAL_CLIPS")
@@ -33,7 +34,14 @@ def processed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("backbone", ARCHITECTURES)
 def test_real_clips(processed: Path, tmp_path: Path, backbone: str) -> None:
     """All clips come out, with 73 frames each, and the file is valid."""
-    paths = featx.extract(processed, tmp_path, backbone, "random", accelerator="cpu", devices=1)  # type: ignore[arg-type]
+    paths = featx.extract(
+        processed,
+        tmp_path,
+        backbone=backbone,  # type: ignore[arg-type]
+        weights="random",
+        accelerator="cpu",
+        devices=1,
+    )
     assert inspect(paths["train"])
     with h5py.File(paths["train"]) as file:
         count = len([*processed.glob("train/*")])

@@ -10,14 +10,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import make_rows, plan, problems
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_feature_file import make_rows, plan, problems
 
 from featx import staging as staging_module
 from featx.errors import IncompleteError, OutputError
 from featx.feature_file import encode
-from featx.staging import PartWriter, Staging, replace_file
+from featx.staging import PartWriter, Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
@@ -33,7 +33,7 @@ def write_parts(staging: Staging, parts: list[list[int]]) -> None:
     """Parts that hold these rows."""
     rows = make_rows(LENGTHS)
     for part in parts:
-        staging.write_part(part, [encode(rows[row], staging.layout) for row in part])
+        staging.write_part({row: encode(rows[row], staging.layout) for row in part})
 
 
 def publish(folder: Path, parts: list[list[int]]) -> bytes:
@@ -82,7 +82,9 @@ def test_missing_rows_are_named(tmp_path: Path) -> None:
     """With a row missing nothing is published, and what is there stays."""
     staging = start(tmp_path)
     write_parts(staging, [[0, 1, 2], [5]])
-    with pytest.raises(IncompleteError, match="expected 6 videos, found 4: video 3, video 4 miss"):
+    with pytest.raises(
+        IncompleteError, match="expected 6 videos, found 4, without video 3, video 4\\."
+    ):
         staging.publish()
     assert not staging.target.exists()
     assert len([*staging.folder.glob("part-*")]) == 2
@@ -128,7 +130,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """The path and the system's reason are told in one line."""
     (tmp_path / "file").write_text("")
     staging = Staging(tmp_path / "file" / "train_features.h5", plan(LENGTHS))
-    with pytest.raises(OutputError, match=r"expected to write there, found: Not a directory"):
+    with pytest.raises(OutputError, match=r"expected a writable place, found: Not a directory"):
         staging.prepare(overwrite=False)
 
 
@@ -151,7 +153,7 @@ def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write_parts(staging, [[*range(6)]])
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OutputError, match="free disk for the merge"):
+    with pytest.raises(OutputError, match="free disk space for the merge"):
         staging.publish()
     assert not staging.target.exists()
 
@@ -187,15 +189,19 @@ def test_part_writer_does_not_wait_for_bytes_forever(
     assert len([*staging.folder.glob("part-*")]) == 1
 
 
-def test_replace_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the write fails, the old content is still there."""
-    path = tmp_path / "a.json"
-    replace_file(path, b"old")
+def test_an_invalid_merge_is_not_published(tmp_path: Path) -> None:
+    """The merged file is checked before it is renamed into place."""
+    staging = start(tmp_path)
+    write_parts(staging, [[*range(6)]])
+    staging.layout.labels[2] = 9
+    with pytest.raises(OutputError, match="expected a valid file, found labels: expected those"):
+        staging.publish()
+    assert not staging.target.exists()
 
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.EIO, "no")
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no"):
-        replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
+    """It is found before the work, not after it."""
+    (tmp_path / "train_features.h5").mkdir()
+    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    with pytest.raises(OutputError, match="found a folder"):
+        staging.prepare(overwrite=True)

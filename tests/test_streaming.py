@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_video
+from helpers import random_video
 from torch import Tensor
 
 from featx.streaming import save_videos
@@ -20,11 +20,13 @@ def test_torch_loads_it(tmp_path: Path, dtype: torch.dtype, mmap: bool) -> None:
     """torch.load reads what was saved, mapped or not, and the archive's checksums hold."""
     path = tmp_path / "processed_data.pt"
     videos = [random_video(4, seed=i).to(dtype) for i in range(3)]
-    assert save_videos(path, ((f"clip {i}", video) for i, video in enumerate(videos))) == 3
+    notes = [{"clips": f"clip {i}", "clip_stats": (i, 0)} for i in range(3)]
+    assert save_videos(path, zip(notes, videos, strict=True)) == 3
     loaded = torch.load(path, weights_only=True, mmap=mmap)
     assert torch.equal(loaded["videos"], torch.stack(videos))
     assert loaded["videos"].data_ptr() % 64 == 0
     assert loaded["clips"] == ["clip 0", "clip 1", "clip 2"]
+    assert loaded["clip_stats"] == [(0, 0), (1, 0), (2, 0)]
     assert zipfile.ZipFile(path).testzip() is None
     header = read_header(path)
     assert header.clips == ("clip 0", "clip 1", "clip 2")
@@ -34,9 +36,9 @@ def test_torch_loads_it(tmp_path: Path, dtype: torch.dtype, mmap: bool) -> None:
 def test_memory_does_not_grow_with_the_videos(tmp_path: Path) -> None:
     """Forty videos take no more memory than four."""
 
-    def make(count: int) -> Iterator[tuple[str, Tensor]]:
+    def make(count: int) -> Iterator[tuple[dict[str, str], Tensor]]:
         for i in range(count):
-            yield f"{i}", torch.full((16, 3, 64, 64), i, dtype=torch.uint8)
+            yield {"clips": f"{i}"}, torch.full((16, 3, 64, 64), i, dtype=torch.uint8)
 
     peaks = []
     for count in (4, 40):
@@ -58,8 +60,8 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(b"old")
 
-    def broken() -> Iterator[tuple[str, Tensor]]:
-        yield "a", random_video(2)
+    def broken() -> Iterator[tuple[dict[str, str], Tensor]]:
+        yield {"clips": "a"}, random_video(2)
         raise RuntimeError("broken off")
 
     with pytest.raises(RuntimeError, match="broken off"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_video, random_videos
+from helpers import Evil, random_video, random_videos
 from torch import Tensor
 
 from featx import videos as videos_module
@@ -96,21 +96,10 @@ def test_without_torchs_private_offset(tmp_path: Path, monkeypatch: pytest.Monke
     assert_reads(save(tmp_path / "b.pt", {"videos": stacked}), [*stacked])
 
 
-class Evil:
-    """An object whose pickle makes a folder when it is loaded the careless way."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        """Run code."""
-        return os.mkdir, (str(self.folder),)
-
-
 def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
     """A pickle that runs code is named as such, and its code has not run."""
     path = save(tmp_path / "a.pt", {"videos": random_videos(1, 2), "x": Evil(tmp_path / "pwned")})
-    with pytest.raises(InputError, match=r"posix\.mkdir.*Nothing was executed"):
+    with pytest.raises(InputError, match=r"posix\.mkdir.*nothing was executed"):
         read_header(path)
     assert not (tmp_path / "pwned").exists()
 
@@ -141,7 +130,26 @@ def write_compressed(path: Path) -> None:
             target.writestr(name, content)
 
 
+def write_big_endian(path: Path) -> None:
+    """A file that says it is from a machine of the other byte order."""
+    save(path, random_videos(1, 2))
+    with zipfile.ZipFile(path) as source:
+        members = {info.filename: source.read(info) for info in source.infolist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in members.items():
+            target.writestr(name, b"big" if name.endswith("/byteorder") else content)
+
+
+def write_other_zip_version(path: Path) -> None:
+    """A file whose directory asks for a version of zip that does not exist."""
+    content = bytearray(save(path, random_videos(1, 2)).read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 230
+    path.write_bytes(content)
+
+
 BAD_FILES = {
+    "big endian": (write_big_endian, "expected the byte order little"),
+    "zip version": (write_other_zip_version, "zip file version"),
     "empty": (write_bytes(b""), "an empty file"),
     "text": (write_bytes(b"hello, world"), "found text"),
     "truncated": (write_truncated, "a truncated archive"),
@@ -166,23 +174,27 @@ def test_files_that_are_no_archive_of_torch(tmp_path: Path, name: str) -> None:
 
 
 BAD_CONTENTS = {
-    "no key": ({"frames": random_videos(1, 2)}, "the key 'videos', found the keys ['frames']"),
+    "no key": ({"frames": random_videos(1, 2)}, "the key 'videos', found the keys frames"),
     "no tensor": ({"videos": "hello"}, "found str"),
-    "list of numbers": ([1, 2], "'videos'[0] as a tensor, found int"),
+    "list of numbers": ([1, 2], "'videos'[0]: expected a tensor, found int"),
     "3-D": (torch.zeros(3, 8, 8), "[N, T, 3, H, W], found [3, 8, 8]"),
     "6-D": (torch.zeros(1, 1, 2, 3, 8, 8), "found [1, 1, 2, 3, 8, 8]"),
     "4-D": (random_video(2), "found [2, 3, 8, 8]"),
-    "list of 5-D": ([random_videos(1, 2)], "'videos'[0] as [T, 3, H, W], found [1, 2, 3, 8, 8]"),
+    "list of 5-D": (
+        [random_videos(1, 2)],
+        "'videos'[0]: expected [T, 3, H, W], found [1, 2, 3, 8, 8]",
+    ),
     "channels last": (torch.zeros(2, 4, 8, 8, 3), "videos.movedim(4, 2)"),
     "channels first": (torch.zeros(2, 3, 4, 8, 8), "videos.movedim(1, 2)"),
     "list of channels last": ([torch.zeros(4, 8, 8, 3)], "videos.movedim(3, 1)"),
+    "list of channels first": ([torch.zeros(3, 4, 8, 8)], "videos.movedim(0, 1)"),
     "grey": (torch.zeros(2, 4, 1, 8, 8), "Only RGB is accepted"),
     "int64": (torch.zeros(2, 4, 3, 8, 8, dtype=torch.int64), "found torch.int64"),
     "complex": (torch.zeros(2, 4, 3, 8, 8, dtype=torch.complex64), "found torch.complex64"),
     "sparse": (torch.zeros(2, 4, 3, 8, 8).to_sparse(), "found torch.sparse_coo"),
     "meta": (torch.zeros(2, 4, 3, 8, 8, device="meta"), "on meta"),
-    "expanded frames": (torch.zeros(1, 1, 3, 8, 8).expand(9, 9, 3, 8, 8), "in one piece"),
-    "expanded videos": (torch.zeros(1, 2, 3, 8, 8).expand(10**6, 2, 3, 8, 8), "in one piece"),
+    "expanded frames": (torch.zeros(1, 1, 3, 8, 8).expand(9, 9, 3, 8, 8), "to be contiguous"),
+    "expanded videos": (torch.zeros(1, 2, 3, 8, 8).expand(10**6, 2, 3, 8, 8), "to be contiguous"),
     "frames before videos": (random_videos(4, 2).transpose(0, 1), "videos.contiguous()"),
     "T = 0": (torch.zeros(2, 0, 3, 8, 8), "found [2, 0, 3, 8, 8]"),
     "H = 0": (torch.zeros(2, 1, 3, 0, 8), "found [2, 1, 3, 0, 8]"),
@@ -198,9 +210,20 @@ def test_contents_that_are_no_videos(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "processed_data.pt", data)
     with pytest.raises(InputError) as caught:
         read_header(path)
-    assert str(caught.value).startswith(f"{path}: expected ")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert ": expected " in str(caught.value)
     assert found in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_claim_beyond_its_member_is_refused(tmp_path: Path) -> None:
+    """A tensor that would reach into the next member of the archive is refused."""
+    path = save(tmp_path / "a.pt", [random_video(2), random_video(3), random_video(4)])
+    content = path.read_bytes()
+    first = content.index(b"K\x02K\x03K\x08K\x08t")  # the shape (2, 3, 8, 8) in the pickle
+    path.write_bytes(content[: first + 1] + b"\x03" + content[first + 2 :])
+    with pytest.raises(InputError, match=r"'videos'\[0\]: expected (576 bytes|a file)"):
+        read_header(path)
 
 
 def test_a_claim_beyond_the_file_is_refused(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from conftest import Save, random_videos
+from helpers import Save, random_videos
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
-from featx.feature_file import find_problems, open_feature_file
 from featx.temporal import output_length
+from featx.validation import find_problems, open_feature_file
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -85,7 +85,9 @@ def test_analysis_beside_the_files(small_root: Path, tmp_path: Path) -> None:
 
 def test_an_incomplete_run_publishes_nothing(small_root: Path, tmp_path: Path) -> None:
     """With fewer batches than videos, the missing ones are named, and no file appears."""
-    with pytest.raises(IncompleteError, match="expected 5 videos, found 3: train/hello/b/0"):
+    with pytest.raises(
+        IncompleteError, match="expected 5 videos, found 3, without train/hello/b/0"
+    ):
         predict(small_root, FeatureWriter(tmp_path / "out"), limit_predict_batches=3)
     assert [*(tmp_path / "out").glob("*.h5")] == []
 

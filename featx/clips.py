@@ -1,28 +1,31 @@
-"""Decode a clip: frames sampled uniformly, resized as they come, so that memory holds few."""
+"""Read and write clips with PyAV, whose wheel contains FFmpeg."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from featx.errors import InputError, UsageError
+from featx.errors import InputError, MissingDependencyError, first_line
 
 try:
     import av
 except ModuleNotFoundError as error:
-    raise UsageError(
-        "decoding: expected the package PyAV, found none. Install it: pip install 'featx[video]'."
+    raise MissingDependencyError(
+        "clips: expected the package av (PyAV), found none. Install it: pip install 'featx[video]'."
     ) from error
 
 
 def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
     """Decode a clip to a fixed number of frames.
 
-    Frames are sampled uniformly from the first to the last one, `linspace` truncated: a clip
-    shorter than `num_frames` repeats frames. Each is turned upright and resized with antialiasing.
+    Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a clip
+    shorter than `num_frames` repeats frames. Each frame is turned upright, and resized with
+    antialiasing as soon as it is decoded, so that few frames of the clip's own size are in memory.
 
     Args:
         path: The clip.
@@ -38,17 +41,36 @@ def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
     try:
         expected = _count_packets(path)
         video, found = _decode(path, _positions(expected, num_frames), image_size)
-        if 0 < found != expected:  # some packets hold no frame: now the number is known
+        if 0 < found != expected:  # some packets hold no frame, but now the number is known
             video, found = _decode(path, _positions(found, num_frames), image_size)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
         raise InputError(
-            f"{path}: expected a clip that decodes, found: {reason}. "
+            f"{path}: expected a clip that decodes, found: {first_line(error)}. "
             "Encode it again, or leave it out."
         ) from error
     if found == 0:
         raise InputError(f"{path}: expected frames, found none. Encode it again, or leave it out.")
     return video
+
+
+def write_clip(
+    path: Path, frames: NDArray[np.uint8], codec: str = "libx264", rate: int = 24
+) -> None:
+    """Encode a clip.
+
+    Args:
+        path: The clip; its suffix decides the container.
+        frames: RGB `[num_frames, height, width, 3]`, of even height and width.
+        codec: FFmpeg's name of the codec.
+        rate: Frames per second.
+    """
+    with av.open(path, "w") as container:
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 2_000_000
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def _positions(count: int, num_frames: int) -> list[int]:
@@ -57,13 +79,13 @@ def _positions(count: int, num_frames: int) -> list[int]:
 
 
 def _count_packets(path: Path) -> int:
-    """Number of packets of the first video stream, which is nearly always that of its frames."""
+    """Number of packets of the first video stream: nearly always the number of its frames."""
     with av.open(path) as container:
         return sum(packet.size > 0 for packet in container.demux(_video_stream(container)))
 
 
 def _decode(path: Path, positions: Sequence[int], image_size: int) -> tuple[Tensor, int]:
-    """Frames at `positions` (ascending) of a clip, and how many frames it has in all."""
+    """The frames at `positions` (ascending) of a clip, and its number of frames."""
     video = torch.empty(len(positions), 3, image_size, image_size, dtype=torch.uint8)
     filled = count = 0
     with av.open(path) as container:
@@ -79,9 +101,13 @@ def _decode(path: Path, positions: Sequence[int], image_size: int) -> tuple[Tens
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    if not container.streams.video:
+    """The video stream that FFmpeg takes for the best: not a cover picture, for example."""
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream):
         raise ValueError("no video stream")
-    return container.streams.video[0]
+    if stream.codec_context is None:
+        raise ValueError("a codec that FFmpeg does not know")
+    return stream
 
 
 def _convert(frame: av.VideoFrame, image_size: int) -> Tensor:

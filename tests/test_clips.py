@@ -4,13 +4,14 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from helpers import grey_levels
 
-from featx import decoding
-from featx.decoding import sample_clip
-from featx.demo import write_clip
+from featx import clips
+from featx.clips import sample_clip, write_clip
 from featx.errors import InputError
 
 CODECS = {
@@ -20,12 +21,6 @@ CODECS = {
     ".webm": "libvpx-vp9",
     ".mov": "libx264",
 }
-
-
-def grey_levels(count: int) -> np.ndarray:
-    """Frames that are all grey, each brighter than the one before."""
-    levels = np.linspace(20, 235, count).astype(np.uint8)
-    return np.broadcast_to(levels[:, None, None, None], (count, 64, 96, 3)).copy()
 
 
 def levels_of(video: torch.Tensor) -> list[int]:
@@ -71,7 +66,7 @@ def test_a_wrong_count_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_clip(path, grey_levels(40))
     expected = sample_clip(path, 16, 32)
     for wrong in (0, 25, 60):
-        monkeypatch.setattr(decoding, "_count_packets", lambda path, wrong=wrong: wrong)
+        monkeypatch.setattr(clips, "_count_packets", lambda path, wrong=wrong: wrong)
         assert torch.equal(sample_clip(path, 16, 32), expected)
 
 
@@ -88,11 +83,33 @@ def test_colours_and_places(tmp_path: Path) -> None:
 
 
 def test_resizing_is_antialiased(tmp_path: Path) -> None:
-    """Fine stripes become grey, not a coarser pattern of stripes."""
-    frames = np.zeros((2, 128, 128, 3), np.uint8)
-    frames[:, :, ::2] = 255
-    write_clip(tmp_path / "clip.mp4", frames)
-    assert sample_clip(tmp_path / "clip.mp4", 1, 16).float().std() < 16
+    """A pixel is the average of what it covers: noise fades, as in an average by area."""
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 1), np.uint8)
+    frames = np.broadcast_to(noise, (2, 128, 128, 3)).copy()
+    write_clip(tmp_path / "clip.mkv", frames, "ffv1")
+    found = sample_clip(tmp_path / "clip.mkv", 1, 16)[0].float().mean(dim=0)
+    area = torch.from_numpy(noise[..., 0]).float().reshape(16, 8, 16, 8).mean(dim=(1, 3))
+    assert found.std() < 1.5 * area.std() < 20
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    """Of several video streams, the frames are those of the best one."""
+    frames = grey_levels(12)
+    path = tmp_path / "clip.mkv"
+    with av.open(path, "w") as container:
+        cover = container.add_stream("mjpeg", rate=24)
+        video = container.add_stream("libx264", rate=24)
+        for stream, pix_fmt in ((cover, "yuvj420p"), (video, "yuv420p")):
+            stream.height, stream.width, stream.pix_fmt = 64, 96, pix_fmt
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 255, np.uint8), format="rgb24")
+        container.mux(cover.encode(picture))
+        for image in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for stream in (cover, video):
+            container.mux(stream.encode())
+    found = levels_of(sample_clip(path, 12, 16))
+    assert np.abs(np.array(found) - frames[:, 0, 0, 0]).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -126,8 +143,6 @@ def write_damaged(path: Path) -> None:
 
 def write_sound(path: Path) -> None:
     """A file with sound alone."""
-    import av
-
     with av.open(path, "w") as container:
         stream = container.add_stream("aac", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")

@@ -1,0 +1,93 @@
+"""Folders of clips: which there are, and which `processed_data.pt` file each belongs to."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from featx.errors import MissingInputError, shorten
+from featx.manifest import list_folders
+from featx.videos import FILE_NAME
+
+CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
+
+
+class Clip(NamedTuple):
+    """A video file.
+
+    Attributes:
+        path: Its path.
+        name: Its path below the folder of all clips.
+        target: The `processed_data.pt` file that it belongs to.
+    """
+
+    path: Path
+    name: str
+    target: Path
+
+    @property
+    def stats(self) -> tuple[int, int]:
+        """Size in bytes and time of the last change in nanoseconds; (0, 0) if there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return 0, 0
+        return status.st_size, status.st_mtime_ns
+
+
+def list_clips(raw_dir: Path, processed_dir: Path) -> list[Clip]:
+    """All clips in a folder, by split, category, subcategory and name.
+
+    Raises:
+        MissingInputError: The folder does not exist, or has no clips.
+    """
+    clips: list[Clip] = []
+    for split in list_folders(raw_dir):
+        for category in list_folders(split):
+            # Clips in the category's folder and in a subcategory of its name share a file.
+            homes = {category.name: [category]}
+            for folder in list_folders(category):
+                homes.setdefault(folder.name, []).append(folder)
+            for subcategory, folders in sorted(homes.items()):
+                target = processed_dir / split.name / category.name / subcategory / FILE_NAME
+                clips += [
+                    Clip(path, path.relative_to(raw_dir).as_posix(), target)
+                    for folder in folders
+                    for path in sorted(folder.iterdir())
+                    if _is_clip(path)
+                ]
+    if not clips:
+        raise MissingInputError(
+            f"{raw_dir}: expected clips at <split>/<category>/[<subcategory>/]"
+            f"*{{{','.join(CLIP_SUFFIXES)}}}, found none. Give the folder that holds the splits."
+        )
+    return clips
+
+
+def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> list[str]:
+    """Clips that are in no category's folder, or too deep in it, one line each."""
+    known = {clip.path for clip in clips}
+    return [
+        f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
+        "Move it."
+        for path in sorted(raw_dir.rglob("*"))
+        if _is_clip(path)
+        and path not in known
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(raw_dir).parts)
+    ]
+
+
+def warn_of_others(processed_dir: Path, clips: Sequence[Clip]) -> None:
+    """Warn of files that predict will read, although none of the clips belongs to them."""
+    targets = {clip.target for clip in clips}
+    if others := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in targets):
+        warnings.warn(
+            f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
+            f"{shorten(others)}",
+            stacklevel=3,
+        )
+
+
+def _is_clip(path: Path) -> bool:
+    return path.suffix.lower() in CLIP_SUFFIXES and not path.name.startswith(".")

@@ -1,0 +1,62 @@
+"""Durable writes: a path holds the old content or the new one, whatever fails in between."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from featx.errors import OutputError, first_line
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's error about a write into one that names the path.
+
+    Raises:
+        OutputError: Something could not be written.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{path}: expected a writable place, found: {first_line(error)}. "
+            "Change its permissions, free some disk space, or choose another output folder."
+        ) from error
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a path is free, or a file that can be replaced.
+
+    Raises:
+        OutputError: Something else is there.
+    """
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: expected a file or nothing, found a folder. Remove it.")
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically and durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        publish_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish_file(temporary: Path, path: Path) -> None:
+    """Rename a complete file into place, durably; both paths must be on one file system."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's content, or the renames in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,110 @@
+"""Tiny seeded data for the tests; nothing binary is committed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featx.feature_file import (
+    Layout,
+    create,
+    encode,
+    write_row,
+)
+from featx.validation import find_problems, open_feature_file
+
+TINY_DIM = 6  # features per frame of the tiny CNN
+ROW_DIM = 4  # features per frame of the rows below
+
+Save = Callable[..., Path]
+
+
+class TinyCNN(nn.Module):
+    """A backbone of three layers, for tests in which the backbone is not the point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.conv = nn.Conv2d(3, TINY_DIM, 3, padding=1, bias=False)
+        self.conv.weight.data = torch.randn(self.conv.weight.shape, generator=generator)
+        self.bn = nn.BatchNorm2d(TINY_DIM)
+        self.fc: nn.Module = nn.Linear(TINY_DIM, 4)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The head's output for frames `[B, 3, H, W]`."""
+        out: Tensor = self.fc(self.bn(self.conv(frames)).relu().mean(dim=(2, 3)))
+        return out
+
+
+def build_tiny(weights: None = None) -> nn.Module:
+    """A builder with the signature of torchvision's."""
+    return TinyCNN()
+
+
+def random_video(num_frames: int, seed: int = 0, size: int = 8) -> Tensor:
+    """A uint8 video `[num_frames, 3, size, size]`."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_frames, 3, size, size)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def random_videos(count: int, num_frames: int, seed: int = 0, size: int = 8) -> Tensor:
+    """uint8 videos `[count, num_frames, 3, size, size]`."""
+    return torch.stack([random_video(num_frames, 100 * seed + i, size) for i in range(count)])
+
+
+def grey_levels(count: int) -> NDArray[np.uint8]:
+    """Frames `[count, 64, 96, 3]` of plain grey, each brighter than the one before."""
+    levels = np.linspace(20, 235, count).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, 64, 96, 3)).copy()
+
+
+def plan(lengths: list[int]) -> Layout:
+    """The layout of a feature file with rows of these lengths."""
+    count = len(lengths)
+    return Layout.plan(
+        np.arange(count) % 2,
+        np.array(lengths, np.int32),
+        [f"video {i}" for i in range(count)],
+        ROW_DIM,
+        {"category_mapping": json.dumps({"a": 0, "b": 1}), "multi_scale": True},
+    )
+
+
+def make_rows(lengths: list[int]) -> list[NDArray[np.float32]]:
+    """Random features for rows of these lengths."""
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((length, ROW_DIM)).astype(np.float32) for length in lengths]
+
+
+def write_feature_file(path: Path, lengths: list[int]) -> Path:
+    """A complete feature file."""
+    layout = plan(lengths)
+    with h5py.File(path, "w") as file:
+        create(file, layout)
+        for row, features in enumerate(make_rows(lengths)):
+            write_row(file, row, encode(features, layout))
+    return path
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with a file."""
+    with open_feature_file(path) as file:
+        return find_problems(file)
+
+
+class Evil:
+    """An object whose pickle makes a folder when it is loaded carelessly."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Run code."""
+        return os.mkdir, (str(self.folder),)
