@@ -160,7 +160,7 @@ def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_part_writer_bounds_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part is written whenever enough bytes are together, not at the end."""
-    monkeypatch.setattr(staging_module, "PART_BYTES", 100)
+    monkeypatch.setattr(staging_module, "PART_BYTES", 1)
     staging = start(tmp_path)
     rows = make_rows(LENGTHS)
     with ThreadPoolExecutor(2) as pool:
