@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from featx.errors import OutputError, first_line
+from featx.errors import FeatxError, OutputError, first_line
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError:
+    except FeatxError:
         raise
     except OSError as error:
         raise OutputError(

@@ -8,9 +8,10 @@ import numpy as np
 
 from featx.errors import InputError, MissingInputError, first_line
 
-_DATASETS = {"features": "float32", "labels": "int64", "num_frames": "int32"}
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 """What h5py raises on damaged files; it has no error of its own."""
+
+_DATASETS = {"features": "float32", "labels": "int64", "num_frames": "int32"}
 _ATTRIBUTES = ("num_videos", "max_frames", "feature_dim", "category_mapping", "multi_scale")
 
 
@@ -44,7 +45,7 @@ def open_feature_file(path: Path) -> h5py.File:
 
 
 def _find_differences(file: h5py.File) -> list[str]:
-    """What makes an HDF5 file something else than a feature file."""
+    """What distinguishes an HDF5 file from a feature file; nothing, if it is one."""
     found = [f"no dataset {name}" for name in _DATASETS if name not in file]
     found += [f"no attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
     if found:
@@ -54,11 +55,11 @@ def _find_differences(file: h5py.File) -> list[str]:
             found.append(f"{name} with other than {dimensions} dimensions")
     for name in ("num_videos", "max_frames", "feature_dim"):
         if not isinstance(file.attrs[name], np.integer):
-            found.append(f"{name} that is no integer")
+            found.append(f"{name} that is not an integer")
     if not isinstance(file.attrs["multi_scale"], np.bool_):
-        found.append("multi_scale that is no boolean")
+        found.append("multi_scale that is not a boolean")
     if not _is_mapping(file.attrs["category_mapping"]):
-        found.append("category_mapping that is no JSON object of integers")
+        found.append("category_mapping that is not a JSON object of integers")
     return found
 
 

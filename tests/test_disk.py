@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featx.disk import publish_file, replace_file, writing
-from featx.errors import IncompleteError, OutputError
+from featx.errors import MissingInputError, OutputError
 
 
 def test_replace_file(tmp_path: Path) -> None:
@@ -54,5 +54,5 @@ def test_writing_names_the_path(tmp_path: Path) -> None:
     message = r"place: expected .*, found: No space left on device\."
     with pytest.raises(OutputError, match=message), writing(Path("place")):
         raise full
-    with pytest.raises(IncompleteError), writing(Path("place")):
-        raise IncompleteError("as it is")
+    with pytest.raises(MissingInputError, match="as it is"), writing(Path("place")):
+        raise MissingInputError("as it is")  # which is an OSError, too

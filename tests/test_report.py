@@ -95,7 +95,7 @@ def test_attributes_of_other_types(tmp_path: Path, name: str, value: object) -> 
     path = write(tmp_path / "a.h5", [3])
     with h5py.File(path, "r+") as file:
         file.attrs[name] = value
-    with pytest.raises(InputError, match=rf"expected a feature file, found {name} that is no"):
+    with pytest.raises(InputError, match=rf"expected a feature file, found {name} that is not"):
         inspect(path)
 
 

@@ -74,5 +74,5 @@ def test_what_is_no_feature_file(tmp_path: Path) -> None:
     write(path, [3])
     with h5py.File(path, "r+") as file:
         file.attrs["category_mapping"] = "{"
-    with pytest.raises(InputError, match="category_mapping that is no JSON"):
+    with pytest.raises(InputError, match="category_mapping that is not a JSON"):
         open_feature_file(path)
