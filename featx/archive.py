@@ -1,5 +1,6 @@
 """What a file of `torch.save` holds, without reading its tensors or running its pickle."""
 
+import hashlib
 import pickle
 import stat
 import sys
@@ -24,10 +25,13 @@ class Archive:
     Attributes:
         data: What was saved; its tensors have shapes and strides, but no data.
         bounds: Byte offset of each member of the archive, in order, and of the end of the last.
+        digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
+            content, and is known without reading it.
     """
 
     data: Any
     bounds: list[int]
+    digest: str
 
     def contains(self, begin: int, end: int) -> bool:
         """Whether the bytes from `begin` to `end` are inside one member of the archive."""
@@ -42,7 +46,7 @@ def read_archive(path: Path) -> Archive:
         MissingInputError: The file does not exist.
         InputError: The file cannot be read, is damaged, or holds more than tensors and plain data.
     """
-    bounds = _check_members(path)
+    bounds, digest = _check_members(path)
     try:
         with FakeTensorMode():
             data = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,10 +54,11 @@ def read_archive(path: Path) -> Archive:
         raise _unsafe(path) from error
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
-    return Archive(data, bounds)
+    return Archive(data, bounds, digest)
 
 
-def _check_members(path: Path) -> list[int]:
+def _check_members(path: Path) -> tuple[list[int], str]:
+    """The bounds and the digest of an archive."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -91,7 +96,9 @@ def _check_members(path: Path) -> list[int]:
             f"{path}: expected an archive as torch.save writes it, found compressed members. "
             f"Load it and save its tensors again: {_SAVE}."
         )
-    return [*sorted(member.header_offset for member in members), directory]
+    bounds = [*sorted(member.header_offset for member in members), directory]
+    content = [(member.filename, member.file_size, member.CRC) for member in members]
+    return bounds, hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _guess_format(start: bytes) -> str:

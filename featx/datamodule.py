@@ -1,6 +1,6 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class VideoDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.manifest: Manifest  # set by `setup`
+        self.done: set[int] = set()  # positions that an earlier run has finished
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -62,9 +63,9 @@ class VideoDataModule(LightningDataModule):
             )
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
-        """This rank's share of the videos, in row order."""
+        """This rank's share of the videos that are not done, in row order."""
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        share = RankShare(self.manifest.lengths, *ranks)
+        share = RankShare(self.manifest.lengths, self.done, *ranks)
         return DataLoader(
             VideoDataset(self.manifest),
             sampler=share,
@@ -98,21 +99,25 @@ class VideoDataset(Dataset[VideoBatch]):
 
 
 class RankShare(DistributedSampler[int]):
-    """A contiguous share of the videos, balanced by the number of frames.
+    """A share of the videos, in order, balanced by the number of frames.
 
     Because it is a DistributedSampler, Lightning does not replace it. No video is repeated to make
     the shares equally long, and a share may be empty.
 
     Args:
         lengths: Number of frames `[num_videos]` of each video.
+        done: Positions of videos to leave out.
         rank: Which rank.
         num_ranks: Number of ranks.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], rank: int, num_ranks: int) -> None:
-        frames = np.concatenate([[0], np.cumsum(lengths)])
+    def __init__(
+        self, lengths: NDArray[np.int64], done: Collection[int], rank: int, num_ranks: int
+    ) -> None:
+        pending = np.setdiff1d(np.arange(len(lengths)), [*done])
+        frames = np.concatenate([[0], np.cumsum(lengths[pending])])
         bounds = np.searchsorted(frames, frames[-1] * np.arange(num_ranks + 1) / num_ranks)
-        self.share = range(int(bounds[rank]), int(bounds[rank + 1]))
+        self.share: list[int] = pending[bounds[rank] : bounds[rank + 1]].tolist()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.share)

@@ -63,6 +63,7 @@ class FeatureExtractor(LightningModule):
         self.frames_per_forward = frames_per_forward
         self.compiled = compile
         self.backbone = built.module
+        self._num_threads = torch.get_num_threads()
         if compile:
             self.backbone.compile(dynamic=False)
 
@@ -70,6 +71,16 @@ class FeatureExtractor(LightningModule):
         """Stay in eval mode, whatever is asked: the backbone is frozen."""
         super().train(False)
         return self
+
+    def on_predict_start(self) -> None:
+        """Give every process the threads that one process alone would have.
+
+        The sums of a CPU's kernels depend on the number of threads, and Lightning divides the
+        cores among its processes. Sharing the cores costs little; different features would cost
+        more.
+        """
+        if self.device.type == "cpu":
+            torch.set_num_threads(self._num_threads)
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
         """Extract the features of every video of a batch.

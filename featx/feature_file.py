@@ -1,5 +1,6 @@
 """The feature file: its HDF5 layout, and how rows are written and read."""
 
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,6 +75,23 @@ class Layout:
             num_frames=self.num_frames[rows],
             video_ids=[self.video_ids[row] for row in rows],
         )
+
+
+def fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rows of a file depend on, from its attributes: settings, categories and inputs.
+
+    Where the data set is does not matter. The fingerprint of a file without a record is empty.
+    """
+    try:
+        run = json.loads(attributes["config"])
+        return {
+            **{name: value for name, value in run.items() if name != "root"},
+            "category_mapping": attributes["category_mapping"],
+            "inputs_sha256": attributes["inputs_sha256"],
+            "format_version": int(attributes["format_version"]),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def encode(features: NDArray[np.float32], layout: Layout) -> list[bytes]:

@@ -1,5 +1,6 @@
 """Which videos a data set holds, in which order and with which labels; no pixels are read."""
 
+import hashlib
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class Manifest:
         files = self.select(split)
         counts = [file.header.num_videos for file in files]
         return np.repeat([self.categories[file.category] for file in files], counts)
+
+    def digest(self, split: str) -> str:
+        """SHA-256 that identifies the files of a split and their content."""
+        content = [(file.path.parts[-4:], file.header.digest) for file in self.select(split)]
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def video_ids(self, split: str) -> list[str]:
         """Name of each video of a split."""

@@ -44,6 +44,7 @@ def plan_layout(manifest: Manifest, split: str, feature_dim: int, run: Mapping[s
         "scales": np.array(run["scales"]),
         "featx_version": featx.__version__,
         "format_version": FORMAT_VERSION,
+        "inputs_sha256": manifest.digest(split),
         "config": json.dumps(config),
     }
     return Layout.plan(

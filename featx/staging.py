@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from featx.disk import check_replaceable, publish_file, replace_file, writing
 from featx.errors import IncompleteError, OutputError, shorten
-from featx.feature_file import Layout, create, encode, read_row, write_row
-from featx.validation import find_problems
+from featx.feature_file import Layout, create, encode, fingerprint, read_row, write_row
+from featx.validation import find_problems, open_feature_file
 
 STAGING_FOLDER = ".featx"
 PART_BYTES = 32 * 2**20
@@ -46,23 +46,57 @@ class Staging:
         self.target = target
         self.layout = layout
         self.folder = target.parent / STAGING_FOLDER / target.stem
+        self._published = False  # by an earlier run
 
-    def prepare(self, overwrite: bool) -> None:
-        """Make an empty folder for the parts; those of an earlier run are dropped.
+    def prepare(self, overwrite: bool) -> set[int]:
+        """Find what an earlier run with the same inputs and settings has finished.
+
+        Damaged parts and temporary files are removed.
+
+        Returns:
+            The rows that are finished: all of them, if the file is published.
 
         Raises:
-            OutputError: The folder cannot be written, or the file exists and `overwrite` is off.
+            OutputError: The folder cannot be written; or the file, or a part, is of other inputs
+                or settings, and `overwrite` is off.
         """
         check_replaceable(self.target)
-        if self.target.exists() and not overwrite:
+        done: set[int] = set()
+        with writing(self.folder):
+            if self.target.exists() and not overwrite:
+                with open_feature_file(self.target) as file:
+                    self._check_fingerprint(self.target, file)
+                self._published = True
+                self._remove_folder()
+                return {*range(len(self.layout.labels))}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(self.folder.iterdir()):
+                try:
+                    with _open_part(path) as part:
+                        self._check_fingerprint(path, part)
+                        done.update(part["rows"][:].tolist())
+                except IncompleteError:
+                    path.unlink()
+                except OutputError:
+                    if not overwrite:
+                        raise
+                    path.unlink()
+        return done
+
+    def _check_fingerprint(self, path: Path, file: h5py.File) -> None:
+        """Refuse a file whose rows depend on other inputs or settings."""
+        expected, found = fingerprint(self.layout.attributes), fingerprint(file.attrs)
+        differences = [
+            f"{name} {found.get(name)!r} instead of {value!r}"
+            for name, value in expected.items()
+            if found.get(name) != value
+        ]
+        if differences:
             raise OutputError(
-                f"{self.target}: expected no file, found one from an earlier run. "
+                f"{path}: expected a file of the same inputs and settings, found "
+                f"{shorten(differences)}. "
                 "Set overwrite to true to replace it, or choose another output_dir."
             )
-        with writing(self.folder):
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True)
 
     def write_part(self, encoded: Mapping[int, list[bytes]]) -> None:
         """Write the compressed chunks of finished rows; on return they are safe on disk."""
@@ -85,6 +119,8 @@ class Staging:
             IncompleteError: A row is missing, or a part was changed.
             OutputError: The disk is full, or the file cannot be written.
         """
+        if self._published:
+            return
         paths = sorted(self.folder.glob("part-*.h5"))
         place = {row: (path, k) for path in paths for k, row in enumerate(_rows(path))}
         names = self.layout.video_ids
@@ -110,9 +146,13 @@ class Staging:
                     f"{merged}: expected a valid file, found {problems[0]}. Run again."
                 )
             publish_file(merged, self.target)
+            self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self.folder.exists():
             shutil.rmtree(self.folder)
-            with suppress(OSError):  # another split still has parts there
-                self.folder.parent.rmdir()
+        with suppress(OSError):  # another split has parts there, or there is no such folder
+            self.folder.parent.rmdir()
 
     def _check_space(self, needed: int) -> None:
         """Check before the merge, because HDF5 crashes on a full disk."""

@@ -67,10 +67,12 @@ class Header:
     Attributes:
         blocks: The videos, in order.
         clips: The name of the clip that each video was made from, if the file has it.
+        digest: See `Archive.digest`.
     """
 
     blocks: tuple[Block, ...]
     clips: tuple[str, ...] | None
+    digest: str
 
     @property
     def num_videos(self) -> int:
@@ -114,7 +116,7 @@ def read_header(path: Path) -> Header:
             f"{path}: 'videos': expected a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], found "
             f"{type(videos).__name__}. Save the pixels as tensors."
         )
-    header = Header(tuple(blocks), None)
+    header = Header(tuple(blocks), None, archive.digest)
     if header.num_videos == 0:
         raise InputError(
             f"{path}: expected one video or more, found none (N = 0). "

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from featx.analysis import ANALYSIS_FILE, read_preprocessing, write_analysis
 from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
-from featx.errors import FeatureError, UsageError
+from featx.errors import FeatureError, FeatxError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name
 from featx.record import plan_layout
@@ -28,10 +29,11 @@ class FeatureWriter(BasePredictionWriter):
     """Writes one feature file per split, `OUTPUT/<split>_features[_multiscale].h5`.
 
     A file appears when it is complete; until then, its rows are kept as parts in `OUTPUT/.featx/`.
+    A rerun goes on from the parts, and leaves published files alone.
 
     Args:
         output_dir: Folder for the feature files.
-        overwrite: Replace existing feature files.
+        overwrite: Replace feature files, also if other inputs or settings made them.
 
     Attributes:
         paths: The feature file of each split; set by `setup`.
@@ -69,15 +71,32 @@ class FeatureWriter(BasePredictionWriter):
             path = self.output_dir / file_name(split, pl_module.multi_scale)
             self._stagings[split] = Staging(path, layout)
         self.paths = {split: staging.target for split, staging in self._stagings.items()}
-        if trainer.is_global_zero:
-            check_replaceable(self.output_dir / ANALYSIS_FILE)
-            for staging in self._stagings.values():
-                staging.prepare(self.overwrite)
-        trainer.strategy.barrier("featx: the folders for the parts exist")
+        # One rank looks for finished rows, and all hear what it found: an error, too.
+        outcome = trainer.strategy.broadcast(self._prepare() if trainer.is_global_zero else None)
+        if isinstance(outcome, FeatxError):
+            raise outcome
+        data.done = cast(set[int], outcome)
         self._pool = ThreadPoolExecutor(_COMPRESSION_THREADS, "compression")
         self._writers = {
             split: PartWriter(staging, self._pool) for split, staging in self._stagings.items()
         }
+
+    def _prepare(self) -> set[int] | FeatxError:
+        """The positions of all videos that an earlier run has finished."""
+        done: set[int] = set()
+        try:
+            check_replaceable(self.output_dir / ANALYSIS_FILE)
+            for split, staging in self._stagings.items():
+                positions = self._manifest.positions[split]
+                rows = staging.prepare(self.overwrite)
+                done.update(positions[row] for row in rows)
+                if rows:
+                    rank_zero_info(
+                        f"{split}: {len(rows)} of {len(positions)} videos are done already"
+                    )
+        except FeatxError as error:
+            return error
+        return done
 
     def write_on_batch_end(
         self,

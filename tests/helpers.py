@@ -65,7 +65,7 @@ def grey_levels(count: int) -> NDArray[np.uint8]:
     return np.broadcast_to(levels[:, None, None, None], (count, 64, 96, 3)).copy()
 
 
-def plan(lengths: list[int]) -> Layout:
+def plan(lengths: list[int], **settings: object) -> Layout:
     """The layout of a feature file with rows of these lengths."""
     count = len(lengths)
     return Layout.plan(
@@ -73,7 +73,13 @@ def plan(lengths: list[int]) -> Layout:
         np.array(lengths, np.int32),
         [f"video {i}" for i in range(count)],
         ROW_DIM,
-        {"category_mapping": json.dumps({"a": 0, "b": 1}), "multi_scale": True},
+        {
+            "category_mapping": json.dumps({"a": 0, "b": 1}),
+            "multi_scale": True,
+            "inputs_sha256": "0",
+            "format_version": 1,
+            "config": json.dumps({"root": "somewhere"} | settings),
+        },
     )
 
 

@@ -53,17 +53,19 @@ def predict(run: Run, root: Path, tmp_path: Path, tiny: None) -> Run:
 
 
 def test_predict(predict: Run, small_root: Path, tmp_path: Path) -> None:
-    """The whole job, with status 0; a second time it refuses to overwrite, unless told to."""
+    """The whole job, with status 0; again, nothing is left to do; with other settings, refused."""
     assert predict()[0] == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "configuration_analysis.json",
         *(f"{split}_features_multiscale.h5" for split in ("train", "val", "test")),
     }
-    status, line = predict()
+    with pytest.warns(UserWarning, match="Total length of"):
+        assert predict()[0] == 0
+    status, line = predict("--model.scales=[1.0, 0.5]")
     assert status == 1
-    assert "Set overwrite to true" in line
-    assert predict("--writer.overwrite=true")[0] == 0
+    assert "found scales [1.0, 0.85, 1.15] instead of [1.0, 0.5]. Set overwrite to true" in line
+    assert predict("--model.scales=[1.0, 0.5]", "--writer.overwrite=true")[0] == 0
 
 
 def test_predict_takes_every_setting(predict: Run, small_root: Path, tmp_path: Path) -> None:

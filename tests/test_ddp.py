@@ -18,7 +18,7 @@ trainer = Trainer(
     enable_progress_bar=False,
 )
 trainer.predict(
-    FeatureExtractor("resnet50", "random"),
+    FeatureExtractor("resnet50", "random", frames_per_forward=4),
     VideoDataModule(root, num_workers=0),
 )
 """

@@ -174,6 +174,7 @@ def test_what_the_file_says_of_itself(small_root: Path, tmp_path: Path) -> None:
     assert attributes["scales"].tolist() == config["scales"] == [1.0, 0.5]
     assert attributes["featx_version"] == featx.__version__
     assert attributes["format_version"] == 1
+    assert len(attributes["inputs_sha256"]) == 64
     assert config["root"] == str(small_root.resolve())
     assert config["split"] == "val"
     assert config["precision"] == "32-true"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx import staging as staging_module
-from featx.errors import IncompleteError, OutputError
+from featx.errors import IncompleteError, InputError, OutputError
 from featx.feature_file import encode
 from featx.staging import PartWriter, Staging
 
@@ -103,27 +103,83 @@ def test_a_damaged_part_is_not_published(tmp_path: Path) -> None:
     assert not staging.target.exists()
 
 
-def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
-    """Unless told so, a file that is there stays as it is; told so, until the new one is ready."""
+def test_a_published_file_is_left_alone(tmp_path: Path) -> None:
+    """With the same inputs and settings, everything is done; nothing is written."""
     publish(tmp_path, [[*range(6)]])
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
-    before = staging.target.read_bytes()
-    with pytest.raises(OutputError, match="Set overwrite to true"):
+    before = staging.target.stat()
+    assert staging.prepare(overwrite=False) == {*range(6)}
+    staging.publish()
+    assert staging.target.stat() == before
+    assert [*tmp_path.iterdir()] == [staging.target]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_other_settings_are_refused(tmp_path: Path, published: bool) -> None:
+    """A file, or a part, of other settings is refused with the names of what differs."""
+    other = Staging(tmp_path / "train_features.h5", plan(LENGTHS, scales=[1.0], same=1))
+    other.prepare(overwrite=False)
+    write_parts(other, [[*range(6)]])
+    if published:
+        other.publish()
+    staging = Staging(other.target, plan(LENGTHS, scales=[1.0, 0.5], same=1))
+    with pytest.raises(OutputError, match=r"found scales \[1\.0\] instead of \[1\.0, 0\.5\]\. Set"):
         staging.prepare(overwrite=False)
+    assert staging.prepare(overwrite=True) == set()
+    assert [*staging.folder.iterdir()] == []
+    write_parts(staging, [[*range(6)]])
+    staging.publish()
+    assert problems(staging.target) == []
+
+
+def test_the_place_of_the_data_does_not_matter(tmp_path: Path) -> None:
+    """A data set that was moved is the same data set."""
+    publish(tmp_path, [[*range(6)]])
+    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS, root="elsewhere"))
+    assert staging.prepare(overwrite=False) == {*range(6)}
+
+
+def test_an_old_file_keeps_its_place_until_the_new_one_is_ready(tmp_path: Path) -> None:
+    """While it is being overwritten, the old file stays as it was."""
+    expected = publish(tmp_path, [[*range(6)]])
+    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     staging.target.write_bytes(b"old")
     staging.prepare(overwrite=True)
     write_parts(staging, [[*range(6)]])
     assert staging.target.read_bytes() == b"old"
     staging.publish()
-    assert staging.target.read_bytes() == before
+    assert staging.target.read_bytes() == expected
 
 
-def test_parts_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
-    """A run begins without the parts of another."""
+def test_a_damaged_published_file_is_refused(tmp_path: Path) -> None:
+    """It is neither taken for done nor replaced without being told to."""
+    publish(tmp_path, [[*range(6)]])
+    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    staging.target.write_bytes(staging.target.read_bytes()[:3000])
+    with pytest.raises(InputError, match="expected an HDF5 file"):
+        staging.prepare(overwrite=False)
+    assert staging.prepare(overwrite=True) == set()
+
+
+def test_a_later_run_goes_on_from_the_parts(tmp_path: Path) -> None:
+    """Rows in parts are done; what is damaged, cut off or foreign is dropped."""
+    expected = publish(tmp_path / "undisturbed", [[*range(6)]])
     staging = start(tmp_path)
-    write_parts(staging, [[0, 1]])
-    staging.prepare(overwrite=False)
-    assert [*staging.folder.iterdir()] == []
+    write_parts(staging, [[0], [1, 2], [3], [4]])
+    parts = sorted(staging.folder.glob("part-*"))
+    flipped, cut = bytearray(parts[0].read_bytes()), parts[2].read_bytes()
+    flipped[len(flipped) // 2] ^= 1
+    parts[0].write_bytes(flipped)
+    parts[2].write_bytes(cut[:-1])
+    parts[3].rename(parts[3].with_name("part-000000009-" + "0" * 64 + ".h5"))
+    (staging.folder / ".part-1.h5.17.tmp").write_bytes(b"half")
+    (staging.folder / "merged.h5").write_bytes(b"half")
+    again = Staging(staging.target, plan(LENGTHS))
+    assert again.prepare(overwrite=False) == {1, 2}
+    assert [*again.folder.iterdir()] == [parts[1]]
+    write_parts(again, [[0, 3], [4, 5]])
+    again.publish()
+    assert again.target.read_bytes() == expected
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
+from featx.staging import Staging
 from featx.temporal import output_length
 from featx.validation import find_problems, open_feature_file
 
@@ -104,27 +105,64 @@ def test_an_error_in_the_middle_publishes_nothing(root: Path, save: Save, tmp_pa
         assert file["rows"][:].tolist() == [0, 1]
 
 
-def test_a_run_after_a_failed_one(small_root: Path, tmp_path: Path) -> None:
-    """What a failed run left does not show in the next one's files."""
+def test_a_run_goes_on_where_another_stopped(small_root: Path, tmp_path: Path) -> None:
+    """A rerun computes only what is not done, and ends with the same bytes."""
     with pytest.raises(IncompleteError):
         predict(small_root, FeatureWriter(tmp_path / "a"), limit_predict_batches=3)
     again, fresh = FeatureWriter(tmp_path / "a"), FeatureWriter(tmp_path / "b")
-    predict(small_root, again)
-    predict(small_root, fresh)
+    assert len(predict(small_root, again)) == 6  # type: ignore[arg-type]
+    assert len(predict(small_root, fresh)) == 9  # type: ignore[arg-type]
     for split, path in fresh.paths.items():
         assert path.read_bytes() == again.paths[split].read_bytes()
     assert not (tmp_path / "a" / ".featx").exists()
 
 
-def test_overwrite(small_root: Path, tmp_path: Path) -> None:
-    """Files that are there are refused before the first video, or replaced if told so."""
+@pytest.mark.filterwarnings("ignore:Total length of .DataLoader:UserWarning")
+def test_nothing_is_left_to_do(small_root: Path, tmp_path: Path) -> None:
+    """Published files are left alone, and a lost one of them is made again."""
+    writer = FeatureWriter(tmp_path)
+    predict(small_root, writer)
+    before = {path: path.read_bytes() for path in writer.paths.values()}
+    times = {path: path.stat().st_mtime_ns for path in writer.paths.values()}
+    assert predict(small_root, FeatureWriter(tmp_path)) is None
+    assert times == {path: path.stat().st_mtime_ns for path in writer.paths.values()}
+    writer.paths["val"].unlink()
+    assert len(predict(small_root, FeatureWriter(tmp_path))) == 2  # type: ignore[arg-type]
+    assert before == {path: path.read_bytes() for path in writer.paths.values()}
+
+
+def test_a_merge_that_was_left_undone(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all rows in parts and no file, the next run publishes without the CNN."""
+
+    def fail(staging: Staging) -> None:
+        raise OutputError("interrupted")
+
+    with monkeypatch.context() as context:
+        context.setattr(Staging, "publish", fail)
+        with pytest.raises(OutputError, match="interrupted"):
+            predict(small_root, FeatureWriter(tmp_path))
+    writer = FeatureWriter(tmp_path)
+    with pytest.warns(UserWarning, match="Total length of"):
+        assert predict(small_root, writer) is None
+    for path in writer.paths.values():
+        with open_feature_file(path) as file:
+            assert find_problems(file) == []
+
+
+def test_other_inputs_are_refused(small_root: Path, save: Save, tmp_path: Path) -> None:
+    """One changed pixel is another data set; the same pixels, saved again, are not."""
     predict(small_root, FeatureWriter(tmp_path))
-    before = (tmp_path / "val_features_multiscale.h5").read_bytes()
-    with pytest.raises(OutputError, match="Set overwrite to true"):
+    videos = random_videos(1, 9, seed=8)
+    save("test/hello/a", {"videos": videos})
+    with pytest.warns(UserWarning, match="Total length of"):
         predict(small_root, FeatureWriter(tmp_path))
-    (tmp_path / "val_features_multiscale.h5").write_bytes(b"")
+    videos[0, 4, 1, 3, 3] ^= 1
+    save("test/hello/a", {"videos": videos})
+    with pytest.raises(OutputError, match=r"test_features_multiscale\.h5: .* inputs_sha256"):
+        predict(small_root, FeatureWriter(tmp_path))
     predict(small_root, FeatureWriter(tmp_path, overwrite=True))
-    assert (tmp_path / "val_features_multiscale.h5").read_bytes() == before
 
 
 def test_features_that_are_not_finite(small_root: Path, tmp_path: Path) -> None:
