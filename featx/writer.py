@@ -18,8 +18,9 @@ from featx.disk import check_replaceable
 from featx.errors import FeatureError, FeatxError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name
+from featx.lock import RunLock
 from featx.record import plan_layout
-from featx.staging import PartWriter, Staging
+from featx.staging import STAGING_FOLDER, PartWriter, Staging
 from featx.videos import VideoBatch
 
 _COMPRESSION_THREADS = 2
@@ -44,6 +45,7 @@ class FeatureWriter(BasePredictionWriter):
         self.output_dir = Path(output_dir).expanduser()
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
+        self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
 
@@ -85,6 +87,7 @@ class FeatureWriter(BasePredictionWriter):
         """The positions of all videos that an earlier run has finished."""
         done: set[int] = set()
         try:
+            self._lock.acquire()
             check_replaceable(self.output_dir / ANALYSIS_FILE)
             for split, staging in self._stagings.items():
                 positions = self._manifest.positions[split]
@@ -126,17 +129,26 @@ class FeatureWriter(BasePredictionWriter):
         self._flush()
         trainer.strategy.barrier("featx: all parts are on disk")
         if trainer.is_global_zero:
-            for staging in self._stagings.values():
-                staging.publish()
-            write_analysis(self.output_dir, self.paths, self._preprocessing)
-            for split, path in self.paths.items():
-                rank_zero_info(f"{split}: {len(self._manifest.positions[split])} videos in {path}")
+            try:
+                self._publish()
+            finally:
+                self._lock.release()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write the rows that are finished; publish nothing."""
-        self._flush()
+        try:
+            self._flush()
+        finally:
+            self._lock.release()
+
+    def _publish(self) -> None:
+        for staging in self._stagings.values():
+            staging.publish()
+        write_analysis(self.output_dir, self.paths, self._preprocessing)
+        for split, path in self.paths.items():
+            rank_zero_info(f"{split}: {len(self._manifest.positions[split])} videos in {path}")
 
     def _flush(self) -> None:
         if self._writers:

@@ -8,7 +8,7 @@ import pytest
 LAYERS = (
     {"errors", "temporal", "random_weights"},
     {"disk"},
-    {"archive", "backbones", "feature_file", "validation", "clips", "parsing"},
+    {"archive", "backbones", "feature_file", "validation", "clips", "parsing", "lock"},
     {"videos", "staging"},
     {"manifest", "streaming"},
     {"analysis", "record", "clip_folder"},

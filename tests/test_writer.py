@@ -1,6 +1,8 @@
 """The writer under a plain Trainer: one file a split, or none."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -198,3 +200,24 @@ def test_half_precision(small_root: Path, tmp_path: Path, precision: str) -> Non
         wanted, found = (torch.from_numpy(file["features"][:]) for file in (a, b))
         assert json.loads(b.attrs["config"])["precision"] == precision
     assert 0 < (found - wanted).norm() / wanted.norm() < 1e-2
+
+
+def test_one_run_at_a_time(small_root: Path, tmp_path: Path) -> None:
+    """While another process works on the folder, a run is refused before the first video."""
+    code = (
+        "import sys, time; from pathlib import Path; from featx.lock import RunLock\n"
+        "lock = RunLock(Path(sys.argv[1])); lock.acquire(); print(1, flush=True); time.sleep(600)"
+    )
+    path = tmp_path / ".featx" / "lock"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            with pytest.raises(OutputError, match=f"found process {holder.pid} on"):
+                predict(small_root, FeatureWriter(tmp_path))
+        finally:
+            holder.kill()
+    writer = FeatureWriter(tmp_path)
+    predict(small_root, writer)
+    assert all(path.exists() for path in writer.paths.values())
+    assert not (tmp_path / ".featx").exists()

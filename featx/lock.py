@@ -1,0 +1,67 @@
+"""One run at a time on an output folder."""
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from featx.disk import writing
+from featx.errors import OutputError
+
+
+class RunLock:
+    """A lock that the kernel releases when the process ends, however it ends.
+
+    Args:
+        path: A file of its own for the lock; it exists while the lock is held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            OutputError: Another process holds it, or the folder cannot be written.
+        """
+        while self._file is None:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = self.path.open("a+")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "an unknown process"
+                file.close()
+                raise OutputError(
+                    f"{self.path.parent.parent}: expected no other run on this folder, found "
+                    f"{holder}. Wait for it to end, or choose another output_dir."
+                ) from error
+            if _is_same_file(file, self.path):
+                self._file = file
+            else:  # the holder removed it in the meantime
+                file.close()
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Remove the file and let the lock go, if it is held."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # parts are left
+                self.path.parent.rmdir()
+            self._file.close()
+            self._file = None
+
+
+def _is_same_file(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

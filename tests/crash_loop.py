@@ -1,0 +1,143 @@
+"""A small job that fails at its first step, then at its second, then ... until it gets through.
+
+A step is right before, in the middle of, or right after a write, a sync, a rename or a removal.
+After each failure the published file must be what it was, or complete; and a rerun must end with
+the bytes of an undisturbed run, and leave nothing else behind.
+
+Run as a script, it has no threads when it forks. It prints the number of failures.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+from helpers import make_rows, plan
+
+from featx import staging as staging_module
+from featx.errors import OutputError
+from featx.feature_file import write_row
+from featx.staging import PartWriter, Staging
+
+LENGTHS = [3, 9, 1, 3, 3, 12]
+
+_SURVIVED = 3  # status of a job that went well although a step of it failed
+
+
+class Fuse:
+    """Fails at one step of the process: by SIGKILL, or by an error of the system."""
+
+    def __init__(self, step: int, mode: str) -> None:
+        self.left, self.mode, self.burnt = step, mode, False
+
+    def burn(self) -> None:
+        """Count a step."""
+        self.left -= 1
+        if self.left == 0:
+            self.burnt = True
+            if self.mode == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            code = getattr(errno, self.mode)
+            raise OSError(code, os.strerror(code))
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function with a step before it and one after it."""
+
+        def wrapped(*args: Any, **settings: Any) -> Any:  # noqa: ANN401
+            self.burn()
+            result = function(*args, **settings)
+            self.burn()
+            return result
+
+        return wrapped
+
+    def write_bytes(self, path: Path, content: memoryview) -> None:
+        """`Path.write_bytes` with a step in the middle."""
+        self.burn()
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            self.burn()
+            file.write(content[len(content) // 2 :])
+        self.burn()
+
+    def install(self) -> None:
+        """Put steps around everything that changes the disk."""
+        for name in ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir"):
+            setattr(os, name, self.wrap(getattr(os, name)))
+        setattr(Path, "write_bytes", lambda path, content: self.write_bytes(path, content))  # noqa: B010
+
+        def write_row_on_disk(file: h5py.File, row: int, chunks: list[bytes]) -> None:
+            write = write_row if file.driver == "fileobj" else self.wrap(write_row)  # in memory
+            write(file, row, chunks)
+
+        setattr(staging_module, "write_row", write_row_on_disk)  # noqa: B010
+
+
+def run_job(folder: Path, overwrite: bool) -> None:
+    """Resume, write what is missing, one part a row or so, and publish."""
+    staging = Staging(folder / "train_features.h5", plan(LENGTHS, made="now"))
+    done = staging.prepare(overwrite)
+    rows = make_rows(LENGTHS)
+    with ThreadPoolExecutor(1) as pool:
+        writer = PartWriter(staging, pool)
+        for row in sorted({*range(len(LENGTHS))} - done):
+            writer.add(row, rows[row])
+            if row % 2:
+                writer.flush()
+    staging.publish()
+
+
+def run_child(folder: Path, overwrite: bool, step: int, mode: str) -> int:
+    """Run the job in a child; its status, or minus the signal that killed it."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    fuse = Fuse(step, mode)
+    try:
+        fuse.install()
+        run_job(folder, overwrite)
+    except OutputError:
+        os._exit(1)
+    except BaseException as error:
+        print(f"{mode} at step {step}: {error!r}", file=sys.stderr)
+        os._exit(99)
+    os._exit(_SURVIVED if fuse.burnt else 0)
+
+
+def main(folder: Path, mode: str, overwrite: bool) -> None:
+    """Fail at every step, one after the other."""
+    (folder / "undisturbed").mkdir()
+    run_job(folder / "undisturbed", overwrite=False)
+    expected = (folder / "undisturbed" / "train_features.h5").read_bytes()
+    step = 0
+    while True:
+        step += 1
+        place = folder / f"{step}"
+        place.mkdir()
+        target = place / "train_features.h5"
+        if overwrite:
+            target.write_bytes(b"old")
+        status = run_child(place, overwrite, step, mode)
+        found = target.read_bytes() if target.exists() else None
+        assert found in ((b"old", expected) if overwrite else (None, expected)), f"step {step}"
+        if status == 0:
+            assert found == expected, f"step {step}"
+            break
+        if mode == "SIGKILL":
+            assert status == -signal.SIGKILL, f"step {step}: {status}"
+        else:
+            assert status == 1 or (status == _SURVIVED and found == expected), f"step {step}"
+        assert run_child(place, overwrite, 0, mode) == 0, f"rerun after step {step}"
+        assert target.read_bytes() == expected, f"rerun after step {step}"
+        assert [*place.iterdir()] == [target], f"rerun after step {step}"
+    print(step - 1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "overwrite")
