@@ -1,5 +1,6 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
+import signal
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class VideoDataModule(LightningDataModule):
             batch_size=self.batch_size,
             num_workers=self.num_workers if len(share) else 0,
             collate_fn=_join,
+            worker_init_fn=_ignore_signals,
         )
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
@@ -124,6 +126,12 @@ class RankShare(DistributedSampler[int]):
 
     def __len__(self) -> int:
         return len(self.share)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave Ctrl-C, or a signal to the whole group, to the main process, which ends its workers."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _join(batches: Sequence[VideoBatch]) -> VideoBatch:

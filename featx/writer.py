@@ -1,5 +1,7 @@
 """The BasePredictionWriter: gathers the features of all ranks into one file per split."""
 
+import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -48,6 +51,7 @@ class FeatureWriter(BasePredictionWriter):
         self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
+        self._signal = 0  # that asked the run to end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lay out the files, and make the folders for their parts."""
@@ -82,6 +86,24 @@ class FeatureWriter(BasePredictionWriter):
         self._writers = {
             split: PartWriter(staging, self._pool) for split, staging in self._stagings.items()
         }
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From now on, end at a signal after the batch at hand; a second signal ends at once.
+
+        Lightning ignores SIGTERM here. Its own handlers were installed before this hook, and what
+        it restores at the end is what there was before them.
+        """
+
+        def stop(signum: int, frame: object) -> None:
+            self._signal = signum
+            signal.signal(signum, signal.SIG_DFL)
+            if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+                trainer.strategy.launcher.kill(signum)
+
+        self._signal = 0
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, stop)
 
     def _prepare(self) -> set[int] | FeatxError:
         """The positions of all videos that an earlier run has finished."""
@@ -123,6 +145,8 @@ class FeatureWriter(BasePredictionWriter):
                     "32-true or bf16-mixed."
                 )
             self._writers[split].add(row, values)
+        if self._signal:
+            raise SystemExit(128 + self._signal)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
@@ -140,6 +164,11 @@ class FeatureWriter(BasePredictionWriter):
         """Write the rows that are finished; publish nothing."""
         try:
             self._flush()
+            if any(staging.folder.exists() for staging in self._stagings.values()):
+                rank_zero_info(
+                    f"Finished videos are safe in {self.output_dir / STAGING_FOLDER}. "
+                    "Run the same command again to go on from there."
+                )
         finally:
             self._lock.release()
 
