@@ -54,7 +54,7 @@ class FeatureWriter(BasePredictionWriter):
         self._signal = 0  # that asked the run to end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lay out the files, and make the folders for their parts."""
+        """Lay out the files, and find what an earlier run has finished."""
         super().setup(trainer, pl_module, stage)
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, FeatureExtractor) or not isinstance(data, VideoDataModule):
@@ -96,7 +96,8 @@ class FeatureWriter(BasePredictionWriter):
 
         def stop(signum: int, frame: object) -> None:
             self._signal = signum
-            signal.signal(signum, signal.SIG_DFL)
+            if trainer.local_rank == 0:  # the others may get one signal twice: from here, too
+                signal.signal(signum, signal.SIG_DFL)
             if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
                 trainer.strategy.launcher.kill(signum)
 
