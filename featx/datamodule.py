@@ -1,5 +1,6 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
+import os
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch.utils.data.distributed import DistributedSampler
 from featx.errors import FeatxError, UsageError, shorten
 from featx.manifest import Manifest, missing_categories, scan
 from featx.videos import VideoBatch, read_video
+
+_GRACE_SECONDS = 5
 
 
 class VideoDataModule(LightningDataModule):
@@ -73,7 +76,7 @@ class VideoDataModule(LightningDataModule):
             batch_size=self.batch_size,
             num_workers=self.num_workers if len(share) else 0,
             collate_fn=_join,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_outlive_signals,
         )
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
@@ -128,10 +131,15 @@ class RankShare(DistributedSampler[int]):
         return len(self.share)
 
 
-def _ignore_signals(worker: int) -> None:
-    """Leave Ctrl-C, or a signal to the whole group, to the main process, which ends its workers."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+def _outlive_signals(worker: int) -> None:
+    """Go on for a moment after a signal to the whole process group.
+
+    The main process then ends the batch at hand and stops its workers. A worker that died of the
+    signal would count as an error, and one that ignored it could outlive an interpreter's exit.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_GRACE_SECONDS))
+    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
 
 
 def _join(batches: Sequence[VideoBatch]) -> VideoBatch:

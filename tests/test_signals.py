@@ -128,3 +128,16 @@ def test_one_process_of_two_fails(tmp_path: Path, data: Path, fault: str) -> Non
     assert assert_ended(job, 60) != 0
     assert not [*(tmp_path / "out").glob("*.h5")]
     finish(tmp_path, data)
+
+
+def test_an_interpreter_that_forgets_its_workers_ends(tmp_path: Path, data: Path) -> None:
+    """A loader left in its midst does not keep the interpreter from ending."""
+    code = (
+        "import sys; from featx import VideoDataModule\n"
+        "data = VideoDataModule(sys.argv[1], num_workers=2); data.setup('predict')\n"
+        "batches = iter(data.predict_dataloader()); next(batches)\n"
+        "import torch.utils.data.dataloader as loader\n"
+        "loader._MultiProcessingDataLoaderIter._shutdown_workers = lambda self: None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, data], timeout=60)
+    assert done.returncode == 0
