@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featx.errors import MissingInputError, shorten
-from featx.manifest import list_folders
-from featx.videos import FILE_NAME
+from featx.headers import FILE_NAME
+from featx.scan import list_folders
 
 CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 

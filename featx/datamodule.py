@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from featx.errors import FeatxError, UsageError, shorten
-from featx.manifest import Manifest, missing_categories, scan
+from featx.manifest import Manifest, missing_categories
+from featx.scan import scan
 from featx.videos import VideoBatch, read_video
 
 _GRACE_SECONDS = 5

@@ -20,7 +20,7 @@ from featx.clip_folder import Clip, find_misplaced, list_clips, warn_of_others
 from featx.clips import sample_clip
 from featx.disk import replace_file, writing
 from featx.errors import FeatxError, InputError, UsageError
-from featx.manifest import check_name
+from featx.scan import check_name
 from featx.streaming import save_videos
 
 DTypeName = Literal["uint8", "float32"]

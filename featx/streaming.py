@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.disk import publish_file
-from featx.videos import FILE_NAME
+from featx.headers import FILE_NAME
 
 _PIXELS = "processed_data/data/0"  # the member of the archive that holds the tensor's bytes
 _ALIGNMENT = 64  # of a tensor's bytes, as torch.save has it

@@ -13,7 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from featx.datamodule import RankShare, VideoDataModule, VideoDataset
 from featx.errors import InputError, UsageError
-from featx.manifest import scan
+from featx.scan import scan
 from featx.videos import VideoBatch
 
 

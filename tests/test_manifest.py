@@ -9,7 +9,8 @@ import torch
 from helpers import Save, random_videos
 
 from featx.errors import InputError, MissingInputError
-from featx.manifest import missing_categories, scan
+from featx.manifest import missing_categories
+from featx.scan import scan
 
 
 def test_rows_are_in_the_order_of_names(root: Path, save: Save) -> None:

@@ -15,8 +15,8 @@ from featx import preprocess as preprocess_module
 from featx.clip_folder import list_clips
 from featx.clips import sample_clip, write_clip
 from featx.errors import MissingInputError, OutputError, UsageError
-from featx.manifest import scan
 from featx.preprocess import preprocess
+from featx.scan import scan
 
 
 @pytest.fixture

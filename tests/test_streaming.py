@@ -10,8 +10,9 @@ import torch
 from helpers import random_video
 from torch import Tensor
 
+from featx.headers import read_header
 from featx.streaming import save_videos
-from featx.videos import read_header, read_video
+from featx.videos import read_video
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

@@ -10,9 +10,10 @@ import torch
 from helpers import Evil, random_video, random_videos
 from torch import Tensor
 
-from featx import videos as videos_module
+from featx import headers as headers_module
 from featx.errors import InputError, MissingInputError
-from featx.videos import DTYPES, Header, read_header, read_video
+from featx.headers import DTYPES, Header, read_header
+from featx.videos import read_video
 
 
 def save(path: Path, data: object) -> Path:
@@ -89,7 +90,7 @@ def test_without_torchs_private_offset(tmp_path: Path, monkeypatch: pytest.Monke
     """Should torch no longer tell where the bytes lie, videos are still read."""
     items = [random_video(t, seed=t) for t in (2, 3)]
     path = save(tmp_path / "a.pt", items)
-    monkeypatch.setattr(videos_module, "_OFFSET", "no_such_attribute")
+    monkeypatch.setattr(headers_module, "_OFFSET", "no_such_attribute")
     assert read_header(path).blocks[0].offset is None
     assert_reads(path, items)
     stacked = random_videos(3, 4)
