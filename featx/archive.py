@@ -1,6 +1,7 @@
 """What a file of `torch.save` holds, without reading its tensors or running its pickle."""
 
 import hashlib
+import os
 import pickle
 import stat
 import sys
@@ -27,11 +28,13 @@ class Archive:
         bounds: Byte offset of each member of the archive, in order, and of the end of the last.
         digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
             content, and is known without reading it.
+        stats: See `file_stats`.
     """
 
     data: Any
     bounds: list[int]
     digest: str
+    stats: tuple[int, int]
 
     def contains(self, begin: int, end: int) -> bool:
         """Whether the bytes from `begin` to `end` are inside one member of the archive."""
@@ -46,7 +49,7 @@ def read_archive(path: Path) -> Archive:
         MissingInputError: The file does not exist.
         InputError: The file cannot be read, is damaged, or holds more than tensors and plain data.
     """
-    bounds, digest = _check_members(path)
+    bounds, digest, stats = _check_members(path)
     try:
         with FakeTensorMode():
             data = torch.load(path, map_location="cpu", weights_only=True)
@@ -54,11 +57,40 @@ def read_archive(path: Path) -> Archive:
         raise _unsafe(path) from error
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
-    return Archive(data, bounds, digest)
+    return Archive(data, bounds, digest, stats)
 
 
-def _check_members(path: Path) -> tuple[list[int], str]:
-    """The bounds and the digest of an archive."""
+def file_stats(status: os.stat_result) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    return status.st_size, status.st_mtime_ns
+
+
+def read_digest(path: Path) -> str:
+    """The digest of an archive, see `Archive`.
+
+    Raises:
+        InputError: As `read_archive`.
+    """
+    return _check_members(path)[1]
+
+
+def verify_checksums(path: Path) -> None:
+    """Read every byte of a file of `torch.save`, and compare it with the file's own checksums.
+
+    Raises:
+        InputError: The file cannot be read, or its content is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of the disk, or of a damaged archive
+        raise _damaged(path, first_line(error)) from error
+    if damaged:
+        raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
+
+
+def _check_members(path: Path) -> tuple[list[int], str, tuple[int, int]]:
+    """The bounds, the digest and the stats of an archive."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -66,6 +98,7 @@ def _check_members(path: Path) -> tuple[list[int], str]:
                 f"{path}: expected a file, found {stat.filemode(mode)}. Remove it, or its folder."
             )
         with path.open("rb") as file:
+            stats = file_stats(os.fstat(file.fileno()))
             start = file.read(64)
             if not zipfile.is_zipfile(file):
                 raise _damaged(path, _guess_format(start))
@@ -98,7 +131,7 @@ def _check_members(path: Path) -> tuple[list[int], str]:
         )
     bounds = [*sorted(member.header_offset for member in members), directory]
     content = [(member.filename, member.file_size, member.CRC) for member in members]
-    return bounds, hashlib.sha256(repr(content).encode()).hexdigest()
+    return bounds, hashlib.sha256(repr(content).encode()).hexdigest(), stats
 
 
 def _guess_format(start: bytes) -> str:

@@ -40,7 +40,8 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FeatxError as error:
-        print(f"featx {parsed.command}: error: {error}", file=sys.stderr)
+        for line in str(error).splitlines() * (not error.told):
+            print(f"featx {parsed.command}: error: {line}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 

@@ -1,9 +1,11 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
+import logging
 import os
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -12,10 +14,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.errors import FeatxError, UsageError, shorten
+from featx.errors import InputError, UsageError, shorten
 from featx.manifest import Manifest, missing_categories
-from featx.scan import scan
+from featx.ranks import Ranks
+from featx.scan import OnError, scan
 from featx.videos import VideoBatch, read_video
+
+_log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5
 
@@ -28,9 +33,17 @@ class VideoDataModule(LightningDataModule):
         splits: Which splits; by default, whichever of train, val and test exist.
         batch_size: Videos per step; their frames share the forward passes.
         num_workers: Processes per rank that read videos ahead; 0 reads in the main process.
+        on_error: Whether a bad input stops the run, or is left out; those left out are listed in
+            the log and in the feature file.
+        verify_inputs: Read every byte first, and compare it with the files' own checksums.
+
+    Attributes:
+        ranks: The processes of the run; set by `setup`.
+        manifest: The videos; set by `setup`.
+        done: Positions of the videos that an earlier run has finished.
 
     Raises:
-        UsageError: A number is out of its range.
+        UsageError: A setting is out of its range.
     """
 
     def __init__(
@@ -39,6 +52,8 @@ class VideoDataModule(LightningDataModule):
         splits: Sequence[str] | None = None,
         batch_size: int = 1,
         num_workers: int = 2,
+        on_error: OnError = "stop",
+        verify_inputs: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -47,25 +62,38 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
         if splits is not None and (isinstance(splits, str) or not splits):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
+        if on_error not in get_args(OnError):
+            raise UsageError(f"on_error: expected stop or skip, found {on_error!r}.")
         self.root = Path(root).expanduser()
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.manifest: Manifest  # set by `setup`
-        self.done: set[int] = set()  # positions that an earlier run has finished
+        self.on_error = on_error
+        self.verify_inputs = verify_inputs
+        self.ranks: Ranks
+        self.manifest: Manifest
+        self.done: set[int] = set()
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""
-        self.manifest = scan(
-            self.root, self.splits, progress=self.trainer is None or self.trainer.is_global_zero
+        self.ranks = Ranks()
+        self.manifest = self.ranks.from_first(self._scan)
+
+    def _scan(self) -> Manifest:
+        manifest = scan(
+            self.root, self.splits, self.on_error, verify=self.verify_inputs, progress=True
         )
-        for split, names in missing_categories(self.manifest).items():
+        for errors in manifest.rejected.values():
+            for error in errors.values():
+                _log.warning("Left out: %s", error)
+        for split, names in missing_categories(manifest).items():
             rank_zero_warn(
-                f"{self.root / split}: {len(names)} of {len(self.manifest.categories)} "
+                f"{self.root / split}: {len(names)} of {len(manifest.categories)} "
                 f"categories have no videos: {shorten(names)}"
             )
+        return manifest
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
         """This rank's share of the videos that are not done, in row order."""
@@ -81,9 +109,10 @@ class VideoDataModule(LightningDataModule):
         )
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
-        """Raise the error that a worker met, if any."""
-        if batch.error:
-            raise batch.error
+        """Raise the first error that a worker met, unless bad videos are left out."""
+        if self.on_error == "stop":
+            for error in batch.errors.values():
+                raise error
         return batch
 
 
@@ -100,8 +129,8 @@ class VideoDataset(Dataset[VideoBatch]):
         file, index = self.manifest.locate(position)
         try:
             return VideoBatch([position], [read_video(file.path, file.header, index)])
-        except FeatxError as error:
-            return VideoBatch([position], [], error)
+        except InputError as error:
+            return VideoBatch([], [], {position: error})
 
 
 class RankShare(DistributedSampler[int]):
@@ -147,5 +176,5 @@ def _join(batches: Sequence[VideoBatch]) -> VideoBatch:
     return VideoBatch(
         [position for batch in batches for position in batch.positions],
         [video for batch in batches for video in batch.videos],
-        next((batch.error for batch in batches if batch.error), None),
+        {position: error for batch in batches for position, error in batch.errors.items()},
     )

@@ -1,14 +1,25 @@
 """The error tree: what a user did, gave or has that featx cannot work with.
 
 Every message is one line for the person who reads it: *where: expected X, found Y. Way out.*
-Each class is also the builtin that plain Python would have raised.
+An error with several messages has a line for each. Each class is also the builtin that plain Python
+would have raised.
 """
 
 from collections.abc import Sequence
 
 
 class FeatxError(Exception):
-    """The base of every error that featx raises on purpose."""
+    """The base of every error that featx raises on purpose.
+
+    Attributes:
+        told: Another process of the run tells the user of it.
+    """
+
+    told = False
+
+    def __str__(self) -> str:
+        """The messages, one a line; newlines and the like in names are escaped."""
+        return "\n".join(map(_escape, map(str, self.args)))
 
 
 class UsageError(FeatxError, ValueError):
@@ -43,6 +54,13 @@ class IncompleteError(FeatxError, RuntimeError):
     """A run that ended without every row that was asked for."""
 
 
+def combine(summary: str, errors: Sequence[InputError]) -> InputError:
+    """One error that has the messages of all, after a summary if they are more than one."""
+    if len(errors) == 1:
+        return errors[0]
+    return InputError(summary, *(line for error in errors for line in error.args))
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, on one line: the system's reason, or the first line of its message."""
     reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
@@ -53,3 +71,10 @@ def shorten(items: Sequence[object], limit: int = 5) -> str:
     """The first items of a list, and how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return f"{', '.join(map(str, items[:limit]))}{more}"
+
+
+def _escape(text: str) -> str:
+    """Text without newlines, control characters or undecodable bytes, which names may have."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from multiprocessing import current_process
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 import torch
@@ -72,14 +74,17 @@ class FeatureExtractor(LightningModule):
         super().train(False)
         return self
 
-    def on_predict_start(self) -> None:
+    def setup(self, stage: str) -> None:
         """Give every process the threads that one process alone would have.
 
         The sums of a CPU's kernels depend on the number of threads, and Lightning divides the
         cores among its processes. Sharing the cores costs little; different features would cost
-        more.
+        more. But a process that a notebook has forked would wait forever for the threads of the
+        notebook's own process, so it has to do without.
         """
-        if self.device.type == "cpu":
+        if isinstance(current_process(), ForkProcess):
+            torch.set_num_threads(1)
+        elif self.device.type == "cpu":
             torch.set_num_threads(self._num_threads)
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:

@@ -76,6 +76,19 @@ class Layout:
             video_ids=[self.video_ids[row] for row in rows],
         )
 
+    def leave_out(self, reasons: Mapping[int, str]) -> "Layout":
+        """The layout without some rows; the attribute `skipped` names them, with the reasons."""
+        if not reasons:
+            return self
+        kept = [row for row in range(len(self.labels)) if row not in reasons]
+        skipped = read_skipped(self.attributes)
+        skipped |= {self.video_ids[row]: reason for row, reason in reasons.items()}
+        return replace(
+            self.select(kept),
+            max_frames=int(self.num_frames[kept].max()),
+            attributes={**self.attributes, "skipped": json.dumps(skipped, sort_keys=True)},
+        )
+
 
 def fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What the rows of a file depend on, from its attributes: settings, categories and inputs.
@@ -94,6 +107,12 @@ def fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
+def read_skipped(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """The videos that a file lacks because of an error, and the error, from its attributes."""
+    skipped: dict[str, str] = json.loads(attributes.get("skipped", "{}"))
+    return skipped
+
+
 def encode(features: NDArray[np.float32], layout: Layout) -> list[bytes]:
     """Cut and compress the features `[num_frames, feature_dim]` of a video into its chunks."""
     size = layout.chunk_frames
@@ -109,9 +128,12 @@ def encode(features: NDArray[np.float32], layout: Layout) -> list[bytes]:
 def create(file: h5py.File, layout: Layout) -> None:
     """Write everything but the features into an empty file."""
     count = len(layout.labels)
+    shape = (count, layout.max_frames, layout.feature_dim)
+    longer = layout.chunk_frames > layout.max_frames  # where the longest videos were left out
     file.create_dataset(
         "features",
-        shape=(count, layout.max_frames, layout.feature_dim),
+        shape=shape,
+        maxshape=(count, layout.chunk_frames, layout.feature_dim) if longer else None,
         dtype=np.float32,
         chunks=(1, layout.chunk_frames, layout.feature_dim),
         compression="gzip",

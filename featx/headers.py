@@ -1,7 +1,8 @@
 """The header of a `processed_data.pt` file: which videos it holds, and where their bytes are."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ class Block:
     """Videos of one shape, stored in one tensor.
 
     Attributes:
+        start: Index in the file of the first one.
         count: Number of videos.
         shape: `[T, 3, H, W]` of each.
         stride: Strides of each, in elements.
@@ -30,6 +32,7 @@ class Block:
         step: Bytes from one video to the next.
     """
 
+    start: int
     count: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -43,19 +46,28 @@ class Header:
     """What a `processed_data.pt` holds: everything but the pixels.
 
     Attributes:
-        blocks: The videos, in order.
+        blocks: The videos, in order, without those rejected.
+        rejected: Index in the file of each video that featx does not accept, and why.
         clips: The name of the clip that each video was made from, if the file has it.
         digest: See `Archive.digest`.
+        stats: See `file_stats`.
     """
 
     blocks: tuple[Block, ...]
+    rejected: Mapping[int, InputError]
     clips: tuple[str, ...] | None
     digest: str
+    stats: tuple[int, int]
 
     @property
     def num_videos(self) -> int:
-        """Number of videos."""
+        """Number of videos, without those rejected."""
         return sum(block.count for block in self.blocks)
+
+    @property
+    def indices(self) -> list[int]:
+        """Index in the file of each video."""
+        return [block.start + i for block in self.blocks for i in range(block.count)]
 
     @property
     def lengths(self) -> list[int]:
@@ -68,7 +80,7 @@ def read_header(path: Path) -> Header:
 
     Args:
         path: A dict with the key `videos`, or the bare value: a tensor `[N, T, 3, H, W]`, or a
-            list or tuple of `[T_i, 3, H, W]`.
+            list or tuple of `[T_i, 3, H, W]`. Of a list, bad videos are rejected one by one.
 
     Raises:
         InputError: The file is damaged, or holds something else.
@@ -82,33 +94,38 @@ def read_header(path: Path) -> Header:
                 f"{shorten([*videos])}. Save it as torch.save({{'videos': videos}}, path)."
             )
         videos, clips = videos["videos"], videos.get("clips")
+    blocks: list[Block] = []
+    rejected: dict[int, InputError] = {}
     if isinstance(videos, Tensor):
-        blocks = [_check_block(f"{path}: 'videos'", videos, archive, batched=True)]
+        blocks.append(_check_block(f"{path}: 'videos'", videos, archive))
     elif isinstance(videos, (list, tuple)):
-        blocks = [
-            _check_block(f"{path}: 'videos'[{number}]", video, archive, batched=False)
-            for number, video in enumerate(videos)
-        ]
+        for number, video in enumerate(videos):
+            try:
+                where = f"{path}: 'videos'[{number}]"
+                blocks.append(_check_block(where, video, archive, number))
+            except InputError as error:
+                rejected[number] = error
     else:
         raise InputError(
             f"{path}: 'videos': expected a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], found "
             f"{type(videos).__name__}. Save the pixels as tensors."
         )
-    header = Header(tuple(blocks), None, archive.digest)
-    if header.num_videos == 0:
+    count = sum(block.count for block in blocks) + len(rejected)
+    if count == 0:
         raise InputError(
             f"{path}: expected one video or more, found none (N = 0). "
             "Fill the file, or remove its folder."
         )
-    return replace(header, clips=_check_clips(clips, header.num_videos))
+    names = _check_clips(clips, count)
+    return Header(tuple(blocks), rejected, names, archive.digest, archive.stats)
 
 
-def _check_block(where: str, videos: object, archive: Archive, batched: bool) -> Block:
-    """Check a tensor `[N, T, 3, H, W]`, or `[T, 3, H, W]` if not `batched`."""
+def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:
+    """Check a tensor `[N, T, 3, H, W]`, or the video `[T, 3, H, W]` at a place in a list."""
     if not isinstance(videos, Tensor):
         found = type(videos).__name__
         raise InputError(f"{where}: expected a tensor, found {found}. Save the pixels as tensors.")
-    layout, channels = ("[N, T, 3, H, W]", 2) if batched else ("[T, 3, H, W]", 1)
+    layout, channels = ("[N, T, 3, H, W]", 2) if number is None else ("[T, 3, H, W]", 1)
     shape = list(videos.shape)
     mismatch = f"{where}: expected {layout}, found {shape}."
     if len(shape) != channels + 3:
@@ -131,10 +148,12 @@ def _check_block(where: str, videos: object, archive: Archive, batched: bool) ->
             f"{where}: expected a plain tensor, found {videos.layout} on {videos.device}. "
             "Save it as a dense CPU tensor."
         )
-    return _locate(where, videos if batched else videos.unsqueeze(0), archive)
+    if number is None:
+        return _locate(where, videos, archive, 0)
+    return _locate(where, videos.unsqueeze(0), archive, number)
 
 
-def _locate(where: str, videos: Tensor, archive: Archive) -> Block:
+def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
     """Find the bytes of a tensor `[N, T, 3, H, W]`, and check that the file holds them."""
     count, *shape = videos.shape
     step, *stride = videos.stride()
@@ -155,7 +174,7 @@ def _locate(where: str, videos: Tensor, archive: Archive) -> Block:
                 "fewer in the file. It is damaged: make it again."
             )
         begin += videos.storage_offset() * size
-    return Block(count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
+    return Block(start, count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
 
 
 def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from featx.backbones import BackboneName
 from featx.datamodule import VideoDataModule
 from featx.extractor import FeatureExtractor
+from featx.scan import OnError
 from featx.writer import FeatureWriter
 
 
@@ -24,6 +25,8 @@ def extract(
     compile: bool = False,
     batch_size: int = 1,
     num_workers: int = 2,
+    on_error: OnError = "stop",
+    verify_inputs: bool = False,
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -45,6 +48,8 @@ def extract(
         compile: Compile the backbone.
         batch_size: Videos per step.
         num_workers: Processes per rank that read videos ahead.
+        on_error: Whether a bad input stops the run, or is left out (skip).
+        verify_inputs: Read every byte first, and compare it with the files' own checksums.
         overwrite: Replace existing feature files.
         accelerator: Lightning's accelerator: cpu, gpu, auto, ...
         devices: Number of devices, or auto.
@@ -73,6 +78,13 @@ def extract(
         frames_per_forward=frames_per_forward,
         compile=compile,
     )
-    data = VideoDataModule(root, splits, batch_size=batch_size, num_workers=num_workers)
+    data = VideoDataModule(
+        root,
+        splits,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        on_error=on_error,
+        verify_inputs=verify_inputs,
+    )
     trainer.predict(extractor, datamodule=data, return_predictions=False)
     return writer.paths

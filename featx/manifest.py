@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.errors import InputError
 from featx.headers import Header
 
 
@@ -31,10 +32,18 @@ class VideoFile:
         return self.path.parts[-3]
 
     @property
-    def video_ids(self) -> Sequence[str]:
-        """Name of each video: its clip if the file has it, else its place in the data set."""
-        place = "/".join(self.path.parts[-4:-1])
-        return self.header.clips or [f"{place}/{i}" for i in range(self.header.num_videos)]
+    def place(self) -> str:
+        """The folder of the file in the data set: split, category and subcategory."""
+        return "/".join(self.path.parts[-4:-1])
+
+    def name_places(self, indices: Iterable[int]) -> list[str]:
+        """Name of each of some videos of the file by its place in the data set."""
+        return [f"{self.place}/{index}" for index in indices]
+
+    def name_videos(self, indices: Iterable[int]) -> list[str]:
+        """Name of each of some videos of the file: its clip if the file has it, else its place."""
+        clips = self.header.clips
+        return [clips[index] for index in indices] if clips else self.name_places(indices)
 
 
 class Manifest:
@@ -49,10 +58,18 @@ class Manifest:
         files: The files, in order.
         lengths: Number of frames `[num_videos]` of each video, int64.
         positions: Positions of the videos of each split: its rows, in order.
+        rejected: For each split, the videos, files and folders that are left out, and why.
     """
 
-    def __init__(self, root: Path, categories: dict[str, int], files: Sequence[VideoFile]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        categories: dict[str, int],
+        files: Sequence[VideoFile],
+        rejected: Mapping[str, Mapping[str, InputError]],
+    ) -> None:
         self.root = root
+        self.rejected = rejected
         self.categories = categories
         self.files = tuple(files)
         lengths = [length for file in files for length in file.header.lengths]
@@ -71,6 +88,11 @@ class Manifest:
         number = bisect(self._starts, position) - 1
         return self.files[number], position - self._starts[number]
 
+    def locate_row(self, position: int) -> tuple[str, int]:
+        """The split of the video at `position`, and its row in the split's feature file."""
+        split = self.locate(position)[0].split
+        return split, position - self.positions[split].start
+
     def select(self, split: str) -> list[VideoFile]:
         """The files of a split."""
         return [file for file in self.files if file.split == split]
@@ -87,8 +109,12 @@ class Manifest:
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def video_ids(self, split: str) -> list[str]:
-        """Name of each video of a split."""
-        return [name for file in self.select(split) for name in file.video_ids]
+        """Name of each video of a split; that of its clip, if they tell all videos apart."""
+        files = self.select(split)
+        names = [name for file in files for name in file.name_videos(file.header.indices)]
+        if len(set(names)) == len(names):
+            return names
+        return [name for file in files for name in file.name_places(file.header.indices)]
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:

@@ -45,6 +45,9 @@ def plan_layout(manifest: Manifest, split: str, feature_dim: int, run: Mapping[s
         "featx_version": featx.__version__,
         "format_version": FORMAT_VERSION,
         "inputs_sha256": manifest.digest(split),
+        "skipped": json.dumps(
+            {name: str(error) for name, error in manifest.rejected[split].items()}, sort_keys=True
+        ),
         "config": json.dumps(config),
     }
     return Layout.plan(

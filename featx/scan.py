@@ -1,21 +1,34 @@
-"""Scan a data set's folder: every file, its header read and checked; no pixels are read."""
+"""Scan a data set's folder: every file, its header read and checked; no pixels are decoded."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 from tqdm.contrib.concurrent import thread_map
 
-from featx.errors import InputError, MissingInputError, first_line
-from featx.headers import FILE_NAME, read_header
+from featx.archive import verify_checksums
+from featx.errors import InputError, MissingInputError, combine, first_line
+from featx.headers import FILE_NAME, Header, read_header
 from featx.manifest import Manifest, VideoFile
 
 STANDARD_SPLITS = ("train", "val", "test")
 
+OnError = Literal["stop", "skip"]
+Rejected = dict[str, InputError]
+
 _SCAN_THREADS = 4  # enough to hide the latency of a network disk; more would contend for the GIL
 
 
-def scan(root: Path, splits: Sequence[str] | None = None, progress: bool = False) -> Manifest:
+def scan(
+    root: Path,
+    splits: Sequence[str] | None = None,
+    on_error: OnError = "stop",
+    verify: bool = False,
+    progress: bool = False,
+) -> Manifest:
     """List the videos under `ROOT/<split>/<category>/<subcategory>/processed_data.pt`.
 
     Folders whose name begins with a dot are ignored: editors and file systems make them.
@@ -23,13 +36,60 @@ def scan(root: Path, splits: Sequence[str] | None = None, progress: bool = False
     Args:
         root: The data set's folder.
         splits: Which splits; by default, whichever of train, val and test exist.
+        on_error: Whether bad inputs stop the scan, all of them reported together, or are left out.
+        verify: Read every byte, and compare it with the files' own checksums.
         progress: Show a progress bar while the headers are read.
 
     Raises:
         MissingInputError: The folder or a split does not exist, or a split has no videos.
-        InputError: A file is damaged, or not what featx accepts.
+        InputError: Files are damaged, or not what featx accepts; or a split has no others.
     """
     found = [path.name for path in list_folders(root)]
+    splits = _choose_splits(root, splits, found)
+    mapped = [split for split in found if split in {*STANDARD_SPLITS, *splits}]
+    names = {folder.name for split in mapped for folder in list_folders(root / split)}
+    categories = {name: label for label, name in enumerate(sorted(names))}
+    rejected: dict[str, Rejected] = {split: {} for split in splits}
+    paths = [path for split in splits for path in _list_split(root, split, rejected[split])]
+    # FakeTensorMode sets a flag of the whole process. Entered here first and left last, it is
+    # restored correctly, in whatever order the threads enter and leave the mode themselves.
+    with FakeTensorMode():
+        headers = thread_map(
+            partial(_read_header, verify=verify),
+            paths,
+            max_workers=_SCAN_THREADS,
+            desc="Scanning",
+            unit="file",
+            disable=not progress,
+        )
+    files = []
+    for path, header in zip(paths, headers, strict=True):
+        if isinstance(header, InputError):
+            rejected[path.parts[-4]]["/".join(path.parts[-4:-1])] = header
+            continue
+        file = VideoFile(path, header)
+        places = file.name_places(header.rejected)
+        rejected[file.split] |= zip(places, header.rejected.values(), strict=True)
+        if header.num_videos:
+            files.append(file)
+    filled = {file.split for file in files}
+    errors = [
+        error
+        for split in splits
+        if on_error == "stop" or split not in filled
+        for _, error in sorted(rejected[split].items())
+    ]
+    if errors:
+        raise combine(
+            f"{root}: expected inputs that featx accepts, found {len(errors)} others. "
+            "Mend or remove them, or set on_error to skip to leave them out.",
+            errors,
+        )
+    return Manifest(root, categories, files, rejected)
+
+
+def _choose_splits(root: Path, splits: Sequence[str] | None, found: Sequence[str]) -> list[str]:
+    """The splits asked for, or the standard ones, after a check that they exist."""
     if splits is None:
         splits = [split for split in STANDARD_SPLITS if split in found]
         if not splits:
@@ -43,47 +103,53 @@ def scan(root: Path, splits: Sequence[str] | None = None, progress: bool = False
                 f"{root}: expected a folder for the split {split!r}, found {_listing(found)}. "
                 "Choose from these, or create it."
             )
-    mapped = [split for split in found if split in {*STANDARD_SPLITS, *splits}]
-    names = {folder.name for split in mapped for folder in list_folders(root / split)}
-    categories = {name: label for label, name in enumerate(sorted(names))}
-    paths = [path for split in dict.fromkeys(splits) for path in _list_split(root, split)]
-    # FakeTensorMode sets a flag of the whole process. Entered here first and left last, it is
-    # restored correctly, in whatever order the threads enter and leave the mode themselves.
-    with FakeTensorMode():
-        headers = thread_map(
-            read_header,
-            paths,
-            max_workers=_SCAN_THREADS,
-            desc="Scanning",
-            unit="file",
-            disable=not progress,
-        )
-    files = [VideoFile(path, header) for path, header in zip(paths, headers, strict=True)]
-    for file in files:
-        for name in file.video_ids:
-            check_name(file.path, name)
-    return Manifest(root, categories, files)
+    return [*dict.fromkeys(splits)]
 
 
-def _list_split(root: Path, split: str) -> Iterator[Path]:
-    """The files of one split, in row order."""
-    found = False
+def _list_split(root: Path, split: str, rejected: Rejected) -> list[Path]:
+    """The files of one split, in row order; what is wrong with its folders is added."""
+    paths = []
     for category in list_folders(root / split):
-        misplaced = category / FILE_NAME
-        if _exists(misplaced):
-            raise InputError(
-                f"{misplaced}: expected {root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
-                "found it in the category's own folder. Move it into a subcategory's."
-            )
-        for subcategory in list_folders(category):
-            if _exists(subcategory / FILE_NAME):
-                found = True
-                yield subcategory / FILE_NAME
-    if not found:
+        with _collect(rejected, f"{split}/{category.name}"):
+            subcategories = list_folders(category)
+            for subcategory in subcategories:
+                with _collect(rejected, f"{split}/{category.name}/{subcategory.name}"):
+                    if _has_file(subcategory):
+                        paths.append(subcategory / FILE_NAME)
+            if _has_file(category):
+                raise InputError(
+                    f"{category / FILE_NAME}: expected "
+                    f"{root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
+                    "found it in the category's own folder. Move it into a subcategory's."
+                )
+    if not paths and not rejected:
         raise MissingInputError(
             f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
             "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR."
         )
+    return paths
+
+
+@contextmanager
+def _collect(rejected: Rejected, place: str) -> Iterator[None]:
+    """Keep an error for later, by the place where it is."""
+    try:
+        yield
+    except InputError as error:
+        rejected[place] = error
+
+
+def _read_header(path: Path, verify: bool) -> Header | InputError:
+    """The header of a file, or what is wrong with it."""
+    try:
+        header = read_header(path)
+        for name in ("/".join(path.parts[-4:]), *(header.clips or ())):
+            check_name(path, name)
+        if verify:
+            verify_checksums(path)
+    except InputError as error:
+        return error
+    return header
 
 
 def check_name(path: Path, name: str) -> None:
@@ -100,44 +166,51 @@ def check_name(path: Path, name: str) -> None:
         valid = "\0" not in name
     if not valid:
         raise InputError(
-            f"{str(path)!r}: expected a name in UTF-8 without NUL, found {name!r}. "
+            f"{path}: expected a name in UTF-8 without NUL, found {name!r}. "
             "Rename the clip or the folder."
         )
 
 
-def _exists(path: Path) -> bool:
-    """Whether something is there; a link without a target is, and is refused when it is read."""
+def _has_file(folder: Path) -> bool:
+    """Whether a folder has a `processed_data.pt`, be it a link without a target."""
     try:
-        path.lstat()
-    except FileNotFoundError:
+        (folder / FILE_NAME).lstat()
+    except FileNotFoundError as error:
+        if not folder.exists():
+            raise _broken_link(folder) from error
         return False
     except OSError as error:
-        raise _unreadable(path.parent, error) from error
+        raise _unreadable(folder, error) from error
     return True
 
 
 def list_folders(path: Path) -> list[Path]:
     """The folders in a folder, sorted by name, without those whose name begins with a dot.
 
+    A link without a target counts as a folder, so that it is not overlooked: listing it fails.
+
     Raises:
-        MissingInputError: The folder does not exist, or one in it is a link without a target.
+        MissingInputError: The folder does not exist, or is a link without a target.
         InputError: It cannot be read.
     """
     try:
         entries = [entry for entry in path.iterdir() if entry.name[0] != "."]
-        broken = [entry for entry in entries if entry.is_symlink() and not entry.exists()]
-        folders = [entry for entry in entries if entry.is_dir()]
+        folders = [entry for entry in entries if entry.is_dir() or not entry.exists()]
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise _broken_link(path) from error
         raise MissingInputError(
             f"{path}: expected a folder, found nothing. Check the path."
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    if broken:
-        raise MissingInputError(
-            f"{broken[0]}: expected a folder, found a link without a target. Repair or remove it."
-        )
     return sorted(folders, key=lambda entry: entry.name)
+
+
+def _broken_link(path: Path) -> InputError:
+    return MissingInputError(
+        f"{path}: expected a folder, found a link without a target. Repair or remove it."
+    )
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

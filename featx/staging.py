@@ -9,28 +9,28 @@ into one file, which is renamed into place.
 import hashlib
 import io
 import shutil
-import time
-from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from featx.disk import check_replaceable, publish_file, replace_file, writing
-from featx.errors import IncompleteError, OutputError, shorten
-from featx.feature_file import Layout, create, encode, fingerprint, read_row, write_row
+from featx.errors import IncompleteError, InputError, OutputError, shorten
+from featx.feature_file import (
+    Layout,
+    create,
+    fingerprint,
+    read_row,
+    read_skipped,
+    write_row,
+)
 from featx.validation import find_problems, open_feature_file
 
 STAGING_FOLDER = ".featx"
-PART_BYTES = 32 * 2**20
-PART_SECONDS = 30.0
 
-_MAX_QUEUED = 64  # videos waiting for compression; this bounds the memory of the queue
 _OPEN_PARTS = 4  # parts held in memory during the merge
 
 
@@ -48,24 +48,28 @@ class Staging:
         self.folder = target.parent / STAGING_FOLDER / target.stem
         self._published = False  # by an earlier run
 
-    def prepare(self, overwrite: bool) -> set[int]:
+    def prepare(self, overwrite: bool, allow_skipped: bool = False) -> set[int]:
         """Find what an earlier run with the same inputs and settings has finished.
 
-        Damaged parts and temporary files are removed.
+        Damaged parts, temporary files and the notes about skipped rows are removed: these rows
+        are tried again.
+
+        Args:
+            overwrite: Replace what other inputs or settings made, and what is damaged.
+            allow_skipped: Accept a published file that lacks videos because of an error.
 
         Returns:
             The rows that are finished: all of them, if the file is published.
 
         Raises:
             OutputError: The folder cannot be written; or the file, or a part, is of other inputs
-                or settings, and `overwrite` is off.
+                or settings, damaged or incomplete, and `overwrite` is off.
         """
         check_replaceable(self.target)
         done: set[int] = set()
         with writing(self.folder):
             if self.target.exists() and not overwrite:
-                with open_feature_file(self.target) as file:
-                    self._check_fingerprint(self.target, file)
+                self._check_published(allow_skipped)
                 self._published = True
                 self._remove_folder()
                 return {*range(len(self.layout.labels))}
@@ -82,6 +86,25 @@ class Staging:
                         raise
                     path.unlink()
         return done
+
+    def _check_published(self, allow_skipped: bool) -> None:
+        """Refuse a published file that is not what this run would make."""
+        way_out = "Set overwrite to true to replace it, or move it away."
+        try:
+            with open_feature_file(self.target) as file:
+                self._check_fingerprint(self.target, file)
+                problems = find_problems(file, read_features=False)
+                skipped = read_skipped(file.attrs)
+        except InputError as error:
+            raise OutputError(f"{error} {way_out}") from error
+        if problems:
+            raise OutputError(f"{self.target}: {problems[0]}. {way_out}")
+        if skipped and not allow_skipped:
+            raise OutputError(
+                f"{self.target}: expected all videos, found a file that an earlier run made "
+                f"without {shorten([*skipped])}. Set overwrite to true to try these again, or "
+                "on_error to skip to leave it as it is."
+            )
 
     def _check_fingerprint(self, path: Path, file: h5py.File) -> None:
         """Refuse a file whose rows depend on other inputs or settings."""
@@ -112,32 +135,47 @@ class Staging:
         with writing(self.folder):
             replace_file(self.folder / name, content)
 
+    def skip(self, row: int, reason: str) -> None:
+        """Note on disk that a row is left out of the file, and why."""
+        with writing(self.folder):
+            replace_file(self.folder / f"skipped-{row}.txt", reason.encode())
+
     def publish(self) -> None:
         """Merge the parts into the published file, and remove them.
 
         Raises:
-            IncompleteError: A row is missing, or a part was changed.
+            IncompleteError: A row is missing, or a part was changed; or all rows were skipped.
             OutputError: The disk is full, or the file cannot be written.
         """
         if self._published:
             return
         paths = sorted(self.folder.glob("part-*.h5"))
         place = {row: (path, k) for path in paths for k, row in enumerate(_rows(path))}
+        skipped = {
+            int(path.stem.removeprefix("skipped-")): path.read_text()
+            for path in self.folder.glob("skipped-*.txt")
+        }
         names = self.layout.video_ids
-        missing = [name for row, name in enumerate(names) if row not in place]
+        missing = [
+            name for row, name in enumerate(names) if row not in place and row not in skipped
+        ]
         if missing:
             raise IncompleteError(
                 f"{self.target}: expected {len(names)} videos, found {len(names) - len(missing)}, "
                 f"without {shorten(missing)}. Nothing was published: run again without limits."
             )
+        if not place:
+            raise IncompleteError(
+                f"{self.target}: expected one good video or more, found none: "
+                f"{shorten([*skipped.values()], 1)}"
+            )
         self._check_space(sum(path.stat().st_size for path in paths))
         merged = self.folder / "merged.h5"
         with writing(self.target):
             with h5py.File(merged, "w", locking=False) as file:
-                create(file, self.layout)
+                create(file, self.layout.leave_out(skipped))
                 open_part = lru_cache(_OPEN_PARTS)(_open_part)
-                for row in range(len(names)):
-                    path, position = place[row]
+                for row, (_, (path, position)) in enumerate(sorted(place.items())):
                     write_row(file, row, read_row(open_part(path), position))
             with h5py.File(merged, "r", locking=False) as file:
                 problems = find_problems(file, read_features=False)
@@ -162,48 +200,6 @@ class Staging:
                 f"{self.target}: expected {needed / 2**20:.0f} MB of free disk space for the "
                 f"merge, found {free / 2**20:.0f} MB. Free some, and run again."
             )
-
-
-class PartWriter:
-    """Collects finished rows of a file, compresses them in threads, and writes parts.
-
-    Args:
-        staging: Where the parts go.
-        pool: The threads; zlib releases the GIL.
-    """
-
-    def __init__(self, staging: Staging, pool: ThreadPoolExecutor) -> None:
-        self._staging = staging
-        self._pool = pool
-        self._queue: deque[tuple[int, Future[list[bytes]]]] = deque()
-        self._encoded: dict[int, list[bytes]] = {}
-        self._bytes = 0
-        self._last_write = time.monotonic()
-
-    def add(self, row: int, features: NDArray[np.float32]) -> None:
-        """Take the features `[num_frames, feature_dim]` of a row; waits while the queue is full."""
-        self._queue.append((row, self._pool.submit(encode, features, self._staging.layout)))
-        while self._queue and (len(self._queue) > _MAX_QUEUED or self._queue[0][1].done()):
-            self._collect()
-        if self._bytes >= PART_BYTES or time.monotonic() - self._last_write > PART_SECONDS:
-            self._write()
-
-    def flush(self) -> None:
-        """Write everything taken so far."""
-        while self._queue:
-            self._collect()
-        self._write()
-
-    def _collect(self) -> None:
-        row, future = self._queue.popleft()
-        self._encoded[row] = future.result()
-        self._bytes += sum(map(len, self._encoded[row]))
-
-    def _write(self) -> None:
-        if self._encoded:
-            self._staging.write_part(self._encoded)
-            self._encoded, self._bytes = {}, 0
-        self._last_write = time.monotonic()
 
 
 def _open_part(path: Path) -> h5py.File:

@@ -3,15 +3,18 @@
 So memory holds one video at a time, however large the file is.
 """
 
+import os
 from bisect import bisect
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import torch
 from torch import Tensor
 
-from featx.errors import FeatxError, InputError, first_line
+from featx.archive import file_stats, read_digest
+from featx.errors import InputError, first_line
 from featx.headers import Block, Header
 
 
@@ -21,13 +24,14 @@ class VideoBatch(NamedTuple):
     Attributes:
         positions: Position of each video in the manifest.
         videos: Pixels `[T, 3, H, W]` of each video.
-        error: An error met while reading. It leaves a DataLoader worker as a value, because
-            an exception raised there arrives as the text of a traceback.
+        errors: Positions of the videos that could not be read, and why. An error leaves a
+            DataLoader worker as a value, because an exception raised there arrives as the text of
+            a traceback.
     """
 
     positions: list[int]
     videos: list[Tensor]
-    error: FeatxError | None = None
+    errors: Mapping[int, InputError] = {}
 
 
 def read_video(path: Path, header: Header, index: int) -> Tensor:
@@ -36,7 +40,7 @@ def read_video(path: Path, header: Header, index: int) -> Tensor:
     Args:
         path: The file that `header` was read from.
         header: Its header.
-        index: Which video of the file.
+        index: Which video of the header's.
 
     Returns:
         Pixels `[T, 3, H, W]` in memory of their own, with the file's dtype and strides.
@@ -48,32 +52,49 @@ def read_video(path: Path, header: Header, index: int) -> Tensor:
     number = bisect(ends, index)
     block = header.blocks[number]
     within = index - (ends[number] - block.count)
-    if block.offset is None:
-        video = _copy_from_map(path, number, within)
-    else:
-        video = _read_bytes(path, block, block.offset + within * block.step)
+    try:
+        with path.open("rb") as file:
+            _check_unchanged(path, file, header)
+            if block.offset is None:
+                video = _copy_from_map(path, block.start, within)
+            else:
+                video = _read_bytes(path, file, block, block.offset + within * block.step)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a readable file, found: {first_line(error)}. "
+            "Check its permissions and the disk."
+        ) from error
     if video.is_floating_point():
         low, high = video.aminmax()  # one pass over the pixels; both are NaN if one pixel is
         if not (low.isfinite() and high.isfinite()):
             frame = int((~video.isfinite()).flatten(1).any(dim=1).nonzero()[0])
             raise InputError(
-                f"{path}: expected finite pixels, found NaN or infinity in video {index}, "
-                f"frame {frame}. Preprocess this video again."
+                f"{path}: expected finite pixels, found NaN or infinity in video "
+                f"{block.start + within}, frame {frame}. Preprocess this video again."
             )
     return video
 
 
-def _read_bytes(path: Path, block: Block, offset: int) -> Tensor:
+def _check_unchanged(path: Path, file: IO[bytes], header: Header) -> None:
+    """Check that a file is the one that was scanned; its copy on another disk is."""
+    if file_stats(os.fstat(file.fileno())) == header.stats:
+        return
+    try:
+        unchanged = read_digest(path) == header.digest
+    except InputError:
+        unchanged = False
+    if not unchanged:
+        raise InputError(
+            f"{path}: expected the file that was scanned, found another. "
+            "It has changed since: start again."
+        )
+
+
+def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tensor:
     video = torch.empty_strided(block.shape, block.stride, dtype=block.dtype)
     flat = video.as_strided((video.numel(),), (1,)).view(torch.uint8).numpy()
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            found = file.readinto(flat.data)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a readable file, found: {first_line(error)}. Check the disk."
-        ) from error
+    file.seek(offset)
+    found = file.readinto(flat.data)  # type: ignore[attr-defined]  # a file of bytes has it
     if found != flat.nbytes:
         raise InputError(
             f"{path}: expected {flat.nbytes} bytes from byte {offset} on, found {found}. "

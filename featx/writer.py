@@ -1,11 +1,11 @@
 """The BasePredictionWriter: gathers the features of all ranks into one file per split."""
 
+import logging
 import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,11 +20,15 @@ from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
 from featx.errors import FeatureError, FeatxError, UsageError
 from featx.extractor import FeatureExtractor
-from featx.feature_file import file_name
+from featx.feature_file import file_name, read_skipped
 from featx.lock import RunLock
+from featx.parts import PartWriter
 from featx.record import plan_layout
-from featx.staging import STAGING_FOLDER, PartWriter, Staging
+from featx.staging import STAGING_FOLDER, Staging
+from featx.validation import open_feature_file
 from featx.videos import VideoBatch
+
+_log = logging.getLogger(__name__)
 
 _COMPRESSION_THREADS = 2
 
@@ -77,11 +81,9 @@ class FeatureWriter(BasePredictionWriter):
             path = self.output_dir / file_name(split, pl_module.multi_scale)
             self._stagings[split] = Staging(path, layout)
         self.paths = {split: staging.target for split, staging in self._stagings.items()}
-        # One rank looks for finished rows, and all hear what it found: an error, too.
-        outcome = trainer.strategy.broadcast(self._prepare() if trainer.is_global_zero else None)
-        if isinstance(outcome, FeatxError):
-            raise outcome
-        data.done = cast(set[int], outcome)
+        self._skips = data.on_error == "skip"
+        self._ranks = data.ranks
+        data.done = self._ranks.from_first(self._prepare)
         self._pool = ThreadPoolExecutor(_COMPRESSION_THREADS, "compression")
         self._writers = {
             split: PartWriter(staging, self._pool) for split, staging in self._stagings.items()
@@ -106,22 +108,17 @@ class FeatureWriter(BasePredictionWriter):
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, stop)
 
-    def _prepare(self) -> set[int] | FeatxError:
+    def _prepare(self) -> set[int]:
         """The positions of all videos that an earlier run has finished."""
         done: set[int] = set()
-        try:
-            self._lock.acquire()
-            check_replaceable(self.output_dir / ANALYSIS_FILE)
-            for split, staging in self._stagings.items():
-                positions = self._manifest.positions[split]
-                rows = staging.prepare(self.overwrite)
-                done.update(positions[row] for row in rows)
-                if rows:
-                    rank_zero_info(
-                        f"{split}: {len(rows)} of {len(positions)} videos are done already"
-                    )
-        except FeatxError as error:
-            return error
+        self._lock.acquire()
+        check_replaceable(self.output_dir / ANALYSIS_FILE)
+        for split, staging in self._stagings.items():
+            positions = self._manifest.positions[split]
+            rows = staging.prepare(self.overwrite, allow_skipped=self._skips)
+            done.update(positions[row] for row in rows)
+            if rows:
+                rank_zero_info(f"{split}: {len(rows)} of {len(positions)} videos are done already")
         return done
 
     def write_on_batch_end(
@@ -136,23 +133,34 @@ class FeatureWriter(BasePredictionWriter):
     ) -> None:
         """Take the features of a batch."""
         for position, features in zip(batch.positions, prediction, strict=True):
-            split = self._manifest.locate(position)[0].split
-            row = position - self._manifest.positions[split].start
+            split, row = self._manifest.locate_row(position)
             values = features.cpu().numpy()
-            if not np.isfinite(values).all():
-                raise FeatureError(
-                    f"{self._stagings[split].layout.video_ids[row]}: expected finite features, "
-                    "found NaN or infinity. Check the weights, or use a precision with more range: "
-                    "32-true or bf16-mixed."
-                )
-            self._writers[split].add(row, values)
+            if np.isfinite(values).all():
+                self._writers[split].add(row, values)
+                continue
+            error = FeatureError(
+                f"{self._stagings[split].layout.video_ids[row]}: expected finite features, "
+                "found NaN or infinity. Check the weights, or use a precision with more range: "
+                "32-true or bf16-mixed."
+            )
+            if not self._skips:
+                raise error
+            self._skip(position, error)
+        for position, unreadable in batch.errors.items():
+            self._skip(position, unreadable)
         if self._signal:
             raise SystemExit(128 + self._signal)
+
+    def _skip(self, position: int, error: FeatxError) -> None:
+        """Leave a video out of its file."""
+        split, row = self._manifest.locate_row(position)
+        self._stagings[split].skip(row, str(error))
+        _log.warning("Left out: %s", error)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
         self._flush()
-        trainer.strategy.barrier("featx: all parts are on disk")
+        self._ranks.wait()
         if trainer.is_global_zero:
             try:
                 self._publish()
@@ -178,7 +186,10 @@ class FeatureWriter(BasePredictionWriter):
             staging.publish()
         write_analysis(self.output_dir, self.paths, self._preprocessing)
         for split, path in self.paths.items():
-            rank_zero_info(f"{split}: {len(self._manifest.positions[split])} videos in {path}")
+            with open_feature_file(path) as file:
+                count, skipped = file.attrs["num_videos"], read_skipped(file.attrs)
+            left_out = f", {len(skipped)} inputs left out" if skipped else ""
+            rank_zero_info(f"{split}: {count} videos in {path}{left_out}")
 
     def _flush(self) -> None:
         if self._writers:

@@ -22,7 +22,8 @@ from helpers import make_rows, plan
 from featx import staging as staging_module
 from featx.errors import OutputError
 from featx.feature_file import write_row
-from featx.staging import PartWriter, Staging
+from featx.parts import PartWriter
+from featx.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 

@@ -7,10 +7,10 @@ import pytest
 
 LAYERS = (
     {"errors", "temporal", "random_weights"},
-    {"disk"},
+    {"disk", "ranks"},
     {"archive", "backbones", "feature_file", "validation", "clips", "parsing", "lock"},
     {"headers", "staging"},
-    {"videos", "manifest", "streaming"},
+    {"videos", "manifest", "streaming", "parts"},
     {"scan", "analysis", "record"},
     {"clip_folder"},
     {"datamodule", "extractor"},

@@ -16,11 +16,11 @@ from featx.validation import find_problems, open_feature_file
 SCRIPT = """
 import os, signal, sys
 from lightning.pytorch import Trainer
-from featx import FeatureExtractor, FeatureWriter, VideoDataModule, staging
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule, parts
 
 root, out, devices, fault = sys.argv[1:]
-staging.PART_SECONDS = 0
-staging._MAX_QUEUED = 0
+parts.PART_SECONDS = 0
+parts._MAX_QUEUED = 0
 
 class Faulty(FeatureExtractor):
     def predict_step(self, batch, batch_idx=0):

@@ -1,6 +1,7 @@
 """Parts and their merge: the same bytes however the rows came, and nothing half-written."""
 
 import errno
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,11 @@ from helpers import make_rows, plan, problems
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featx import staging as staging_module
-from featx.errors import IncompleteError, InputError, OutputError
+from featx import parts as parts_module
+from featx.errors import IncompleteError, OutputError
 from featx.feature_file import encode
-from featx.staging import PartWriter, Staging
+from featx.parts import PartWriter
+from featx.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
@@ -156,7 +158,7 @@ def test_a_damaged_published_file_is_refused(tmp_path: Path) -> None:
     publish(tmp_path, [[*range(6)]])
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     staging.target.write_bytes(staging.target.read_bytes()[:3000])
-    with pytest.raises(InputError, match="expected an HDF5 file"):
+    with pytest.raises(OutputError, match=r"expected an HDF5 file.*Set overwrite to true"):
         staging.prepare(overwrite=False)
     assert staging.prepare(overwrite=True) == set()
 
@@ -216,12 +218,12 @@ def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_part_writer_bounds_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part is written whenever enough bytes are together, not at the end."""
-    monkeypatch.setattr(staging_module, "PART_BYTES", 1)
+    monkeypatch.setattr(parts_module, "PART_BYTES", 1)
     staging = start(tmp_path)
     rows = make_rows(LENGTHS)
     with ThreadPoolExecutor(2) as pool:
         writer = PartWriter(staging, pool)
-        monkeypatch.setattr(staging_module, "_MAX_QUEUED", 1)
+        monkeypatch.setattr(parts_module, "_MAX_QUEUED", 1)
         for row in (0, 1, 2, 3, 4):
             writer.add(row, rows[row])
         assert len([*staging.folder.glob("part-*")]) >= 2
@@ -236,8 +238,8 @@ def test_part_writer_does_not_wait_for_bytes_forever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However few the bytes, rows go to disk after some seconds."""
-    monkeypatch.setattr(staging_module, "PART_SECONDS", 0.0)
-    monkeypatch.setattr(staging_module, "_MAX_QUEUED", 0)
+    monkeypatch.setattr(parts_module, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(parts_module, "_MAX_QUEUED", 0)
     staging = start(tmp_path)
     with ThreadPoolExecutor(1) as pool:
         writer = PartWriter(staging, pool)
@@ -261,3 +263,26 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     with pytest.raises(OutputError, match="found a folder"):
         staging.prepare(overwrite=True)
+
+
+def test_skipped_rows(tmp_path: Path) -> None:
+    """They are left out of the file, which lists them; but a new run tries them again."""
+    staging = start(tmp_path)
+    write_parts(staging, [[1], [5, 4]])
+    for row in (0, 2, 3):
+        staging.skip(row, f"reason {row}\n")
+    with pytest.raises(IncompleteError, match="without video 0, video 2, video 3"):
+        start(tmp_path).publish()
+    staging = start(tmp_path)
+    for row in (0, 2, 3):
+        staging.skip(row, f"reason {row}")
+    staging.publish()
+    assert problems(staging.target) == []
+    with h5py.File(staging.target) as file:
+        assert [*file["video_ids"].asstr()] == ["video 1", "video 4", "video 5"]
+        skipped = json.loads(file.attrs["skipped"])
+        assert skipped == {f"video {row}": f"reason {row}" for row in (0, 2, 3)}
+        for position, row in enumerate((1, 4, 5)):
+            found = file["features"][position][: LENGTHS[row]]
+            np.testing.assert_array_equal(found, make_rows(LENGTHS)[row])
+    assert not staging.folder.exists()
