@@ -48,3 +48,8 @@ def small_root(root: Path, save: Save) -> Path:
     save("test/bye/a", {"videos": random_videos(1, 7, seed=7)})
     save("test/hello/a", {"videos": random_videos(1, 9, seed=8)})
     return root
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often to kill a job at random: a few times each day, many times once."""
+    parser.addoption("--kills", type=int, default=2, help="kills in test_kills_at_random")

@@ -1,46 +1,167 @@
-"""Several processes on one machine: the same files, and a status that tells the truth."""
+"""Several processes: the same files, however many there are and however they were started."""
 
+import os
+import random
+import signal
+import socket
 import subprocess
 import sys
+import time
+from itertools import count
 from pathlib import Path
 
+import jobs
+import nbformat
 import pytest
 from helpers import Save, random_videos
+from nbclient import NotebookClient
 
-SCRIPT = """
-import sys
+import featx
+
+
+@pytest.fixture
+def five(root: Path, save: Save) -> Path:
+    """Five videos of different lengths."""
+    for number in range(5):
+        save(f"train/{number}/x", random_videos(1, 3 + number, seed=number, size=32))
+    return root
+
+
+def extract(root: Path, out: Path, **settings: object) -> dict[str, bytes]:
+    """The bytes of the files that this process makes."""
+    featx.extract(
+        root,
+        out,
+        backbone="resnet50",
+        weights="random",
+        frames_per_forward=4,
+        accelerator="cpu",
+        **settings,  # type: ignore[arg-type]
+    )
+    return jobs.contents(out)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_two_processes_write_the_same_bytes(
+    root: Path, save: Save, tmp_path: Path, number: int
+) -> None:
+    """Also with as many videos as processes, and when one of them has none."""
+    for i in range(number):
+        save(f"train/{i}/x", random_videos(1, 3 + i, seed=i, size=32))
+    out = tmp_path / "two"
+    expected = extract(root, tmp_path / "one")
+    assert jobs.run(root, out, devices=2, delay=0) == expected
+    if number == 5:
+        assert jobs.run(root, out, devices=2, delay=0) == expected  # nothing is left for either
+
+
+def test_two_processes_without_a_video(root: Path, tmp_path: Path) -> None:
+    """No videos are an error, and not a hang."""
+    (root / "train" / "a").mkdir(parents=True)
+    assert jobs.end(jobs.start(root, tmp_path / "out", devices=2), 60) == 1
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_same_bytes_at_every_setting(five: Path, tmp_path: Path, precision: str) -> None:
+    """Processes, batches and workers leave no trace in the files."""
+    expected = jobs.run(five, tmp_path / "two", devices=2, precision=precision)
+    for batch_size, num_workers in [(1, 0), (3, 2)]:
+        settings = {"batch_size": batch_size, "num_workers": num_workers, "precision": precision}
+        assert extract(five, tmp_path / f"{batch_size}", **settings) == expected
+
+
+def test_two_nodes(five: Path, tmp_path: Path) -> None:
+    """Under torchrun, as on two machines with a shared folder: the same bytes as on one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out = tmp_path / "two"
+    settings = {
+        "model.backbone": "resnet50",
+        "model.weights": "random",
+        "data.root": five,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "trainer.enable_progress_bar": "false",
+    }
+    command = ["-m", "featx", "predict", *(f"--{name}={value}" for name, value in settings.items())]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    nodes = [
+        subprocess.Popen(
+            [
+                *(*torchrun, f"--node-rank={rank}", f"--master-port={port}"),
+                *("--master-addr=127.0.0.1", *command),
+                *("--trainer.num_nodes=2", f"--writer.output_dir={out}"),
+            ],
+            start_new_session=True,
+        )
+        for rank in range(2)
+    ]
+    assert [jobs.end(node, 120) for node in nodes] == [0, 0]
+    subprocess.run(
+        [sys.executable, *command, f"--writer.output_dir={tmp_path / 'one'}"],
+        check=True,
+        timeout=120,
+    )
+    assert jobs.contents(out) == jobs.contents(tmp_path / "one")
+
+
+CELL = """
 from lightning.pytorch import Trainer
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 
-root, out, devices = sys.argv[1:]
-trainer = Trainer(
-    callbacks=[FeatureWriter(out)], logger=False, accelerator="cpu", devices=int(devices),
-    enable_progress_bar=False,
-)
-trainer.predict(
-    FeatureExtractor("resnet50", "random", frames_per_forward=4),
-    VideoDataModule(root, num_workers=0),
-)
+def extract(out, **settings):
+    trainer = Trainer(callbacks=[FeatureWriter(out)], logger=False, accelerator="cpu", **settings)
+    trainer.predict(
+        FeatureExtractor("resnet50", "random"), VideoDataModule("processed", num_workers=1),
+        return_predictions=False,
+    )
+
+extract("one")
+extract("two", devices=2, strategy="ddp_notebook")
 """
 
 
-def run(tmp_path: Path, root: Path, devices: int) -> list[bytes]:
-    """A plain Trainer on so many processes: the bytes of the files."""
-    script, out = tmp_path / "script.py", tmp_path / f"out-{devices}"
-    script.write_text(SCRIPT)
-    subprocess.run(
-        [sys.executable, script, root, out, str(devices)], check=True, timeout=240, cwd=tmp_path
+def test_two_processes_of_a_notebook(five: Path, tmp_path: Path) -> None:
+    """A notebook forks its processes; it has used torch before."""
+    notebook = nbformat.from_dict(  # type: ignore[no-untyped-call]
+        {
+            "cells": [{"cell_type": "code", "source": CELL, "metadata": {}, "outputs": []}],
+            "metadata": {},
+            "nbformat": 4,
+            "nbformat_minor": 4,
+        }
     )
-    return [path.read_bytes() for path in sorted(out.glob("*.h5"))]
+    resources = {"metadata": {"path": tmp_path}}
+    NotebookClient(notebook, timeout=120, resources=resources).execute()
+    assert jobs.contents(tmp_path / "one") == jobs.contents(tmp_path / "two")
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_two_processes_write_the_same_bytes(
-    root: Path, save: Save, tmp_path: Path, count: int
+def test_kills_at_random(
+    root: Path, save: Save, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A plain Trainer with two devices, also when one of them has no video."""
-    for number in range(count):
-        save(f"train/{number}/x", random_videos(1, 3 + number, seed=number, size=32))
-    one, two = (run(tmp_path, root, devices) for devices in (1, 2))
-    assert len(one) == 1
-    assert one == two
+    """Any process, at any time, again and again, on one process or two: the same bytes."""
+    save("train/a/x", random_videos(12, 5))
+    save("train/b/x", random_videos(12, 7, seed=1))
+    save("test/a/x", random_videos(6, 5, seed=2))
+    rng = random.Random(0)
+    out = tmp_path / "out"
+    settings = {"delay": 0.05, "num_workers": 1}
+    expected = jobs.run(root, tmp_path / "undisturbed" / "out", devices=1, **settings)
+    for kill in count(1):
+        job = jobs.start(root, out, devices=2, **settings)
+        while not (out / ".featx" / "lock").exists() and job.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.5))
+        if alive := jobs.processes(job):
+            os.kill(rng.choice(alive), signal.SIGKILL)
+        jobs.end(job, 60)
+        for path in out.glob("*.h5"):
+            assert path.read_bytes() == expected[path.name]
+        if kill % 4 == 0 or kill >= request.config.getoption("kills"):
+            assert jobs.run(root, out, devices=rng.choice([1, 2]), **settings) == expected
+            for path in out.iterdir():
+                path.unlink()
+            if kill >= request.config.getoption("kills"):
+                break

@@ -1,6 +1,5 @@
 """A signal, an error or a death of one process ends the whole job, with a status that is true."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -8,35 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import jobs
 import pytest
-from helpers import Save, random_videos
+from helpers import Save, problems, random_videos
 
-from featx.validation import find_problems, open_feature_file
-
-SCRIPT = """
-import os, signal, sys
-from lightning.pytorch import Trainer
-from featx import FeatureExtractor, FeatureWriter, VideoDataModule, parts
-
-root, out, devices, fault = sys.argv[1:]
-parts.PART_SECONDS = 0
-parts._MAX_QUEUED = 0
-
-class Faulty(FeatureExtractor):
-    def predict_step(self, batch, batch_idx=0):
-        rank, _, what = fault.partition(":")
-        if rank == str(self.global_rank) and batch_idx == 2:
-            if what == "raise":
-                raise RuntimeError("on purpose")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict_step(batch, batch_idx)
-
-trainer = Trainer(
-    callbacks=[FeatureWriter(out)], logger=False, accelerator="cpu", devices=int(devices),
-    enable_progress_bar=False,
-)
-trainer.predict(Faulty("resnet50", "random"), VideoDataModule(root, num_workers=1))
-"""
+SETTINGS = {"delay": 0.2, "num_workers": 1}
 
 
 @pytest.fixture
@@ -46,23 +21,12 @@ def data(root: Path, save: Save) -> Path:
     return root
 
 
-def start(tmp_path: Path, data: Path, devices: int, fault: str = "") -> subprocess.Popen[bytes]:
-    """Start the job in a process group of its own."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    return subprocess.Popen(
-        [sys.executable, script, data, tmp_path / "out", str(devices), fault],
-        cwd=tmp_path,
-        start_new_session=True,
-    )
-
-
 def parts(tmp_path: Path) -> list[Path]:
     """The parts on disk."""
     return [*(tmp_path / "out").rglob("part-*.h5")]
 
 
-def wait_for_parts(tmp_path: Path, job: subprocess.Popen[bytes]) -> None:
+def wait_for_parts(tmp_path: Path, job: jobs.Job) -> None:
     """Wait until the job is in its midst."""
     deadline = time.monotonic() + 120
     while len(parts(tmp_path)) < 3:
@@ -71,30 +35,10 @@ def wait_for_parts(tmp_path: Path, job: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def assert_ended(job: subprocess.Popen[bytes], seconds: float) -> int:
-    """The job has ended in time, with all of its processes; returns its status."""
-    try:
-        status = job.wait(seconds)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(job.pid, 0)
-            except ProcessLookupError:
-                return status
-            time.sleep(0.1)
-        raise AssertionError("a process is left")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
-
-
 def finish(tmp_path: Path, data: Path) -> None:
     """Run the job again, undisturbed: it publishes a valid file, and nothing else is left."""
-    assert assert_ended(start(tmp_path, data, 1), 120) == 0
-    (path,) = (tmp_path / "out").glob("*.h5")
-    assert not (tmp_path / "out" / ".featx").exists()
-    with open_feature_file(path) as file:
-        assert find_problems(file) == []
+    (name, *_) = sorted(jobs.run(data, tmp_path / "out", **SETTINGS))[1:]
+    assert problems(tmp_path / "out" / name) == []
 
 
 @pytest.mark.parametrize(
@@ -111,10 +55,10 @@ def test_signals(
     tmp_path: Path, data: Path, signum: signal.Signals, devices: int, to_group: bool
 ) -> None:
     """The status is 128 and the signal; parts are on disk, and a rerun finishes the job."""
-    job = start(tmp_path, data, devices)
+    job = jobs.start(data, tmp_path / "out", devices=devices, **SETTINGS)
     wait_for_parts(tmp_path, job)
     (os.killpg if to_group else os.kill)(job.pid, signum)
-    assert assert_ended(job, 30) == 128 + signum
+    assert jobs.end(job, 30) == 128 + signum
     assert parts(tmp_path)
     assert not [*(tmp_path / "out").glob("*.h5")]
     if signum == signal.SIGTERM:
@@ -124,8 +68,8 @@ def test_signals(
 @pytest.mark.parametrize("fault", ["1:raise", "1:kill", "0:raise", "0:kill"])
 def test_one_process_of_two_fails(tmp_path: Path, data: Path, fault: str) -> None:
     """Whichever it is, the job ends within a minute, not with 0, and leaves no process."""
-    job = start(tmp_path, data, 2, fault)
-    assert assert_ended(job, 60) != 0
+    job = jobs.start(data, tmp_path / "out", devices=2, fault=fault, **SETTINGS)
+    assert jobs.end(job, 60) != 0
     assert not [*(tmp_path / "out").glob("*.h5")]
     finish(tmp_path, data)
 

@@ -1,0 +1,64 @@
+"""Start jobs in processes of their own, and see them end."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("run_job.py")
+
+Job = subprocess.Popen[bytes]
+
+
+def start(root: Path, out: Path, **settings: object) -> Job:
+    """Start a job in a process group of its own; the settings are those of run_job.py."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, root, out, json.dumps(settings)],
+        cwd=out.parent,
+        start_new_session=True,
+    )
+
+
+def end(job: Job, seconds: float) -> int:
+    """See that the job ends in time, with all of its processes; returns its status."""
+    try:
+        status = job.wait(seconds)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if not processes(job):
+                return status
+            time.sleep(0.1)
+        raise AssertionError(f"processes are left: {processes(job)}")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+
+
+def processes(job: Job) -> list[int]:
+    """The processes of a job's session that are alive."""
+    alive = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == job.pid and state != "Z":
+                alive.append(int(path.parent.name))
+    return alive
+
+
+def run(root: Path, out: Path, **settings: object) -> dict[str, bytes]:
+    """Run a job undisturbed: the bytes of its files."""
+    assert end(start(root, out, **settings), 120) == 0
+    return contents(out)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """The bytes of the files in an output folder, after a check that nothing else is there."""
+    names = {path.name for path in out.iterdir()}
+    assert "configuration_analysis.json" in names
+    assert all(name.endswith(".h5") for name in names - {"configuration_analysis.json"})
+    return {name: (out / name).read_bytes() for name in names}

@@ -1,0 +1,64 @@
+"""A job as a user's script has it, for tests that need processes of its own (see jobs.py).
+
+Its arguments are the root, the output folder, and settings as JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+from helpers import build_tiny
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule, backbones, parts
+from featx.videos import VideoBatch
+
+DEFAULTS = {
+    "devices": 1,
+    "strategy": "auto",
+    "precision": "32-true",
+    "frames_per_forward": 4,
+    "batch_size": 1,
+    "num_workers": 0,
+    "delay": None,  # seconds per batch: with the tiny CNN, and each video on disk at once
+    "fault": "",  # "<rank>:raise" or "<rank>:kill", in the third batch
+}
+
+
+class FaultyExtractor(FeatureExtractor):
+    """Is slow, or fails."""
+
+    def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
+        """Fail or wait first."""
+        rank, _, what = settings["fault"].partition(":")
+        if rank == str(self.global_rank) and batch_idx == 2:
+            if what == "raise":
+                raise RuntimeError("on purpose")
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(settings["delay"] or 0)
+        return super().predict_step(batch, batch_idx)
+
+
+root, out, text = sys.argv[1:]
+settings = DEFAULTS | json.loads(text)
+if settings["delay"] is not None:
+    parts.PART_SECONDS = 0
+    parts._MAX_QUEUED = 0
+    table = backbones.ARCHITECTURES
+    table["resnet50"] = table["resnet50"]._replace(build=build_tiny, feature_dim=6)
+trainer = Trainer(
+    callbacks=[FeatureWriter(out)],
+    logger=False,
+    accelerator="cpu",
+    devices=settings["devices"],
+    strategy=settings["strategy"],
+    precision=settings["precision"],
+    enable_progress_bar=False,
+)
+trainer.predict(
+    FaultyExtractor("resnet50", "random", frames_per_forward=settings["frames_per_forward"]),
+    VideoDataModule(root, batch_size=settings["batch_size"], num_workers=settings["num_workers"]),
+)
