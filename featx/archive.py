@@ -4,12 +4,13 @@ import hashlib
 import os
 import pickle
 import stat
+import struct
 import sys
 import zipfile
-from bisect import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -25,21 +26,16 @@ class Archive:
 
     Attributes:
         data: What was saved; its tensors have shapes and strides, but no data.
-        bounds: Byte offset of each member of the archive, in order, and of the end of the last.
+        members: Size in bytes of each member of the archive, by the offset of its first byte.
         digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
             content, and is known without reading it.
         stats: See `file_stats`.
     """
 
     data: Any
-    bounds: list[int]
+    members: Mapping[int, int]
     digest: str
     stats: tuple[int, int]
-
-    def contains(self, begin: int, end: int) -> bool:
-        """Whether the bytes from `begin` to `end` are inside one member of the archive."""
-        number = bisect(self.bounds, begin)
-        return 0 < number < len(self.bounds) and end <= self.bounds[number]
 
 
 def read_archive(path: Path) -> Archive:
@@ -49,7 +45,7 @@ def read_archive(path: Path) -> Archive:
         MissingInputError: The file does not exist.
         InputError: The file cannot be read, is damaged, or holds more than tensors and plain data.
     """
-    bounds, digest, stats = _check_members(path)
+    members, digest, stats = _check_members(path)
     try:
         with FakeTensorMode():
             data = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,7 +53,7 @@ def read_archive(path: Path) -> Archive:
         raise _unsafe(path) from error
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
-    return Archive(data, bounds, digest, stats)
+    return Archive(data, members, digest, stats)
 
 
 def file_stats(status: os.stat_result) -> tuple[int, int]:
@@ -89,8 +85,8 @@ def verify_checksums(path: Path) -> None:
         raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
 
 
-def _check_members(path: Path) -> tuple[list[int], str, tuple[int, int]]:
-    """The bounds, the digest and the stats of an archive."""
+def _check_members(path: Path) -> tuple[dict[int, int], str, tuple[int, int]]:
+    """The members, the digest and the stats of an archive."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -104,7 +100,8 @@ def _check_members(path: Path) -> tuple[list[int], str, tuple[int, int]]:
                 raise _damaged(path, _guess_format(start))
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
-                directory = archive.start_dir
+                sizes = {_find_data(file, m.header_offset): m.file_size for m in members}
+                end = archive.start_dir
                 orders = [archive.read(m) for m in members if m.filename.endswith("/byteorder")]
     except InputError:
         raise
@@ -129,9 +126,17 @@ def _check_members(path: Path) -> tuple[list[int], str, tuple[int, int]]:
             f"{path}: expected an archive as torch.save writes it, found compressed members. "
             f"Load it and save its tensors again: {_SAVE}."
         )
-    bounds = [*sorted(member.header_offset for member in members), directory]
+    if any(start + size > end for start, size in sizes.items()):
+        raise _damaged(path, "members that overlap the archive's directory")
     content = [(member.filename, member.file_size, member.CRC) for member in members]
-    return bounds, hashlib.sha256(repr(content).encode()).hexdigest(), stats
+    return sizes, hashlib.sha256(repr(content).encode()).hexdigest(), stats
+
+
+def _find_data(file: IO[bytes], header: int) -> int:
+    """Offset of the first byte of a member: after its header, a name and extra fields."""
+    file.seek(header + 26)
+    name_size, extra_size = struct.unpack("<HH", file.read(4))
+    return header + 30 + int(name_size) + int(extra_size)
 
 
 def _guess_format(start: bytes) -> str:

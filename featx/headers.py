@@ -165,13 +165,22 @@ def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
             f"{[*videos.shape]} with strides {[*videos.stride()]}. Save videos.contiguous()."
         )
     size = videos.element_size()
-    begin = getattr(videos.untyped_storage(), _OFFSET, None)
+    storage = videos.untyped_storage()
+    begin = getattr(storage, _OFFSET, None)
     if begin is not None and count:
-        end = begin + (videos.storage_offset() + (count - 1) * step + numel) * size
-        if not archive.contains(begin, end):
+        # torch reckons the offset from the sizes of what torch.save writes before it. In an
+        # archive that another program has packed it would be of other bytes.
+        if archive.members.get(begin) != storage.nbytes():
             raise InputError(
-                f"{where}: expected {end - begin} bytes of pixels for {[*videos.shape]}, found "
-                "fewer in the file. It is damaged: make it again."
+                f"{where}: expected {storage.nbytes()} bytes of pixels at byte {begin}, found "
+                "something else. The file is damaged or was packed again: load it, and save its "
+                "tensors again."
+            )
+        end = (videos.storage_offset() + (count - 1) * step + numel) * size
+        if end > storage.nbytes():
+            raise InputError(
+                f"{where}: expected {end} bytes of pixels for {[*videos.shape]}, found "
+                f"{storage.nbytes()}. The file is damaged: make it again."
             )
         begin += videos.storage_offset() * size
     return Block(start, count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
