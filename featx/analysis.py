@@ -9,6 +9,7 @@ import h5py
 
 from featx.disk import replace_file, writing
 from featx.manifest import Manifest
+from featx.staging import STAGING_FOLDER
 from featx.validation import open_feature_file
 
 ANALYSIS_FILE = "configuration_analysis.json"
@@ -38,7 +39,7 @@ def write_analysis(
     """Write or update the analysis beside feature files.
 
     Args:
-        folder: The folder of the feature files.
+        folder: The folder of the feature files; its staging folder exists.
         paths: The file of each split; splits of earlier runs keep their entries.
         preprocessing: See `read_preprocessing`.
     """
@@ -49,8 +50,9 @@ def write_analysis(
         with open_feature_file(feature_path) as file:
             structures[split] = describe_structure(file)
     analysis = {"preprocessing_info": preprocessing, "splits": structures}
-    with writing(path):
-        replace_file(path, json.dumps(analysis, indent=2).encode())
+    content = json.dumps(analysis, indent=2).encode()
+    with writing(path):  # what a killed run leaves of the temporary file, the next one replaces
+        replace_file(path, content, folder / STAGING_FOLDER / ANALYSIS_FILE)
 
 
 def describe_structure(file: h5py.File) -> dict[str, Any]:

@@ -36,9 +36,15 @@ def check_replaceable(path: Path) -> None:
         raise OutputError(f"{path}: expected a file or nothing, found a folder. Remove it.")
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replace_file(path: Path, content: bytes | memoryview, temporary: Path | None = None) -> None:
+    """Write a file atomically and durably.
+
+    Args:
+        path: The file.
+        content: All of it.
+        temporary: Where to write it first, on the same file system; by default, beside it.
+    """
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         publish_file(temporary, path)

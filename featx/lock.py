@@ -53,8 +53,8 @@ class RunLock:
     def release(self) -> None:
         """Remove the file and let the lock go, if it is held."""
         if self._file is not None:
-            self.path.unlink(missing_ok=True)
-            with suppress(OSError):  # parts are left
+            with suppress(OSError):  # a file that stays does no harm, nor does a folder with parts
+                self.path.unlink()
                 self.path.parent.rmdir()
             self._file.close()
             self._file = None

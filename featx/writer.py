@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +85,8 @@ class FeatureWriter(BasePredictionWriter):
         self._skips = data.on_error == "skip"
         self._ranks = data.ranks
         data.done = self._ranks.from_first(self._prepare)
+        # A run that finds all videos done is no mistake, as Lightning would suspect.
+        warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         self._pool = ThreadPoolExecutor(_COMPRESSION_THREADS, "compression")
         self._writers = {
             split: PartWriter(staging, self._pool) for split, staging in self._stagings.items()

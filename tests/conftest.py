@@ -4,18 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY_DIM, Save, build_tiny, random_video, random_videos
+from helpers import TINY, Save, random_video, random_videos
 
 from featx import backbones
-from featx.backbones import Architecture
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the tiny CNN in the place of ResNet-50."""
-    table = backbones.ARCHITECTURES
-    stub = Architecture(build_tiny, table["resnet50"].weights, "fc", TINY_DIM)
-    monkeypatch.setitem(table, "resnet50", stub)
+    monkeypatch.setitem(backbones.ARCHITECTURES, "resnet50", TINY)
 
 
 @pytest.fixture

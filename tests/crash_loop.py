@@ -4,7 +4,10 @@ A step is right before, in the middle of, or right after a write, a sync, a rena
 After each failure the published file must be what it was, or complete; and a rerun must end with
 the bytes of an undisturbed run, and leave nothing else behind.
 
-Run as a script, it has no threads when it forks. It prints the number of failures.
+Run as a script, it has no threads when it forks. Its arguments are a folder, how to fail (`SIGKILL`
+or an error of the system), and the job: rows of one file, over none (`fresh`) or over an old one
+(`overwrite`), or everything from the scan to the analysis of two files (`whole`). It prints the
+number of failures.
 """
 
 import errno
@@ -17,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from helpers import make_rows, plan
+import torch
+from helpers import TINY, make_rows, plan, random_videos
 
+import featx
+from featx import backbones, parts
 from featx import staging as staging_module
 from featx.errors import OutputError
 from featx.feature_file import write_row
@@ -31,7 +37,10 @@ _SURVIVED = 3  # status of a job that went well although a step of it failed
 
 
 class Fuse:
-    """Fails at one step of the process: by SIGKILL, or by an error of the system."""
+    """Fails at one step of the process: by SIGKILL, or by an error of the system.
+
+    A disk that has gone read-only (EROFS) fails at all later steps too.
+    """
 
     def __init__(self, step: int, mode: str) -> None:
         self.left, self.mode, self.burnt = step, mode, False
@@ -39,7 +48,7 @@ class Fuse:
     def burn(self) -> None:
         """Count a step."""
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 or (self.burnt and self.mode == "EROFS"):
             self.burnt = True
             if self.mode == "SIGKILL":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -80,7 +89,23 @@ class Fuse:
         setattr(staging_module, "write_row", write_row_on_disk)  # noqa: B010
 
 
-def run_job(folder: Path, overwrite: bool) -> None:
+def run_job(folder: Path, kind: str) -> None:
+    """The job of one kind."""
+    if kind == "whole":
+        featx.extract(
+            folder.parent / "processed",
+            folder,
+            backbone="resnet50",
+            weights="random",
+            num_workers=0,
+            accelerator="cpu",
+            devices=1,
+        )
+    else:
+        write_rows(folder, kind == "overwrite")
+
+
+def write_rows(folder: Path, overwrite: bool) -> None:
     """Resume, write what is missing, one part a row or so, and publish."""
     staging = Staging(folder / "train_features.h5", plan(LENGTHS, made="now"))
     done = staging.prepare(overwrite)
@@ -94,7 +119,7 @@ def run_job(folder: Path, overwrite: bool) -> None:
     staging.publish()
 
 
-def run_child(folder: Path, overwrite: bool, step: int, mode: str) -> int:
+def run_child(folder: Path, kind: str, step: int, mode: str) -> int:
     """Run the job in a child; its status, or minus the signal that killed it."""
     child = os.fork()
     if child:
@@ -102,7 +127,7 @@ def run_child(folder: Path, overwrite: bool, step: int, mode: str) -> int:
     fuse = Fuse(step, mode)
     try:
         fuse.install()
-        run_job(folder, overwrite)
+        run_job(folder, kind)
     except OutputError:
         os._exit(1)
     except BaseException as error:
@@ -111,34 +136,50 @@ def run_child(folder: Path, overwrite: bool, step: int, mode: str) -> int:
     os._exit(_SURVIVED if fuse.burnt else 0)
 
 
-def main(folder: Path, mode: str, overwrite: bool) -> None:
+def prepare_whole_job(folder: Path) -> None:
+    """Inputs, the tiny CNN, a part for each video, and no threads of torch's that a fork breaks."""
+    torch.set_num_threads(1)
+    for split, count in (("train", 2), ("test", 1)):
+        place = folder / "processed" / split / "a" / "x"
+        place.mkdir(parents=True)
+        torch.save(random_videos(count, 3), place / "processed_data.pt")
+    backbones.ARCHITECTURES["resnet50"] = TINY
+    parts.PART_SECONDS, parts._MAX_QUEUED = 0, 0
+
+
+def main(folder: Path, mode: str, kind: str) -> None:
     """Fail at every step, one after the other."""
-    (folder / "undisturbed").mkdir()
-    run_job(folder / "undisturbed", overwrite=False)
-    expected = (folder / "undisturbed" / "train_features.h5").read_bytes()
+    if kind == "whole":
+        prepare_whole_job(folder)
+    undisturbed = folder / "undisturbed"
+    run_job(undisturbed, kind)
+    expected = {path.name: path.read_bytes() for path in undisturbed.iterdir()}
+    before = b"old" if kind == "overwrite" else None
     step = 0
     while True:
         step += 1
         place = folder / f"{step}"
         place.mkdir()
-        target = place / "train_features.h5"
-        if overwrite:
+        targets = [place / name for name in expected]
+        for target in targets if before else ():
             target.write_bytes(b"old")
-        status = run_child(place, overwrite, step, mode)
-        found = target.read_bytes() if target.exists() else None
-        assert found in ((b"old", expected) if overwrite else (None, expected)), f"step {step}"
+        status = run_child(place, kind, step, mode)
+        found = [target.read_bytes() if target.exists() else None for target in targets]
+        complete = found == [*expected.values()]
+        for content, wanted in zip(found, expected.values(), strict=True):
+            assert content in (before, wanted), f"step {step}"
         if status == 0:
-            assert found == expected, f"step {step}"
+            assert complete, f"step {step}"
             break
         if mode == "SIGKILL":
             assert status == -signal.SIGKILL, f"step {step}: {status}"
         else:
-            assert status == 1 or (status == _SURVIVED and found == expected), f"step {step}"
-        assert run_child(place, overwrite, 0, mode) == 0, f"rerun after step {step}"
-        assert target.read_bytes() == expected, f"rerun after step {step}"
-        assert [*place.iterdir()] == [target], f"rerun after step {step}"
+            assert status == 1 or (status == _SURVIVED and complete), f"step {step}"
+        assert run_child(place, kind, 0, mode) == 0, f"rerun after step {step}"
+        left = {path.name: path.read_bytes() for path in place.iterdir()}
+        assert left == expected, f"rerun after step {step}"
     print(step - 1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "overwrite")
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featx.backbones import ARCHITECTURES, Architecture
 from featx.feature_file import (
     Layout,
     create,
@@ -45,6 +46,10 @@ class TinyCNN(nn.Module):
 def build_tiny(weights: None = None) -> nn.Module:
     """A builder with the signature of torchvision's."""
     return TinyCNN()
+
+
+TINY = Architecture(build_tiny, ARCHITECTURES["resnet50"].weights, "fc", TINY_DIM)
+"""Takes the place of ResNet-50 where the backbone is not the point."""
 
 
 def random_video(num_frames: int, seed: int = 0, size: int = 8) -> Tensor:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from helpers import build_tiny
+from helpers import TINY
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -47,8 +47,7 @@ settings = DEFAULTS | json.loads(text)
 if settings["delay"] is not None:
     parts.PART_SECONDS = 0
     parts._MAX_QUEUED = 0
-    table = backbones.ARCHITECTURES
-    table["resnet50"] = table["resnet50"]._replace(build=build_tiny, feature_dim=6)
+    backbones.ARCHITECTURES["resnet50"] = TINY
 trainer = Trainer(
     callbacks=[FeatureWriter(out)],
     logger=False,

@@ -1,23 +1,85 @@
-"""Failures at every single step: nothing lost, nothing false."""
+"""Failures at every single step, by injection and for real: nothing lost, nothing false."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import Save, random_videos
+
+import featx
+from featx import parts
+from featx.errors import OutputError
 
 SCRIPT = Path(__file__).with_name("crash_loop.py")
 
 
-@pytest.mark.parametrize("overwrite", ["fresh", "overwrite"])
-@pytest.mark.parametrize("mode", ["SIGKILL", "ENOSPC", "EIO"])
-def test_every_step(tmp_path: Path, mode: str, overwrite: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "job"),
+    [
+        *((mode, job) for mode in ("SIGKILL", "ENOSPC", "EIO") for job in ("fresh", "overwrite")),
+        ("SIGKILL", "whole"),
+        ("EROFS", "whole"),
+    ],
+)
+def test_every_step(tmp_path: Path, mode: str, job: str) -> None:
     """Whatever step fails, the published file is old or complete, and a rerun ends as it should."""
     done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, mode, overwrite],
+        [sys.executable, "-W", "ignore", SCRIPT, tmp_path, mode, job],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 50  # failures, each followed by a rerun
+    assert int(done.stdout.splitlines()[-1]) > 50  # failures, each followed by a rerun
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own, where the system lets one be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only the superuser can mount a disk")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def extract(root: Path, out: Path) -> bytes:
+    """Extract the features; the bytes of the file."""
+    path = featx.extract(
+        root, out, backbone="resnet50", weights="random", accelerator="cpu", num_workers=0
+    )["train"]
+    return path.read_bytes()
+
+
+@pytest.fixture
+def many(tiny: None, root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twenty videos, each in a part of its own."""
+    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "_MAX_QUEUED", 0)
+    save("train/a/x", random_videos(20, 40))
+    return root
+
+
+def test_a_full_disk(many: Path, disk: Path, tmp_path: Path) -> None:
+    """With more room each time: an error in one line, until there is enough; the same bytes."""
+    expected = extract(many, tmp_path / "elsewhere")
+    found = []
+    for size in range(32, 1024, 32):
+        subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
+        try:
+            assert extract(many, disk / "out") == expected
+            break
+        except OutputError as error:
+            found.append(str(error))
+            assert not [*disk.glob("out/*.h5")]
+    else:
+        raise AssertionError("never enough")
+    assert any("No space left on device" in message for message in found)
+    assert any("of free disk space for the merge" in message for message in found)
+    assert not (disk / "out" / ".featx").exists()

@@ -119,7 +119,6 @@ def test_a_run_goes_on_where_another_stopped(small_root: Path, tmp_path: Path) -
     assert not (tmp_path / "a" / ".featx").exists()
 
 
-@pytest.mark.filterwarnings("ignore:Total length of .DataLoader:UserWarning")
 def test_nothing_is_left_to_do(small_root: Path, tmp_path: Path) -> None:
     """Published files are left alone, and a lost one of them is made again."""
     writer = FeatureWriter(tmp_path)
@@ -146,8 +145,7 @@ def test_a_merge_that_was_left_undone(
         with pytest.raises(OutputError, match="interrupted"):
             predict(small_root, FeatureWriter(tmp_path))
     writer = FeatureWriter(tmp_path)
-    with pytest.warns(UserWarning, match="Total length of"):
-        assert predict(small_root, writer) is None
+    assert predict(small_root, writer) is None
     for path in writer.paths.values():
         with open_feature_file(path) as file:
             assert find_problems(file) == []
@@ -158,8 +156,7 @@ def test_other_inputs_are_refused(small_root: Path, save: Save, tmp_path: Path) 
     predict(small_root, FeatureWriter(tmp_path))
     videos = random_videos(1, 9, seed=8)
     save("test/hello/a", {"videos": videos})
-    with pytest.warns(UserWarning, match="Total length of"):
-        predict(small_root, FeatureWriter(tmp_path))
+    predict(small_root, FeatureWriter(tmp_path))
     videos[0, 4, 1, 3, 3] ^= 1
     save("test/hello/a", {"videos": videos})
     with pytest.raises(OutputError, match=r"test_features_multiscale\.h5: .* inputs_sha256"):
