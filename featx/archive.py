@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,13 +48,19 @@ def read_archive(path: Path) -> Archive:
     """
     members, digest, stats = _check_members(path)
     try:
-        with FakeTensorMode():
+        with _fake_mode():
             data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _unsafe(path) from error
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
     return Archive(data, members, digest, stats)
+
+
+@cache
+def _fake_mode() -> FakeTensorMode:
+    """The mode in which tensors have no data; to make one takes as long as to read a header."""
+    return FakeTensorMode()
 
 
 def file_stats(status: os.stat_result) -> tuple[int, int]:
@@ -76,6 +83,7 @@ def verify_checksums(path: Path) -> None:
     Raises:
         InputError: The file cannot be read, or its content is not what was written.
     """
+    _check_members(path)
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -1,13 +1,14 @@
 """Scan a data set's folder: every file, its header read and checked; no pixels are decoded."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from torch._subclasses.fake_tensor import FakeTensorMode
-from tqdm.contrib.concurrent import thread_map
+from tqdm import tqdm
 
 from featx.archive import verify_checksums
 from featx.errors import InputError, MissingInputError, combine, first_line
@@ -19,7 +20,10 @@ STANDARD_SPLITS = ("train", "val", "test")
 OnError = Literal["stop", "skip"]
 Rejected = dict[str, InputError]
 
-_SCAN_THREADS = 4  # enough to hide the latency of a network disk; more would contend for the GIL
+T = TypeVar("T")
+
+_READ_AHEAD_THREADS = 4
+_END_BYTES = 2**14
 
 
 def scan(
@@ -51,19 +55,8 @@ def scan(
     categories = {name: label for label, name in enumerate(sorted(names))}
     rejected: dict[str, Rejected] = {split: {} for split in splits}
     paths = [path for split in splits for path in _list_split(root, split, rejected[split])]
-    # FakeTensorMode sets a flag of the whole process. Entered here first and left last, it is
-    # restored correctly, in whatever order the threads enter and leave the mode themselves.
-    with FakeTensorMode():
-        headers = thread_map(
-            partial(_read_header, verify=verify),
-            paths,
-            max_workers=_SCAN_THREADS,
-            desc="Scanning",
-            unit="file",
-            disable=not progress,
-        )
     files = []
-    for path, header in zip(paths, headers, strict=True):
+    for path, header in _read_headers(paths, verify, progress):
         if isinstance(header, InputError):
             rejected[path.parts[-4]]["/".join(path.parts[-4:-1])] = header
             continue
@@ -139,16 +132,47 @@ def _collect(rejected: Rejected, place: str) -> Iterator[None]:
         rejected[place] = error
 
 
-def _read_header(path: Path, verify: bool) -> Header | InputError:
-    """The header of a file, or what is wrong with it."""
+def _read_headers(
+    paths: Sequence[Path], verify: bool, progress: bool
+) -> Iterator[tuple[Path, Header | InputError]]:
+    """The header of each file, or what is wrong with it.
+
+    Threads read ahead, which hides the latency of a network disk. One alone interprets what was
+    read, because several would only contend for the interpreter.
+    """
+    pool = ThreadPoolExecutor(_READ_AHEAD_THREADS, "read-ahead")
     try:
-        header = read_header(path)
-        for name in ("/".join(path.parts[-4:]), *(header.clips or ())):
-            check_name(path, name)
-        if verify:
-            verify_checksums(path)
+        ahead = pool.map(partial(_attempt, verify_checksums if verify else _read_ends), paths)
+        for path in tqdm(paths, desc="Scanning", unit="file", disable=not progress):
+            found = next(ahead)
+            yield path, _attempt(_read_header, path) if found is None else found
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_ends(path: Path) -> None:
+    """Have the system cache the two ends of a file, which describe what is in it."""
+    with suppress(OSError):  # it comes again when the file is read
+        if path.is_file():  # and not a pipe, which would wait
+            with path.open("rb", buffering=0) as file:
+                file.read(_END_BYTES)
+                file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
+                file.read(_END_BYTES)
+
+
+def _attempt(read: Callable[[Path], T], path: Path) -> T | InputError:
+    """What is read from a file, or what is wrong with it."""
+    try:
+        return read(path)
     except InputError as error:
         return error
+
+
+def _read_header(path: Path) -> Header:
+    """The header of a file, after a check of all names in it."""
+    header = read_header(path)
+    for name in ("/".join(path.parts[-4:]), *(header.clips or ())):
+        check_name(path, name)
     return header
 
 
