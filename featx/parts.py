@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from featx.feature_file import encode
 from featx.staging import Staging
 
-PART_BYTES = 32 * 2**20
+PART_BYTES = 16 * 2**20
 PART_SECONDS = 30.0
 
 _MAX_QUEUED = 64  # videos waiting for compression; this bounds the memory of the queue

@@ -11,7 +11,8 @@ import io
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from itertools import count, groupby
+from operator import itemgetter
 from pathlib import Path
 
 import h5py
@@ -30,8 +31,6 @@ from featx.feature_file import (
 from featx.validation import find_problems, open_feature_file
 
 STAGING_FOLDER = ".featx"
-
-_OPEN_PARTS = 4  # parts held in memory during the merge
 
 
 class Staging:
@@ -150,7 +149,10 @@ class Staging:
         if self._published:
             return
         paths = sorted(self.folder.glob("part-*.h5"))
-        place = {row: (path, k) for path in paths for k, row in enumerate(_rows(path))}
+        place: dict[int, tuple[Path, int]] = {}
+        for path in paths:
+            with _open_part(path) as part:
+                place |= {row: (path, k) for k, row in enumerate(part["rows"][:].tolist())}
         skipped = {
             int(path.stem.removeprefix("skipped-")): path.read_text()
             for path in self.folder.glob("skipped-*.txt")
@@ -174,9 +176,11 @@ class Staging:
         with writing(self.target):
             with h5py.File(merged, "w", locking=False) as file:
                 create(file, self.layout.leave_out(skipped))
-                open_part = lru_cache(_OPEN_PARTS)(_open_part)
-                for row, (_, (path, position)) in enumerate(sorted(place.items())):
-                    write_row(file, row, read_row(open_part(path), position))
+                row = count()
+                for path, positions in groupby((place[r] for r in sorted(place)), itemgetter(0)):
+                    with h5py.File(path, "r", locking=False) as part:
+                        for _, position in positions:
+                            write_row(file, next(row), read_row(part, position))
             with h5py.File(merged, "r", locking=False) as file:
                 problems = find_problems(file, read_features=False)
             if problems:
@@ -203,17 +207,16 @@ class Staging:
 
 
 def _open_part(path: Path) -> h5py.File:
-    """Read a part into memory, and check its bytes against the digest in its name."""
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
-        raise IncompleteError(
-            f"{path}: expected the bytes that were written, found others. "
-            "The disk or another program has changed them: run again."
-        )
-    return h5py.File(io.BytesIO(content), "r")
-
-
-def _rows(path: Path) -> list[int]:
-    with h5py.File(path, "r", locking=False) as file:
-        rows: list[int] = file["rows"][:].tolist()
-    return rows
+    """Open a part, after a check of its bytes against the digest in its name."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest == path.stem.rpartition("-")[2]:
+        with suppress(OSError):  # it is no HDF5 file
+            part = h5py.File(path, "r", locking=False)
+            if "rows" in part:
+                return part
+            part.close()
+    raise IncompleteError(
+        f"{path}: expected the bytes that were written, found others. "
+        "The disk or another program has changed them: run again."
+    )

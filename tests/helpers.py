@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -29,13 +30,13 @@ Save = Callable[..., Path]
 class TinyCNN(nn.Module):
     """A backbone of three layers, for tests in which the backbone is not the point."""
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = TINY_DIM) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.conv = nn.Conv2d(3, TINY_DIM, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(3, dim, 3, padding=1, bias=False)
         self.conv.weight.data = torch.randn(self.conv.weight.shape, generator=generator)
-        self.bn = nn.BatchNorm2d(TINY_DIM)
-        self.fc: nn.Module = nn.Linear(TINY_DIM, 4)
+        self.bn = nn.BatchNorm2d(dim)
+        self.fc: nn.Module = nn.Linear(dim, 4)
 
     def forward(self, frames: Tensor) -> Tensor:
         """The head's output for frames `[B, 3, H, W]`."""
@@ -43,13 +44,16 @@ class TinyCNN(nn.Module):
         return out
 
 
-def build_tiny(weights: None = None) -> nn.Module:
+def build_tiny(weights: None = None, dim: int = TINY_DIM) -> nn.Module:
     """A builder with the signature of torchvision's."""
-    return TinyCNN()
+    return TinyCNN(dim)
 
 
 TINY = Architecture(build_tiny, ARCHITECTURES["resnet50"].weights, "fc", TINY_DIM)
 """Takes the place of ResNet-50 where the backbone is not the point."""
+
+WIDE = TINY._replace(build=partial(build_tiny, dim=2048), feature_dim=2048)
+"""The same, with features of the size of ResNet-50's."""
 
 
 def random_video(num_frames: int, seed: int = 0, size: int = 8) -> Tensor:

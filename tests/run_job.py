@@ -5,11 +5,13 @@ Its arguments are the root, the output folder, and settings as JSON.
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
-from helpers import TINY
+from helpers import TINY, WIDE
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -24,6 +26,8 @@ DEFAULTS = {
     "batch_size": 1,
     "num_workers": 0,
     "delay": None,  # seconds per batch: with the tiny CNN, and each video on disk at once
+    "weights": "random",
+    "wide": False,  # with the wide CNN
     "fault": "",  # "<rank>:raise" or "<rank>:kill", in the third batch
 }
 
@@ -48,6 +52,8 @@ if settings["delay"] is not None:
     parts.PART_SECONDS = 0
     parts._MAX_QUEUED = 0
     backbones.ARCHITECTURES["resnet50"] = TINY
+if settings["wide"]:
+    backbones.ARCHITECTURES["resnet50"] = WIDE
 trainer = Trainer(
     callbacks=[FeatureWriter(out)],
     logger=False,
@@ -58,6 +64,11 @@ trainer = Trainer(
     enable_progress_bar=False,
 )
 trainer.predict(
-    FaultyExtractor("resnet50", "random", frames_per_forward=settings["frames_per_forward"]),
+    FaultyExtractor(
+        "resnet50", settings["weights"], frames_per_forward=settings["frames_per_forward"]
+    ),
     VideoDataModule(root, batch_size=settings["batch_size"], num_workers=settings["num_workers"]),
+    return_predictions=False,
 )
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
+Path(f"{out}.peak").write_text(str(peak))

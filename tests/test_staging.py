@@ -1,6 +1,7 @@
 """Parts and their merge: the same bytes however the rows came, and nothing half-written."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -286,3 +287,20 @@ def test_skipped_rows(tmp_path: Path) -> None:
             found = file["features"][position][: LENGTHS[row]]
             np.testing.assert_array_equal(found, make_rows(LENGTHS)[row])
     assert not staging.folder.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"something else", None])
+def test_foreign_files(tmp_path: Path, content: bytes | None) -> None:
+    """What another program put among the parts is removed, even if its name fits its bytes."""
+    staging = start(tmp_path)
+    write_parts(staging, [[0, 1]])
+    foreign = staging.folder / "foreign"
+    if content is None:
+        with h5py.File(foreign, "w") as file:
+            file["features"] = [1.0]
+        content = foreign.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    for name in (f"part-000000002-{digest}.h5", "foreign", ".hidden", "part-2.h5.tmp"):
+        (staging.folder / name).write_bytes(content)
+    assert start(tmp_path).prepare(overwrite=False) == {0, 1}
+    assert len([*staging.folder.iterdir()]) == 1
