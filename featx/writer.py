@@ -1,8 +1,6 @@
 """The BasePredictionWriter: gathers the features of all ranks into one file per split."""
 
 import logging
-import signal
-import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -22,6 +19,7 @@ from featx.disk import check_replaceable
 from featx.errors import FeatureError, FeatxError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name, read_skipped
+from featx.interruption import Interruption
 from featx.lock import RunLock
 from featx.parts import PartWriter
 from featx.record import plan_layout
@@ -56,7 +54,6 @@ class FeatureWriter(BasePredictionWriter):
         self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
-        self._signal = 0  # that asked the run to end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lay out the files, and find what an earlier run has finished."""
@@ -93,23 +90,8 @@ class FeatureWriter(BasePredictionWriter):
         }
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From now on, end at a signal after the batch at hand; a second signal ends at once.
-
-        Lightning ignores SIGTERM here. Its own handlers were installed before this hook, and what
-        it restores at the end is what there was before them.
-        """
-
-        def stop(signum: int, frame: object) -> None:
-            self._signal = signum
-            if trainer.local_rank == 0:  # the others may get one signal twice: from here, too
-                signal.signal(signum, signal.SIG_DFL)
-            if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-                trainer.strategy.launcher.kill(signum)
-
-        self._signal = 0
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, stop)
+        """From now on, a signal or the end of another process ends the run between batches."""
+        self._interruption = Interruption(trainer)
 
     def _prepare(self) -> set[int]:
         """The positions of all videos that an earlier run has finished."""
@@ -151,8 +133,7 @@ class FeatureWriter(BasePredictionWriter):
             self._skip(position, error)
         for position, unreadable in batch.errors.items():
             self._skip(position, unreadable)
-        if self._signal:
-            raise SystemExit(128 + self._signal)
+        self._interruption.check()
 
     def _skip(self, position: int, error: FeatxError) -> None:
         """Leave a video out of its file."""

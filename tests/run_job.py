@@ -35,6 +35,10 @@ DEFAULTS = {
 class FaultyExtractor(FeatureExtractor):
     """Is slow, or fails."""
 
+    def on_predict_start(self) -> None:
+        """Tell which process has which rank."""
+        Path(f"{out}.{self.global_rank}.pid").write_text(str(os.getpid()))
+
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
         """Fail or wait first."""
         rank, _, what = settings["fault"].partition(":")

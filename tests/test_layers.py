@@ -13,7 +13,7 @@ LAYERS = (
     {"videos", "manifest", "streaming", "parts"},
     {"scan", "analysis", "record"},
     {"clip_folder"},
-    {"datamodule", "extractor"},
+    {"datamodule", "extractor", "interruption"},
     {"writer", "preprocess", "report"},
     {"job", "predict"},
     {"demo"},
@@ -57,7 +57,7 @@ def test_modules_are_small(name: str) -> None:
 def test_few_modules_know_lightning() -> None:
     """Files, parts and maths can be tested without a Trainer."""
     knowing = {name for name in MODULES if any("lightning" in module for module in imports(name))}
-    assert knowing == {"datamodule", "extractor", "writer", "job", "predict"}
+    assert knowing == {"datamodule", "extractor", "interruption", "writer", "job", "predict"}
 
 
 def test_the_maths_knows_no_disk() -> None:

@@ -11,13 +11,14 @@ import jobs
 import pytest
 from helpers import Save, problems, random_videos
 
-SETTINGS = {"delay": 0.2, "num_workers": 1}
+SETTINGS = {"delay": 0.5, "num_workers": 1}
+SAFE = "Finished videos are safe in "
 
 
 @pytest.fixture
 def data(root: Path, save: Save) -> Path:
-    """Sixteen videos, of a fraction of a second each."""
-    save("train/a/x", random_videos(16, 32, size=48))
+    """Four hundred videos, so that no process comes to its end by itself in time."""
+    save("train/a/x", random_videos(400, 3))
     return root
 
 
@@ -37,28 +38,39 @@ def wait_for_parts(tmp_path: Path, job: jobs.Job) -> None:
 
 def finish(tmp_path: Path, data: Path) -> None:
     """Run the job again, undisturbed: it publishes a valid file, and nothing else is left."""
-    (name, *_) = sorted(jobs.run(data, tmp_path / "out", **SETTINGS))[1:]
+    (name, *_) = sorted(jobs.run(data, tmp_path / "out", delay=0))[1:]
     assert problems(tmp_path / "out" / name) == []
 
 
 @pytest.mark.parametrize(
-    ("signum", "devices", "to_group"),
+    ("signum", "devices", "to"),
     [
-        (signal.SIGTERM, 1, False),
-        (signal.SIGTERM, 2, False),
-        (signal.SIGTERM, 2, True),
-        (signal.SIGINT, 1, True),
-        (signal.SIGINT, 2, True),
+        (signal.SIGTERM, 1, "parent"),
+        (signal.SIGTERM, 2, "parent"),
+        (signal.SIGTERM, 2, "child"),
+        (signal.SIGTERM, 2, "group"),
+        (signal.SIGINT, 1, "group"),
+        (signal.SIGINT, 2, "group"),
     ],
 )
 def test_signals(
-    tmp_path: Path, data: Path, signum: signal.Signals, devices: int, to_group: bool
+    tmp_path: Path,
+    data: Path,
+    signum: signal.Signals,
+    devices: int,
+    to: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The status is 128 and the signal; parts are on disk, and a rerun finishes the job."""
     job = jobs.start(data, tmp_path / "out", devices=devices, **SETTINGS)
     wait_for_parts(tmp_path, job)
-    (os.killpg if to_group else os.kill)(job.pid, signum)
-    assert jobs.end(job, 30) == 128 + signum
+    if to == "group":
+        os.killpg(job.pid, signum)
+    else:
+        rank = 1 if to == "child" else 0
+        os.kill(int((tmp_path / f"out.{rank}.pid").read_text()), signum)
+    assert jobs.end(job, 30) in ((1, 128 + signum) if to == "child" else (128 + signum,))
+    assert SAFE in capfd.readouterr().err
     assert parts(tmp_path)
     assert not [*(tmp_path / "out").glob("*.h5")]
     if signum == signal.SIGTERM:
@@ -66,10 +78,13 @@ def test_signals(
 
 
 @pytest.mark.parametrize("fault", ["1:raise", "1:kill", "0:raise", "0:kill"])
-def test_one_process_of_two_fails(tmp_path: Path, data: Path, fault: str) -> None:
+def test_one_process_of_two_fails(
+    tmp_path: Path, data: Path, fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Whichever it is, the job ends within a minute, not with 0, and leaves no process."""
     job = jobs.start(data, tmp_path / "out", devices=2, fault=fault, **SETTINGS)
-    assert jobs.end(job, 60) != 0
+    assert jobs.end(job, 60) == (-signal.SIGKILL if fault == "0:kill" else 1)
+    assert (SAFE in capfd.readouterr().err) == (fault != "0:kill")
     assert not [*(tmp_path / "out").glob("*.h5")]
     finish(tmp_path, data)
 
