@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import featx
 from featx.errors import FeatxError, UsageError
@@ -33,7 +35,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     parsed = parser.parse_args(args)
     try:
-        status = COMMANDS[parsed.command](parsed.options)
+        with _ending_at_signals():
+            status = COMMANDS[parsed.command](parsed.options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader of a pipe has left; the interpreter must not flush again
@@ -43,6 +46,22 @@ def main(args: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines() * (not error.told):
             print(f"featx {parsed.command}: error: {line}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+@contextmanager
+def _ending_at_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end a command with a status of their own, and without a traceback."""
+
+    def end(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(signum, end) for signum in signals]
+    try:
+        yield
+    finally:
+        for signum, handler in zip(signals, before, strict=True):
+            signal.signal(signum, handler)
 
 
 def _predict(args: Sequence[str]) -> int:

@@ -100,3 +100,27 @@ def test_an_interpreter_that_forgets_its_workers_ends(tmp_path: Path, data: Path
     )
     done = subprocess.run([sys.executable, "-c", code, data], timeout=60)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_before_the_first_batch(root: Path, save: Save, signum: signal.Signals) -> None:
+    """A command that is still reading headers ends at once, and without a traceback."""
+    first = save("train/0/x", random_videos(1, 3))
+    for number in range(1, 4000):
+        (root / f"train/{number}/x").mkdir(parents=True)
+        os.link(first, root / f"train/{number}/x" / first.name)
+    command = ["--model.weights=random", "--model.backbone=resnet50", f"--data.root={root}"]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "featx", "predict", *command, "--trainer.accelerator=cpu"],
+        stderr=subprocess.PIPE,
+        cwd=root,
+        start_new_session=True,
+    )
+    assert job.stderr
+    printed = b""
+    while b"Scanning" not in printed:
+        printed += job.stderr.read(1)
+    os.kill(job.pid, signum)
+    _, rest = job.communicate(timeout=30)
+    assert jobs.end(job, 1) == 128 + signum
+    assert b"Traceback" not in printed + rest
