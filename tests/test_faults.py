@@ -18,7 +18,10 @@ SCRIPT = Path(__file__).with_name("crash_loop.py")
 @pytest.mark.parametrize(
     ("mode", "job"),
     [
-        *((mode, job) for mode in ("SIGKILL", "ENOSPC", "EIO") for job in ("fresh", "overwrite")),
+        ("SIGKILL", "fresh"),
+        ("SIGKILL", "overwrite"),
+        ("ENOSPC", "fresh"),
+        ("EIO", "overwrite"),
         ("SIGKILL", "whole"),
         ("EROFS", "whole"),
     ],
