@@ -15,8 +15,8 @@ from featx.validation import open_feature_file
 ANALYSIS_FILE = "configuration_analysis.json"
 
 
-def read_preprocessing(manifest: Manifest) -> dict[str, Any]:
-    """How the videos of a data set were made.
+def read_preprocessing(manifest: Manifest, split: str | None = None) -> dict[str, Any]:
+    """How the videos of a data set, or of one split, were made.
 
     `featx preprocess` records it beside the data. For other data it follows from the headers; a
     value is None where the videos differ, or where it is unknown.
@@ -24,7 +24,8 @@ def read_preprocessing(manifest: Manifest) -> dict[str, Any]:
     info = _read(manifest.root / ANALYSIS_FILE).get("preprocessing_info")
     if isinstance(info, dict):
         return info
-    shapes = {block.shape for file in manifest.files for block in file.header.blocks}
+    files = manifest.select(split) if split else manifest.files
+    shapes = {block.shape for file in files for block in file.header.blocks}
     lengths, sizes = {shape[0] for shape in shapes}, {shape[2:] for shape in shapes}
     return {
         "frames_per_video": lengths.pop() if len(lengths) == 1 else None,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.errors import InputError, UsageError, shorten
+from featx.errors import FeatxError, InputError, UsageError, shorten
 from featx.manifest import Manifest, missing_categories
 from featx.ranks import Ranks
 from featx.scan import OnError, scan
@@ -109,9 +109,9 @@ class VideoDataModule(LightningDataModule):
         )
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
-        """Raise the first error that a worker met, unless bad videos are left out."""
-        if self.on_error == "stop":
-            for error in batch.errors.values():
+        """Raise the first error that a worker met, unless it is a bad video to be left out."""
+        for error in batch.errors.values():
+            if self.on_error == "stop" or not isinstance(error, InputError):
                 raise error
         return batch
 
@@ -129,7 +129,7 @@ class VideoDataset(Dataset[VideoBatch]):
         file, index = self.manifest.locate(position)
         try:
             return VideoBatch([position], [read_video(file.path, file.header, index)])
-        except InputError as error:
+        except FeatxError as error:
             return VideoBatch([], [], {position: error})
 
 

@@ -1,6 +1,7 @@
 """Durable writes: a path holds the old content or the new one, whatever fails in between."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,14 @@ def check_replaceable(path: Path) -> None:
     """
     if path.exists() and not path.is_file():
         raise OutputError(f"{path}: expected a file or nothing, found a folder. Remove it.")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def replace_file(path: Path, content: bytes | memoryview, temporary: Path | None = None) -> None:

@@ -38,6 +38,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """An input that does not exist."""
 
 
+class ChangedInputError(FeatxError, RuntimeError):
+    """An input that has changed since the scan, or that can no longer be read."""
+
+
 class WeightsError(FeatxError, RuntimeError):
     """Weights that do not exist, cannot be downloaded, or do not fit the backbone."""
 

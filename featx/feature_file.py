@@ -68,12 +68,14 @@ class Layout:
         )
 
     def select(self, rows: Sequence[int]) -> "Layout":
-        """The layout of a file with some of the rows, whose chunks have the same shape."""
+        """The layout of a part: some of the rows, in chunks of the same shape."""
+        attributes = {name: v for name, v in self.attributes.items() if name != "skipped"}
         return replace(
             self,
             labels=self.labels[rows],
             num_frames=self.num_frames[rows],
             video_ids=[self.video_ids[row] for row in rows],
+            attributes=attributes,
         )
 
     def leave_out(self, reasons: Mapping[int, str]) -> "Layout":

@@ -187,7 +187,16 @@ def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
 
 
 def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:
-    """The names of the clips; None if another program uses the key `clips` for something else."""
+    """The names of the clips; None if these are no names of videos, whatever else they are."""
     names = tuple(clips) if isinstance(clips, (list, tuple)) else ()
-    named = all(isinstance(name, str) for name in names)
+    named = all(isinstance(name, str) and is_name(name) for name in names)
     return names if named and len(names) == len(set(names)) == count else None
+
+
+def is_name(text: str) -> bool:
+    """Whether HDF5 can hold a text: it is UTF-8 without NUL."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -8,7 +8,8 @@ from lightning.pytorch import Trainer
 from featx.backbones import BackboneName
 from featx.datamodule import VideoDataModule
 from featx.extractor import FeatureExtractor
-from featx.scan import OnError
+from featx.feature_file import file_name
+from featx.scan import OnError, choose_splits
 from featx.writer import FeatureWriter
 
 
@@ -87,4 +88,8 @@ def extract(
         verify_inputs=verify_inputs,
     )
     trainer.predict(extractor, datamodule=data, return_predictions=False)
-    return writer.paths
+    # Not the writer's own: in a notebook with several devices, that one works in other processes.
+    return {
+        split: writer.output_dir / file_name(split, multi_scale)
+        for split in choose_splits(data.root, splits)
+    }

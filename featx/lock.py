@@ -28,27 +28,27 @@ class RunLock:
         Raises:
             OutputError: Another process holds it, or the folder cannot be written.
         """
-        while self._file is None:
-            with writing(self.path):
+        with writing(self.path):
+            while self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 file = self.path.open("a+")
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                holder = file.read().strip() or "an unknown process"
-                file.close()
-                raise OutputError(
-                    f"{self.path.parent.parent}: expected no other run on this folder, found "
-                    f"{holder}. Wait for it to end, or choose another output_dir."
-                ) from error
-            if _is_same_file(file, self.path):
-                self._file = file
-            else:  # the holder removed it in the meantime
-                file.close()
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    file.seek(0)
+                    holder = file.read().strip() or "an unknown process"
+                    file.close()
+                    raise OutputError(
+                        f"{self.path.parent.parent}: expected no other run on this folder, found "
+                        f"{holder}. Wait for it to end, or choose another output_dir."
+                    ) from error
+                if _is_same_file(file, self.path):
+                    self._file = file
+                else:  # the holder removed it in the meantime
+                    file.close()
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
 
     def release(self) -> None:
         """Remove the file and let the lock go, if it is held."""

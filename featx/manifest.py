@@ -104,9 +104,10 @@ class Manifest:
         return np.repeat([self.categories[file.category] for file in files], counts)
 
     def digest(self, split: str) -> str:
-        """SHA-256 that identifies the files of a split and their content."""
+        """SHA-256 that identifies the files of a split and their content, and what is rejected."""
         content = [(file.path.parts[-4:], file.header.digest) for file in self.select(split)]
-        return hashlib.sha256(repr(content).encode()).hexdigest()
+        rejected = sorted(self.rejected[split])
+        return hashlib.sha256(repr((content, rejected)).encode()).hexdigest()
 
     def video_ids(self, split: str) -> list[str]:
         """Name of each video of a split; that of its clip, if they tell all videos apart."""

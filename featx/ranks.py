@@ -1,5 +1,6 @@
 """What the processes of one run agree on."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from torch import distributed
 from featx.errors import FeatxError
 
 _PATIENCE = timedelta(days=30)
+_POLL_SECONDS = 0.05
 
 T = TypeVar("T")
 
@@ -49,6 +51,9 @@ class Ranks:
         return result  # type: ignore[return-value]  # no longer the None of before
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks are here; a signal is noticed meanwhile."""
         if self._group is not None:
-            distributed.barrier(group=self._group)
+            barrier = distributed.barrier(group=self._group, async_op=True)
+            while not barrier.is_completed():
+                time.sleep(_POLL_SECONDS)
+            barrier.wait()

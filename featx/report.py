@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from featx.analysis import describe_structure
-from featx.errors import InputError, first_line
+from featx.errors import InputError, first_line, shorten
 from featx.validation import DAMAGE, find_problems, open_feature_file
 
-_JSON_ATTRIBUTES = ("category_mapping", "config")
+_JSON_ATTRIBUTES = ("category_mapping", "config", "skipped")
 _SHOWN_ATTRIBUTES = (
     "multi_scale",
     "scales",
@@ -94,5 +94,7 @@ def _format(summary: dict[str, Any]) -> str:
     }
     rows |= {name: summary["attributes"].get(name, "not recorded") for name in _SHOWN_ATTRIBUTES}
     lines = [summary["file"], *(f"  {name:<15} {value}" for name, value in rows.items())]
+    if skipped := summary["attributes"].get("skipped"):
+        lines.append(f"  {'left out':<15} {len(skipped)} inputs: {shorten([*skipped])}")
     lines += [f"  invalid: {problem}" for problem in summary["problems"]]
     return "\n".join([*lines, "valid" if summary["valid"] else "not valid"])

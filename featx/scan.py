@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from featx.archive import verify_checksums
 from featx.errors import InputError, MissingInputError, combine, first_line
-from featx.headers import FILE_NAME, Header, read_header
+from featx.headers import FILE_NAME, Header, is_name, read_header
 from featx.manifest import Manifest, VideoFile
 
 STANDARD_SPLITS = ("train", "val", "test")
@@ -49,7 +49,7 @@ def scan(
         InputError: Files are damaged, or not what featx accepts; or a split has no others.
     """
     found = [path.name for path in list_folders(root)]
-    splits = _choose_splits(root, splits, found)
+    splits = choose_splits(root, splits)
     mapped = [split for split in found if split in {*STANDARD_SPLITS, *splits}]
     names = {folder.name for split in mapped for folder in list_folders(root / split)}
     categories = {name: label for label, name in enumerate(sorted(names))}
@@ -73,16 +73,23 @@ def scan(
         for _, error in sorted(rejected[split].items())
     ]
     if errors:
+        way_out = ", or set on_error to skip to leave them out" if on_error == "stop" else ""
         raise combine(
-            f"{root}: expected inputs that featx accepts, found {len(errors)} others. "
-            "Mend or remove them, or set on_error to skip to leave them out.",
+            f"{root}: expected inputs that featx accepts, found {len(errors)} others"
+            f"{'' if way_out else ' and no good one beside them'}. "
+            f"Mend or remove them{way_out}.",
             errors,
         )
     return Manifest(root, categories, files, rejected)
 
 
-def _choose_splits(root: Path, splits: Sequence[str] | None, found: Sequence[str]) -> list[str]:
-    """The splits asked for, or the standard ones, after a check that they exist."""
+def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
+    """The splits asked for, or the standard ones.
+
+    Raises:
+        MissingInputError: The folder or a split does not exist.
+    """
+    found = [path.name for path in list_folders(root)]
     if splits is None:
         splits = [split for split in STANDARD_SPLITS if split in found]
         if not splits:
@@ -116,7 +123,7 @@ def _list_split(root: Path, split: str, rejected: Rejected) -> list[Path]:
                     "found it in the category's own folder. Move it into a subcategory's."
                 )
     if not paths and not rejected:
-        raise MissingInputError(
+        rejected[split] = MissingInputError(
             f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
             "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR."
         )
@@ -169,11 +176,9 @@ def _attempt(read: Callable[[Path], T], path: Path) -> T | InputError:
 
 
 def _read_header(path: Path) -> Header:
-    """The header of a file, after a check of all names in it."""
-    header = read_header(path)
-    for name in ("/".join(path.parts[-4:]), *(header.clips or ())):
-        check_name(path, name)
-    return header
+    """The header of a file, after a check of the names of its folders."""
+    check_name(path, "/".join(path.parts[-4:]))
+    return read_header(path)
 
 
 def check_name(path: Path, name: str) -> None:
@@ -182,13 +187,7 @@ def check_name(path: Path, name: str) -> None:
     Raises:
         InputError: It cannot.
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        valid = False
-    else:
-        valid = "\0" not in name
-    if not valid:
+    if not is_name(name):
         raise InputError(
             f"{path}: expected a name in UTF-8 without NUL, found {name!r}. "
             "Rename the clip or the folder."

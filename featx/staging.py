@@ -8,6 +8,7 @@ into one file, which is renamed into place.
 
 import hashlib
 import io
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,16 +19,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featx.disk import check_replaceable, publish_file, replace_file, writing
+from featx.disk import check_replaceable, publish_file, remove, replace_file, writing
 from featx.errors import IncompleteError, InputError, OutputError, shorten
-from featx.feature_file import (
-    Layout,
-    create,
-    fingerprint,
-    read_row,
-    read_skipped,
-    write_row,
-)
+from featx.feature_file import Layout, create, fingerprint, read_row, read_skipped, write_row
 from featx.validation import find_problems, open_feature_file
 
 STAGING_FOLDER = ".featx"
@@ -44,7 +38,11 @@ class Staging:
     def __init__(self, target: Path, layout: Layout) -> None:
         self.target = target
         self.layout = layout
-        self.folder = target.parent / STAGING_FOLDER / target.stem
+        # A folder for each fingerprint: rows of other inputs or settings cannot get among these,
+        # not even those of a process that outlives its run.
+        content = json.dumps(fingerprint(layout.attributes), sort_keys=True).encode()
+        key = hashlib.sha256(content).hexdigest()[:16]
+        self.folder = target.parent / STAGING_FOLDER / target.stem / key
         self._published = False  # by an earlier run
 
     def prepare(self, overwrite: bool, allow_skipped: bool = False) -> set[int]:
@@ -54,7 +52,8 @@ class Staging:
         are tried again.
 
         Args:
-            overwrite: Replace what other inputs or settings made, and what is damaged.
+            overwrite: Replace what other inputs or settings made, what is damaged, and a file
+                that lacks videos because of an error.
             allow_skipped: Accept a published file that lacks videos because of an error.
 
         Returns:
@@ -67,32 +66,46 @@ class Staging:
         check_replaceable(self.target)
         done: set[int] = set()
         with writing(self.folder):
-            if self.target.exists() and not overwrite:
-                self._check_published(allow_skipped)
+            if self.target.exists() and self._is_published(overwrite, allow_skipped):
                 self._published = True
                 self._remove_folder()
                 return {*range(len(self.layout.labels))}
             self.folder.mkdir(parents=True, exist_ok=True)
+            for other in {*self.folder.parent.iterdir()} - {self.folder}:
+                if not overwrite:
+                    self._check_others(other)
+                remove(other)
             for path in sorted(self.folder.iterdir()):
                 try:
                     with _open_part(path) as part:
-                        self._check_fingerprint(path, part)
                         done.update(part["rows"][:].tolist())
                 except IncompleteError:
-                    path.unlink()
-                except OutputError:
-                    if not overwrite:
-                        raise
-                    path.unlink()
+                    remove(path)
         return done
 
-    def _check_published(self, allow_skipped: bool) -> None:
+    def _is_published(self, overwrite: bool, allow_skipped: bool) -> bool:
+        """Whether the published file is what this run would make; one to overwrite is not."""
+        try:
+            self._check_published(allow_skipped and not overwrite, read_features=overwrite)
+        except OutputError:
+            if not overwrite:
+                raise
+            return False
+        return True
+
+    def _check_others(self, folder: Path) -> None:
+        """Refuse parts that other inputs or settings made."""
+        for path in folder.glob("part-*.h5"):
+            with suppress(IncompleteError), _open_part(path) as part:
+                self._check_fingerprint(path, part)
+
+    def _check_published(self, allow_skipped: bool, read_features: bool) -> None:
         """Refuse a published file that is not what this run would make."""
         way_out = "Set overwrite to true to replace it, or move it away."
         try:
             with open_feature_file(self.target) as file:
                 self._check_fingerprint(self.target, file)
-                problems = find_problems(file, read_features=False)
+                problems = find_problems(file, read_features)
                 skipped = read_skipped(file.attrs)
         except InputError as error:
             raise OutputError(f"{error} {way_out}") from error
@@ -139,6 +152,10 @@ class Staging:
         with writing(self.folder):
             replace_file(self.folder / f"skipped-{row}.txt", reason.encode())
 
+    def has_parts(self) -> bool:
+        """Whether finished rows are on disk."""
+        return any(self.folder.glob("part-*.h5"))
+
     def publish(self) -> None:
         """Merge the parts into the published file, and remove them.
 
@@ -154,8 +171,9 @@ class Staging:
             with _open_part(path) as part:
                 place |= {row: (path, k) for k, row in enumerate(part["rows"][:].tolist())}
         skipped = {
-            int(path.stem.removeprefix("skipped-")): path.read_text()
+            row: path.read_text("utf-8")
             for path in self.folder.glob("skipped-*.txt")
+            if (row := int(path.stem.removeprefix("skipped-"))) not in place
         }
         names = self.layout.video_ids
         missing = [
@@ -176,11 +194,11 @@ class Staging:
         with writing(self.target):
             with h5py.File(merged, "w", locking=False) as file:
                 create(file, self.layout.leave_out(skipped))
-                row = count()
+                numbers = count()
                 for path, positions in groupby((place[r] for r in sorted(place)), itemgetter(0)):
                     with h5py.File(path, "r", locking=False) as part:
                         for _, position in positions:
-                            write_row(file, next(row), read_row(part, position))
+                            write_row(file, next(numbers), read_row(part, position))
             with h5py.File(merged, "r", locking=False) as file:
                 problems = find_problems(file, read_features=False)
             if problems:
@@ -192,9 +210,10 @@ class Staging:
 
     def _remove_folder(self) -> None:
         if self.folder.exists():
-            shutil.rmtree(self.folder)
-        with suppress(OSError):  # another split has parts there, or there is no such folder
+            remove(self.folder)
+        with suppress(OSError):  # there are other parts, or there is no such folder
             self.folder.parent.rmdir()
+            self.folder.parent.parent.rmdir()
 
     def _check_space(self, needed: int) -> None:
         """Check before the merge, because HDF5 crashes on a full disk."""
@@ -208,8 +227,10 @@ class Staging:
 
 def _open_part(path: Path) -> h5py.File:
     """Open a part, after a check of its bytes against the digest in its name."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = None
+    if path.is_file():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest == path.stem.rpartition("-")[2]:
         with suppress(OSError):  # it is no HDF5 file
             part = h5py.File(path, "r", locking=False)

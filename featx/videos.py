@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from featx.archive import file_stats, read_digest
-from featx.errors import InputError, first_line
+from featx.errors import ChangedInputError, FeatxError, InputError, first_line
 from featx.headers import Block, Header
 
 
@@ -31,7 +31,7 @@ class VideoBatch(NamedTuple):
 
     positions: list[int]
     videos: list[Tensor]
-    errors: Mapping[int, InputError] = {}
+    errors: Mapping[int, FeatxError] = {}
 
 
 def read_video(path: Path, header: Header, index: int) -> Tensor:
@@ -46,7 +46,8 @@ def read_video(path: Path, header: Header, index: int) -> Tensor:
         Pixels `[T, 3, H, W]` in memory of their own, with the file's dtype and strides.
 
     Raises:
-        InputError: The file has changed since, or a pixel is not finite.
+        InputError: A pixel is not finite.
+        ChangedInputError: The file has changed since, or cannot be read any more.
     """
     ends = list(accumulate(block.count for block in header.blocks))
     number = bisect(ends, index)
@@ -60,9 +61,9 @@ def read_video(path: Path, header: Header, index: int) -> Tensor:
             else:
                 video = _read_bytes(path, file, block, block.offset + within * block.step)
     except OSError as error:
-        raise InputError(
+        raise ChangedInputError(
             f"{path}: expected a readable file, found: {first_line(error)}. "
-            "Check its permissions and the disk."
+            "It was readable when it was scanned: check the disk, and start again."
         ) from error
     if video.is_floating_point():
         low, high = video.aminmax()  # one pass over the pixels; both are NaN if one pixel is
@@ -84,7 +85,7 @@ def _check_unchanged(path: Path, file: IO[bytes], header: Header) -> None:
     except InputError:
         unchanged = False
     if not unchanged:
-        raise InputError(
+        raise ChangedInputError(
             f"{path}: expected the file that was scanned, found another. "
             "It has changed since: start again."
         )
@@ -96,7 +97,7 @@ def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tenso
     file.seek(offset)
     found = file.readinto(flat.data)  # type: ignore[attr-defined]  # a file of bytes has it
     if found != flat.nbytes:
-        raise InputError(
+        raise ChangedInputError(
             f"{path}: expected {flat.nbytes} bytes from byte {offset} on, found {found}. "
             "The file has changed since it was scanned: start again."
         )

@@ -11,12 +11,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.analysis import ANALYSIS_FILE, read_preprocessing, write_analysis
 from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
-from featx.errors import FeatureError, FeatxError, UsageError
+from featx.errors import FeatureError, FeatxError, IncompleteError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name, read_skipped
 from featx.interruption import Interruption
@@ -66,15 +67,14 @@ class FeatureWriter(BasePredictionWriter):
                 f"{type(data).__name__}. Pass these two."
             )
         self._manifest = data.manifest
-        self._preprocessing = read_preprocessing(data.manifest)
         run = {
             **pl_module.settings(),
             "precision": str(trainer.precision),
             "device": _device_name(trainer.strategy.root_device),
-            "preprocessing": self._preprocessing,
         }
         self._stagings = {}
         for split in self._manifest.positions:
+            run["preprocessing"] = read_preprocessing(self._manifest, split)
             layout = plan_layout(self._manifest, split, pl_module.feature_dim, run)
             path = self.output_dir / file_name(split, pl_module.multi_scale)
             self._stagings[split] = Staging(path, layout)
@@ -121,7 +121,7 @@ class FeatureWriter(BasePredictionWriter):
             split, row = self._manifest.locate_row(position)
             values = features.cpu().numpy()
             if np.isfinite(values).all():
-                self._writers[split].add(row, values)
+                self._add(split, row, values)
                 continue
             error = FeatureError(
                 f"{self._stagings[split].layout.video_ids[row]}: expected finite features, "
@@ -135,6 +135,13 @@ class FeatureWriter(BasePredictionWriter):
             self._skip(position, unreadable)
         self._interruption.check()
 
+    def _add(self, split: str, row: int, features: NDArray[np.float32]) -> None:
+        """Take the features of a row; with the first one of a split, the one before it is done."""
+        for other, writer in self._writers.items():
+            if other != split:
+                writer.flush()
+        self._writers[split].add(row, features)
+
     def _skip(self, position: int, error: FeatxError) -> None:
         """Leave a video out of its file."""
         split, row = self._manifest.locate_row(position)
@@ -145,19 +152,19 @@ class FeatureWriter(BasePredictionWriter):
         """Publish, once the last rows of all ranks are on disk."""
         self._flush()
         self._ranks.wait()
-        if trainer.is_global_zero:
-            try:
-                self._publish()
-            finally:
-                self._lock.release()
+        try:
+            self._ranks.from_first(self._publish)
+        finally:
+            self._lock.release()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write the rows that are finished; publish nothing."""
         try:
+            started = bool(self._writers)
             self._flush()
-            if any(staging.folder.exists() for staging in self._stagings.values()):
+            if started and any(staging.has_parts() for staging in self._stagings.values()):
                 rank_zero_info(
                     f"Finished videos are safe in {self.output_dir / STAGING_FOLDER}. "
                     "Run the same command again to go on from there."
@@ -166,14 +173,23 @@ class FeatureWriter(BasePredictionWriter):
             self._lock.release()
 
     def _publish(self) -> None:
-        for staging in self._stagings.values():
-            staging.publish()
-        write_analysis(self.output_dir, self.paths, self._preprocessing)
-        for split, path in self.paths.items():
+        published: dict[str, Path] = {}
+        problems: list[IncompleteError] = []
+        for split, staging in self._stagings.items():
+            try:
+                staging.publish()
+                published[split] = staging.target
+            except IncompleteError as error:  # which is no reason to keep the other splits back
+                problems.append(error)
+        if published:
+            write_analysis(self.output_dir, published, read_preprocessing(self._manifest))
+        for split, path in published.items():
             with open_feature_file(path) as file:
                 count, skipped = file.attrs["num_videos"], read_skipped(file.attrs)
             left_out = f", {len(skipped)} inputs left out" if skipped else ""
             rank_zero_info(f"{split}: {count} videos in {path}{left_out}")
+        if problems:
+            raise problems[0]
 
     def _flush(self) -> None:
         if self._writers:

@@ -25,6 +25,7 @@ DEFAULTS = {
     "frames_per_forward": 4,
     "batch_size": 1,
     "num_workers": 0,
+    "on_error": "stop",
     "delay": None,  # seconds per batch: with the tiny CNN, and each video on disk at once
     "weights": "random",
     "wide": False,  # with the wide CNN
@@ -71,7 +72,12 @@ trainer.predict(
     FaultyExtractor(
         "resnet50", settings["weights"], frames_per_forward=settings["frames_per_forward"]
     ),
-    VideoDataModule(root, batch_size=settings["batch_size"], num_workers=settings["num_workers"]),
+    VideoDataModule(
+        root,
+        batch_size=settings["batch_size"],
+        num_workers=settings["num_workers"],
+        on_error=settings["on_error"],
+    ),
     return_predictions=False,
 )
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes

@@ -11,10 +11,13 @@ import h5py
 import pytest
 import torch
 from helpers import Save, problems, random_video, random_videos
+from torch import Tensor
 
 import featx
-from featx.errors import IncompleteError, InputError, OutputError
+from featx import FeatureExtractor
+from featx.errors import ChangedInputError, IncompleteError, InputError, OutputError
 from featx.scan import scan
+from featx.videos import VideoBatch
 
 NAN = torch.full((2, 3, 8, 8), float("nan"))
 
@@ -211,3 +214,59 @@ def test_many_categories(root: Path, save: Save) -> None:
     manifest = scan(root)
     assert manifest.labels("train").tolist() == [*range(5000)]
     assert manifest.video_ids("train")[4999] == "train/4999/x/0"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_disk_that_is_lost_is_no_bad_video(root: Path, save: Save) -> None:
+    """Where a file has gone or changed since the scan, the run stops, and can go on later."""
+    for number in range(3):
+        save(f"train/{number}/x", random_videos(1, 3, seed=number))
+    original = FeatureExtractor.predict_step
+    lost = root.with_name("lost")
+
+    def predict_step(self: FeatureExtractor, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
+        if root.exists():
+            root.rename(lost)
+        return original(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureExtractor, "predict_step", predict_step)
+        with pytest.raises(ChangedInputError, match=r"found: No such file.*start again"):
+            extract(root)
+    lost.rename(root)
+    with h5py.File(extract(root)) as file:
+        assert file.attrs["num_videos"] == 3
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_split_does_not_keep_the_others_back(root: Path, save: Save) -> None:
+    """The good split is published, and the bad one is an error all the same."""
+    save("train/a/x", [NAN])
+    save("val/a/x", random_videos(2, 3))
+    with pytest.raises(IncompleteError, match=r"train_features_multiscale\.h5: expected one good"):
+        extract(root)
+    out = root.parent / "out"
+    assert problems(out / "val_features_multiscale.h5") == []
+    assert [*json.loads((out / "configuration_analysis.json").read_text())["splits"]] == ["val"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_bad_input_that_came_later(root: Path, save: Save) -> None:
+    """A file that does not list it is not what this run would make."""
+    save("train/a/x", random_videos(2, 3))
+    extract(root)
+    save("train/a/y", 0)
+    with pytest.raises(OutputError, match="inputs_sha256"):
+        extract(root)
+
+
+def test_an_empty_split_is_reported_with_the_rest(root: Path, save: Save) -> None:
+    """It does not hide what is wrong elsewhere."""
+    save("train/a/x", 0)
+    (root / "val").mkdir()
+    with pytest.raises(InputError) as caught:
+        scan(root)
+    assert "train/a/x" in str(caught.value)
+    assert "val: expected videos" in str(caught.value)
+    with pytest.raises(InputError, match="and no good one beside them"):
+        scan(root, on_error="skip")

@@ -1,5 +1,6 @@
 """Several processes: the same files, however many there are and however they were started."""
 
+import json
 import os
 import random
 import signal
@@ -10,10 +11,12 @@ import time
 from itertools import count
 from pathlib import Path
 
+import h5py
 import jobs
 import nbformat
 import pytest
-from helpers import Save, random_videos
+import torch
+from helpers import Save, random_video, random_videos
 from nbclient import NotebookClient
 
 import featx
@@ -54,6 +57,17 @@ def test_two_processes_write_the_same_bytes(
     assert jobs.run(root, out, devices=2, delay=0) == expected
     if number == 5:
         assert jobs.run(root, out, devices=2, delay=0) == expected  # nothing is left for either
+
+
+@pytest.mark.usefixtures("tiny")
+def test_two_processes_leave_out_the_same(root: Path, save: Save, tmp_path: Path) -> None:
+    """Bad videos at the end, where the second process finds them."""
+    bad = torch.full((3, 3, 8, 8), float("nan"))
+    save("train/a/x", [random_video(3), random_video(5), 0, random_video(3), bad, bad])
+    expected = extract(root, tmp_path / "one", on_error="skip")
+    assert jobs.run(root, tmp_path / "two", devices=2, delay=0, on_error="skip") == expected
+    with h5py.File(tmp_path / "two" / "train_features_multiscale.h5") as file:
+        assert [*json.loads(file.attrs["skipped"])] == [f"train/a/x/{i}" for i in (2, 4, 5)]
 
 
 def test_two_processes_without_a_video(root: Path, tmp_path: Path) -> None:
@@ -120,6 +134,11 @@ def extract(out, **settings):
 
 extract("one")
 extract("two", devices=2, strategy="ddp_notebook")
+
+import featx
+
+print(featx.extract("processed", "two", backbone="resnet50", weights="random", devices=2,
+                    accelerator="cpu"))
 """
 
 

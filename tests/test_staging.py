@@ -304,3 +304,36 @@ def test_foreign_files(tmp_path: Path, content: bytes | None) -> None:
         (staging.folder / name).write_bytes(content)
     assert start(tmp_path).prepare(overwrite=False) == {0, 1}
     assert len([*staging.folder.iterdir()]) == 1
+
+
+def test_a_process_that_outlives_its_run(tmp_path: Path) -> None:
+    """What it writes after others have begun with other settings is not among their rows."""
+    old, new = (Staging(tmp_path / "train_features.h5", plan(LENGTHS, made=m)) for m in "12")
+    old.prepare(overwrite=False)
+    write_parts(old, [[0, 1]])
+    with pytest.raises(OutputError, match="made '1' instead of '2'"):
+        new.prepare(overwrite=False)
+    assert new.prepare(overwrite=True) == set()
+    with pytest.raises(OutputError):
+        write_parts(old, [[2, 3]])
+    old.prepare(overwrite=True)  # as if they had begun at once
+    new.prepare(overwrite=True)
+    old.folder.mkdir()
+    write_parts(old, [[2, 3]])
+    write_parts(new, [[0, 1, 2], [4, 5]])
+    with pytest.raises(IncompleteError, match="without video 3"):
+        new.publish()
+
+
+def test_overwriting_what_is_as_it_should_be(tmp_path: Path) -> None:
+    """A file of the same inputs and settings is left alone, unless it is damaged."""
+    publish(tmp_path, [[*range(6)]])
+    target = tmp_path / "train_features.h5"
+    assert Staging(target, plan(LENGTHS)).prepare(overwrite=True) == {*range(6)}
+    with h5py.File(target, "r+") as file:
+        offset = file["features"].id.get_chunk_info(0).byte_offset
+    with target.open("r+b") as raw:
+        raw.seek(offset + 10)
+        raw.write(b"xxxx")
+    assert Staging(target, plan(LENGTHS)).prepare(overwrite=False) == {*range(6)}
+    assert Staging(target, plan(LENGTHS)).prepare(overwrite=True) == set()

@@ -12,6 +12,7 @@ from helpers import Save, random_videos
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
 from featx.staging import Staging
@@ -218,3 +219,35 @@ def test_one_run_at_a_time(small_root: Path, tmp_path: Path) -> None:
     predict(small_root, writer)
     assert all(path.exists() for path in writer.paths.values())
     assert not (tmp_path / ".featx").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_split_is_the_same_beside_any_other(root: Path, save: Save, tmp_path: Path) -> None:
+    """A file does not depend on which other splits were asked for."""
+    save("train/a/x", random_videos(1, 4))
+    save("val/a/x", random_videos(1, 6))
+    settings = {"backbone": "resnet50", "weights": "random", "accelerator": "cpu"}
+    path = featx.extract(root, tmp_path / "out", splits=["train"], **settings)["train"]  # type: ignore[arg-type]
+    content = path.read_bytes()
+    paths = featx.extract(root, tmp_path / "out", **settings)  # type: ignore[arg-type]
+    assert paths["train"].read_bytes() == content
+    assert paths["val"].exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_split_is_on_disk_when_the_next_begins(
+    root: Path, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows do not wait in memory for hours."""
+    save("train/a/x", random_videos(3, 4))
+    save("val/a/x", random_videos(3, 4))
+    original = FeatureWriter._add
+    parts = []
+
+    def add(writer: FeatureWriter, split: str, *args: object) -> None:
+        original(writer, split, *args)  # type: ignore[arg-type]
+        parts.append((split, len([*tmp_path.glob("out/.featx/*/*/part-*.h5")])))
+
+    monkeypatch.setattr(FeatureWriter, "_add", add)
+    featx.extract(root, tmp_path / "out", backbone="resnet50", weights="random", accelerator="cpu")
+    assert parts == [*[("train", 0)] * 3, *[("val", 1)] * 3]
