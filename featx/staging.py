@@ -211,9 +211,9 @@ class Staging:
     def _remove_folder(self) -> None:
         if self.folder.exists():
             remove(self.folder)
-        with suppress(OSError):  # there are other parts, or there is no such folder
-            self.folder.parent.rmdir()
-            self.folder.parent.parent.rmdir()
+        for parent in (self.folder.parent, self.folder.parent.parent):
+            with suppress(OSError):  # there are other parts in it, or there is no such folder
+                parent.rmdir()
 
     def _check_space(self, needed: int) -> None:
         """Check before the merge, because HDF5 crashes on a full disk."""

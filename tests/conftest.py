@@ -48,5 +48,11 @@ def small_root(root: Path, save: Save) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How often to kill a job at random: a few times each day, many times once."""
-    parser.addoption("--kills", type=int, default=2, help="kills in test_kills_at_random")
+    """What takes minutes and rarely changes is run on demand."""
+    parser.addoption("--thorough", action="store_true", help="every fault, and many random kills")
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for everything."""
+    return bool(request.config.getoption("thorough"))

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from itertools import count
 from pathlib import Path
 
 import h5py
@@ -157,9 +156,8 @@ def test_two_processes_of_a_notebook(five: Path, tmp_path: Path) -> None:
     assert jobs.contents(tmp_path / "one") == jobs.contents(tmp_path / "two")
 
 
-def test_kills_at_random(
-    root: Path, save: Save, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.usefixtures("tiny")
+def test_kills_at_random(root: Path, save: Save, tmp_path: Path, thorough: bool) -> None:
     """Any process, at any time, again and again, on one process or two: the same bytes."""
     save("train/a/x", random_videos(12, 5))
     save("train/b/x", random_videos(12, 7, seed=1))
@@ -167,8 +165,9 @@ def test_kills_at_random(
     rng = random.Random(0)
     out = tmp_path / "out"
     settings = {"delay": 0.05, "num_workers": 1}
-    expected = jobs.run(root, tmp_path / "undisturbed" / "out", devices=1, **settings)
-    for kill in count(1):
+    expected = extract(root, tmp_path / "undisturbed")
+    kills = 60 if thorough else 2
+    for kill in range(1, kills + 1):
         job = jobs.start(root, out, devices=2, **settings)
         while not (out / ".featx" / "lock").exists() and job.poll() is None:
             time.sleep(0.02)
@@ -178,9 +177,7 @@ def test_kills_at_random(
         jobs.end(job, 60)
         for path in out.glob("*.h5"):
             assert path.read_bytes() == expected[path.name]
-        if kill % 4 == 0 or kill >= request.config.getoption("kills"):
+        if kill % 4 == 0 or kill == kills:
             assert jobs.run(root, out, devices=rng.choice([1, 2]), **settings) == expected
             for path in out.iterdir():
                 path.unlink()
-            if kill >= request.config.getoption("kills"):
-                break

@@ -86,7 +86,7 @@ def test_one_process_of_two_fails(
     assert jobs.end(job, 60) == (-signal.SIGKILL if fault == "0:kill" else 1)
     assert (SAFE in capfd.readouterr().err) == (fault != "0:kill")
     assert not [*(tmp_path / "out").glob("*.h5")]
-    if fault.endswith("kill"):
+    if fault == "1:kill":
         finish(tmp_path, data)
 
 
@@ -107,7 +107,7 @@ def test_an_interpreter_that_forgets_its_workers_ends(tmp_path: Path, data: Path
 def test_signals_before_the_first_batch(root: Path, save: Save, signum: signal.Signals) -> None:
     """A command that is still reading headers ends at once, and without a traceback."""
     first = save("train/0/x", random_videos(1, 3))
-    for number in range(1, 4000):
+    for number in range(1, 2000):
         (root / f"train/{number}/x").mkdir(parents=True)
         os.link(first, root / f"train/{number}/x" / first.name)
     command = ["--model.weights=random", "--model.backbone=resnet50", f"--data.root={root}"]
