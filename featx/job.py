@@ -51,7 +51,8 @@ def extract(
         num_workers: Processes per rank that read videos ahead.
         on_error: Whether a bad input stops the run, or is left out (skip).
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
-        overwrite: Replace existing feature files.
+        overwrite: Replace feature files that other inputs or settings made, that are damaged, or
+            that lack videos.
         accelerator: Lightning's accelerator: cpu, gpu, auto, ...
         devices: Number of devices, or auto.
         precision: Lightning's precision: 32-true, bf16-mixed, ...

@@ -48,10 +48,9 @@ def scan(
         MissingInputError: The folder or a split does not exist, or a split has no videos.
         InputError: Files are damaged, or not what featx accepts; or a split has no others.
     """
-    found = [path.name for path in list_folders(root)]
     splits = choose_splits(root, splits)
-    mapped = [split for split in found if split in {*STANDARD_SPLITS, *splits}]
-    names = {folder.name for split in mapped for folder in list_folders(root / split)}
+    mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
+    names = {category.name for folder in mapped for category in list_folders(folder)}
     categories = {name: label for label, name in enumerate(sorted(names))}
     rejected: dict[str, Rejected] = {split: {} for split in splits}
     paths = [path for split in splits for path in _list_split(root, split, rejected[split])]
@@ -65,20 +64,21 @@ def scan(
         rejected[file.split] |= zip(places, header.rejected.values(), strict=True)
         if header.num_videos:
             files.append(file)
-    filled = {file.split for file in files}
+    filled = {file.split for file in files} if on_error == "skip" else set()
     errors = [
         error
         for split in splits
-        if on_error == "stop" or split not in filled
+        if split not in filled
         for _, error in sorted(rejected[split].items())
     ]
     if errors:
-        way_out = ", or set on_error to skip to leave them out" if on_error == "stop" else ""
+        found, way_out = f"{len(errors)} others", "Mend or remove them"
+        if on_error == "skip":
+            found += " and no good one beside them"
+        else:
+            way_out += ", or set on_error to skip to leave them out"
         raise combine(
-            f"{root}: expected inputs that featx accepts, found {len(errors)} others"
-            f"{'' if way_out else ' and no good one beside them'}. "
-            f"Mend or remove them{way_out}.",
-            errors,
+            f"{root}: expected inputs that featx accepts, found {found}. {way_out}.", errors
         )
     return Manifest(root, categories, files, rejected)
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from featx.analysis import ANALYSIS_FILE, read_preprocessing, write_analysis
 from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
-from featx.errors import FeatureError, FeatxError, IncompleteError, UsageError
+from featx.errors import FeatureError, FeatxError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name, read_skipped
 from featx.interruption import Interruption
@@ -41,7 +42,8 @@ class FeatureWriter(BasePredictionWriter):
 
     Args:
         output_dir: Folder for the feature files.
-        overwrite: Replace feature files, also if other inputs or settings made them.
+        overwrite: Replace feature files and parts that other inputs or settings made, that are
+            damaged, or that lack videos.
 
     Attributes:
         paths: The feature file of each split; set by `setup`.
@@ -55,6 +57,7 @@ class FeatureWriter(BasePredictionWriter):
         self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
+        self._prepared = False  # what is in the staging folders is of this run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lay out the files, and find what an earlier run has finished."""
@@ -72,6 +75,7 @@ class FeatureWriter(BasePredictionWriter):
             "precision": str(trainer.precision),
             "device": _device_name(trainer.strategy.root_device),
         }
+        self._prepared = False
         self._stagings = {}
         for split in self._manifest.positions:
             run["preprocessing"] = read_preprocessing(self._manifest, split)
@@ -82,6 +86,7 @@ class FeatureWriter(BasePredictionWriter):
         self._skips = data.on_error == "skip"
         self._ranks = data.ranks
         data.done = self._ranks.from_first(self._prepare)
+        self._prepared = True
         # A run that finds all videos done is no mistake, as Lightning would suspect.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         self._pool = ThreadPoolExecutor(_COMPRESSION_THREADS, "compression")
@@ -162,9 +167,9 @@ class FeatureWriter(BasePredictionWriter):
     ) -> None:
         """Write the rows that are finished; publish nothing."""
         try:
-            started = bool(self._writers)
-            self._flush()
-            if started and any(staging.has_parts() for staging in self._stagings.values()):
+            with suppress(OutputError):  # a full disk may be what has ended the run
+                self._flush()
+            if self._prepared and any(staging.has_parts() for staging in self._stagings.values()):
                 rank_zero_info(
                     f"Finished videos are safe in {self.output_dir / STAGING_FOLDER}. "
                     "Run the same command again to go on from there."
@@ -173,6 +178,7 @@ class FeatureWriter(BasePredictionWriter):
             self._lock.release()
 
     def _publish(self) -> None:
+        """Publish every file that can be."""
         published: dict[str, Path] = {}
         problems: list[IncompleteError] = []
         for split, staging in self._stagings.items():

@@ -65,7 +65,9 @@ def many(tiny: None, root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) ->
     return root
 
 
-def test_a_full_disk(many: Path, disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk(
+    many: Path, disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """With more room each time: an error in one line, until there is enough; the same bytes."""
     expected = extract(many, tmp_path / "elsewhere")
     found = []
@@ -76,6 +78,9 @@ def test_a_full_disk(many: Path, disk: Path, tmp_path: Path) -> None:
             break
         except OutputError as error:
             found.append(str(error))
+            parts_are_left = any(disk.rglob("part-*.h5"))
+            assert ("Finished videos are safe in" in caplog.text) == parts_are_left
+            caplog.clear()
             assert not [*disk.glob("out/*.h5")]
     else:
         raise AssertionError("never enough")
