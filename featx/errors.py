@@ -74,7 +74,7 @@ def first_line(error: BaseException) -> str:
 def shorten(items: Sequence[object], limit: int = 5) -> str:
     """The first items of a list, and how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return f"{', '.join(map(str, items[:limit]))}{more}"
+    return f"{', '.join(_escape(str(item)) for item in items[:limit])}{more}"
 
 
 def _escape(text: str) -> str:

@@ -107,6 +107,7 @@ WRONG_USES = {
         ["--model.scales=[-1]"],
         "above 0 and up to 100, found [-1.0].",
     ),
+    "an unknown reaction": (["--data.on_error=ignore"], "'stop', 'skip'"),
     "no splits": (["--data.splits=[]"], "splits: expected a list of one split or more, found []"),
     "no such device": (["--trainer.accelerator=gpu"], "trainer: "),
     "an unknown strategy": (["--trainer.strategy=none"], "trainer: "),
@@ -251,6 +252,39 @@ def test_bad_input(predict: Run, save: Save, root: Path, tmp_path: Path, name: s
     assert line.endswith(".")
     assert [*(tmp_path / "out").glob("*.h5")] == []
     assert [*(tmp_path / "out").glob("*.json")] == []
+
+
+@pytest.mark.filterwarnings(r"ignore:.*train. 1 of 3 categories have no videos. b\\nad")
+def test_several_bad_inputs(
+    predict: Run, save: Save, small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each, and status 1; left out, status 0."""
+    save("train/b\nad/x", 0)
+    save("train/hello/c", torch.zeros(1, 2))
+    capsys.readouterr()
+    options = [f"--data.root={small_root}", "--model.weights=random", "--model.backbone=resnet50"]
+    options += ["--trainer.accelerator=cpu", f"--writer.output_dir={tmp_path / 'out'}"]
+    assert main(["predict", *options]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("featx predict: error: ")]
+    assert errors == lines[-3:]
+    assert "found 2 others" in errors[0]
+    assert "b\\nad/x/processed_data.pt: " in errors[1]
+    assert predict("--data.on_error=skip", "--data.splits=[train]")[0] == 0
+    with h5py.File(tmp_path / "out" / "train_features_multiscale.h5") as file:
+        assert len(json.loads(file.attrs["skipped"])) == 2
+
+
+def test_verified_inputs(predict: Run, save: Save, root: Path, tmp_path: Path) -> None:
+    """With every byte read first, a flipped bit is an error in one line."""
+    path = save("train/a/x", random_videos(1, 4))
+    content = bytearray(path.read_bytes())
+    content[content.index(random_videos(1, 4).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    status, line = predict("--data.verify_inputs=true")
+    assert status == 1
+    assert f"{path}: expected a file written by torch.save, found other bytes" in line
+    assert predict()[0] == 0
 
 
 def test_code_in_an_input_is_not_run(predict: Run, save: Save, root: Path, tmp_path: Path) -> None:
