@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
@@ -69,6 +70,9 @@ class FeatureWriter(BasePredictionWriter):
                 f"VideoDataModule(...)), found {type(pl_module).__name__} and "
                 f"{type(data).__name__}. Pass these two."
             )
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False  # it would save the backbone, and the parts are enough
         self._manifest = data.manifest
         run = {
             **pl_module.settings(),

@@ -84,8 +84,11 @@ def test_same_bytes_at_every_setting(five: Path, tmp_path: Path, precision: str)
         assert extract(five, tmp_path / f"{batch_size}", **settings) == expected
 
 
-def test_two_nodes(five: Path, tmp_path: Path) -> None:
-    """Under torchrun, as on two machines with a shared folder: the same bytes as on one."""
+@pytest.mark.parametrize("launcher", ["torchrun", "SLURM"])
+def test_two_nodes(
+    five: Path, tmp_path: Path, launcher: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on two machines with a shared folder: the same bytes as on one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,19 +102,28 @@ def test_two_nodes(five: Path, tmp_path: Path) -> None:
         "trainer.enable_progress_bar": "false",
     }
     command = ["-m", "featx", "predict", *(f"--{name}={value}" for name, value in settings.items())]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    nodes = [
-        subprocess.Popen(
+    nodes = []
+    for rank in range(2):
+        torchrun = [
+            *("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
+            *(f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}"),
+        ]
+        srun = {
+            **{"SLURM_JOB_NAME": "featx", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1"},
+            **{"SLURM_PROCID": f"{rank}", "SLURM_NODEID": f"{rank}", "SLURM_LOCALID": "0"},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"},
+        }
+        node = subprocess.Popen(
             [
-                *(*torchrun, f"--node-rank={rank}", f"--master-port={port}"),
-                *("--master-addr=127.0.0.1", *command),
+                *(sys.executable, *(torchrun if launcher == "torchrun" else ()), *command),
                 *("--trainer.num_nodes=2", f"--writer.output_dir={out}"),
             ],
+            env={**os.environ, **(srun if launcher == "SLURM" else {})},
             start_new_session=True,
         )
-        for rank in range(2)
-    ]
+        nodes.append(node)
     assert [jobs.end(node, 120) for node in nodes] == [0, 0]
+    assert "requeue" not in capfd.readouterr().err
     subprocess.run(
         [sys.executable, *command, f"--writer.output_dir={tmp_path / 'one'}"],
         check=True,
