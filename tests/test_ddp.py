@@ -173,7 +173,8 @@ def test_kills_at_random(root: Path, save: Save, tmp_path: Path, thorough: bool)
     """Any process, at any time, again and again, on one process or two: the same bytes."""
     save("train/a/x", random_videos(12, 5))
     save("train/b/x", random_videos(12, 7, seed=1))
-    save("test/a/x", random_videos(6, 5, seed=2))
+    for category in "ab":
+        save(f"test/{category}/x", random_videos(3, 5, seed=2))
     rng = random.Random(0)
     out = tmp_path / "out"
     settings = {"delay": 0.05, "num_workers": 1}
