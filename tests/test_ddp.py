@@ -84,24 +84,26 @@ def test_same_bytes_at_every_setting(five: Path, tmp_path: Path, precision: str)
         assert extract(five, tmp_path / f"{batch_size}", **settings) == expected
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "SLURM"])
-def test_two_nodes(
-    five: Path, tmp_path: Path, launcher: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """As on two machines with a shared folder: the same bytes as on one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    out = tmp_path / "two"
+def predict(root: Path, out: Path, *options: str) -> list[str]:
+    """The command line of a job."""
     settings = {
         "model.backbone": "resnet50",
         "model.weights": "random",
-        "data.root": five,
+        "data.root": root,
+        "writer.output_dir": out,
         "trainer.accelerator": "cpu",
         "trainer.devices": 1,
         "trainer.enable_progress_bar": "false",
     }
-    command = ["-m", "featx", "predict", *(f"--{name}={value}" for name, value in settings.items())]
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    return ["-m", "featx", "predict", *arguments, *options]
+
+
+def run_nodes(launcher: str, command: list[str]) -> list[int]:
+    """Run a job on two nodes of one process: their statuses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     nodes = []
     for rank in range(2):
         torchrun = [
@@ -114,22 +116,32 @@ def test_two_nodes(
             **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"},
         }
         node = subprocess.Popen(
-            [
-                *(sys.executable, *(torchrun if launcher == "torchrun" else ()), *command),
-                *("--trainer.num_nodes=2", f"--writer.output_dir={out}"),
-            ],
+            [sys.executable, *(torchrun if launcher == "torchrun" else ()), *command],
             env={**os.environ, **(srun if launcher == "SLURM" else {})},
             start_new_session=True,
         )
         nodes.append(node)
-    assert [jobs.end(node, 120) for node in nodes] == [0, 0]
+    return [jobs.end(node, 120) for node in nodes]
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "SLURM"])
+def test_two_nodes(
+    five: Path, tmp_path: Path, launcher: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on two machines with a shared folder: the same bytes as on one."""
+    out = tmp_path / "two"
+    assert run_nodes(launcher, predict(five, out, "--trainer.num_nodes=2")) == [0, 0]
     assert "requeue" not in capfd.readouterr().err
-    subprocess.run(
-        [sys.executable, *command, f"--writer.output_dir={tmp_path / 'one'}"],
-        check=True,
-        timeout=120,
-    )
+    alone = [sys.executable, *predict(five, tmp_path / "one")]
+    subprocess.run(alone, check=True, timeout=120)
     assert jobs.contents(out) == jobs.contents(tmp_path / "one")
+
+
+def test_no_node_takes_a_failure_for_a_success(five: Path, tmp_path: Path) -> None:
+    """Where the first one cannot publish, the second one does not end with status 0 either."""
+    options = ("--trainer.num_nodes=2", "--trainer.limit_predict_batches=2")
+    assert run_nodes("SLURM", predict(five, tmp_path / "out", *options)) == [1, 1]
+    assert not [*(tmp_path / "out").glob("*.h5")]
 
 
 CELL = """
@@ -148,8 +160,10 @@ extract("two", devices=2, strategy="ddp_notebook")
 
 import featx
 
-print(featx.extract("processed", "two", backbone="resnet50", weights="random", devices=2,
-                    accelerator="cpu"))
+paths = featx.extract(
+    "processed", "two", backbone="resnet50", weights="random", devices=2, accelerator="cpu"
+)
+assert paths["train"].exists()
 """
 
 
