@@ -48,11 +48,5 @@ def small_root(root: Path, save: Save) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What takes minutes and rarely changes is run on demand."""
-    parser.addoption("--thorough", action="store_true", help="every fault, and many random kills")
-
-
-@pytest.fixture
-def thorough(request: pytest.FixtureRequest) -> bool:
-    """Whether there is time for everything."""
-    return bool(request.config.getoption("thorough"))
+    """Kills at random are few by default, for each takes seconds."""
+    parser.addoption("--kills", type=int, default=2, help="how often to kill a job at random")

@@ -183,7 +183,9 @@ def test_two_processes_of_a_notebook(five: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_kills_at_random(root: Path, save: Save, tmp_path: Path, thorough: bool) -> None:
+def test_kills_at_random(
+    root: Path, save: Save, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Any process, at any time, again and again, on one process or two: the same bytes."""
     save("train/a/x", random_videos(12, 5))
     save("train/b/x", random_videos(12, 7, seed=1))
@@ -193,7 +195,7 @@ def test_kills_at_random(root: Path, save: Save, tmp_path: Path, thorough: bool)
     out = tmp_path / "out"
     settings = {"delay": 0.05, "num_workers": 1}
     expected = extract(root, tmp_path / "undisturbed")
-    kills = 60 if thorough else 2
+    kills = request.config.getoption("kills")
     for kill in range(1, kills + 1):
         job = jobs.start(root, out, devices=2, **settings)
         while not (out / ".featx" / "lock").exists() and job.poll() is None:
