@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from featx.archive import file_stats
 from featx.errors import MissingInputError, shorten
 from featx.headers import FILE_NAME
 from featx.scan import list_folders
@@ -27,12 +28,11 @@ class Clip(NamedTuple):
 
     @property
     def stats(self) -> tuple[int, int]:
-        """Size in bytes and time of the last change in nanoseconds; (0, 0) if there is none."""
+        """See `file_stats`; (0, 0) if there is no file."""
         try:
-            status = self.path.stat()
+            return file_stats(self.path.stat())
         except OSError:
             return 0, 0
-        return status.st_size, status.st_mtime_ns
 
 
 def list_clips(raw_dir: Path, processed_dir: Path) -> list[Clip]:

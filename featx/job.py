@@ -88,9 +88,10 @@ def extract(
         on_error=on_error,
         verify_inputs=verify_inputs,
     )
-    trainer.predict(extractor, datamodule=data, return_predictions=False)
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
-    return {
+    paths = {
         split: writer.output_dir / file_name(split, multi_scale)
         for split in choose_splits(data.root, splits)
     }
+    trainer.predict(extractor, datamodule=data, return_predictions=False)
+    return paths
