@@ -56,7 +56,8 @@ class RunLock:
             with suppress(OSError):  # a file that stays does no harm, nor does a folder with parts
                 self.path.unlink()
                 self.path.parent.rmdir()
-            self._file.close()
+            with suppress(OSError):  # on a full disk, the holder's name is still to be written
+                self._file.close()
             self._file = None
 
 

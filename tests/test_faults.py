@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ def many(tiny: None, root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(parts, "_MAX_QUEUED", 0)
     save("train/a/x", random_videos(20, 40))
     return root
+
+
+def test_a_disk_without_a_byte(many: Path, disk: Path) -> None:
+    """Not even the lock can be written: an error in one line all the same."""
+    with suppress(OSError), (disk / "filling").open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OutputError, match="found: No space left on device"):
+        extract(many, disk / "out")
 
 
 def test_a_full_disk(
