@@ -18,6 +18,7 @@ from featx.errors import FeatxError, InputError, UsageError, shorten
 from featx.manifest import Manifest, missing_categories
 from featx.ranks import Ranks
 from featx.scan import OnError, scan
+from featx.temporal import drop_repeats
 from featx.videos import VideoBatch, read_video
 
 _log = logging.getLogger(__name__)
@@ -128,9 +129,10 @@ class VideoDataset(Dataset[VideoBatch]):
     def __getitem__(self, position: int) -> VideoBatch:
         file, index = self.manifest.locate(position)
         try:
-            return VideoBatch([position], [read_video(file.path, file.header, index)])
+            video, frames = drop_repeats(read_video(file.path, file.header, index))
         except FeatxError as error:
-            return VideoBatch([], [], {position: error})
+            return VideoBatch([], [], errors={position: error})
+        return VideoBatch([position], [video], [frames])
 
 
 class RankShare(DistributedSampler[int]):
@@ -176,5 +178,6 @@ def _join(batches: Sequence[VideoBatch]) -> VideoBatch:
     return VideoBatch(
         [position for batch in batches for position in batch.positions],
         [video for batch in batches for video in batch.videos],
+        [frames for batch in batches for frames in batch.frames],
         {position: error for batch in batches for position, error in batch.errors.items()},
     )

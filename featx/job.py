@@ -24,6 +24,7 @@ def extract(
     splits: Sequence[str] | None = None,
     frames_per_forward: int = 32,
     compile: bool = False,
+    allow_tf32: bool = False,
     batch_size: int = 1,
     num_workers: int = 2,
     on_error: OnError = "stop",
@@ -47,6 +48,7 @@ def extract(
         splits: Which splits; by default, whichever of train, val and test exist.
         frames_per_forward: Frames per forward pass.
         compile: Compile the backbone.
+        allow_tf32: On CUDA, let float32 convolutions and matrix products use TF32.
         batch_size: Videos per step.
         num_workers: Processes per rank that read videos ahead.
         on_error: Whether a bad input stops the run, or is left out (skip).
@@ -79,6 +81,7 @@ def extract(
         scales=scales,
         frames_per_forward=frames_per_forward,
         compile=compile,
+        allow_tf32=allow_tf32,
     )
     data = VideoDataModule(
         root,

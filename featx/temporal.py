@@ -1,10 +1,12 @@
 """Temporal multi-scale on index arrays: pure functions, no disk and no Lightning.
 
 A frozen CNN sees one frame at a time, so the features of every temporal scale are rows of the
-same per-frame features: each scale is a gather, and no frame is computed twice.
+same per-frame features: each scale is a gather, and no frame is computed twice. Neither is a frame
+that repeats the one before it.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MIN_SCALED_FRAMES = 5
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their size
 
 
 def scale_length(num_frames: int, scale: float) -> int:
@@ -39,6 +43,22 @@ def output_length(num_frames: int, scales: Sequence[float]) -> int:
     return max(scale_length(num_frames, scale) for scale in scales)
 
 
+def drop_repeats(video: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop the frames that equal the one before, byte for byte.
+
+    Args:
+        video: Pixels `[T, 3, H, W]`, on the CPU.
+
+    Returns:
+        The frames that are left, `[D, 3, H, W]`, and which of them stands at each position of the
+        video, int64 `[T]`. Without repeats, the first is the video itself.
+    """
+    frames = video.view(_INTEGERS[video.element_size()]).numpy()  # NumPy stops at a difference
+    is_new = [True, *(not np.array_equal(a, b) for a, b in pairwise(frames))]
+    index = torch.from_numpy(np.cumsum(is_new) - 1)
+    return (video if all(is_new) else video[torch.tensor(is_new)]), index
+
+
 def average_scales(features: Tensor, scales: Sequence[float]) -> Tensor:
     """Average the temporal scales of a video, each padded with zeros to the longest one.
 
@@ -54,6 +74,7 @@ def average_scales(features: Tensor, scales: Sequence[float]) -> Tensor:
     num_frames = len(features)
     total = features.new_zeros(output_length(num_frames, scales), features.shape[1])
     for scale in scales:
-        index = torch.from_numpy(scale_indices(num_frames, scale)).to(features.device)
+        index = torch.from_numpy(scale_indices(num_frames, scale))
+        index = index.to(features.device, non_blocking=True)  # else CUDA waits for the CNN
         total[: len(index)] += features[index]
     return total / len(scales)

@@ -23,7 +23,9 @@ class VideoBatch(NamedTuple):
 
     Attributes:
         positions: Position of each video in the manifest.
-        videos: Pixels `[T, 3, H, W]` of each video.
+        videos: Pixels `[D, 3, H, W]` of the distinct frames of each video.
+        frames: Which of them stands at each position of the video, int64 `[T]`, for each video;
+            none at all means that every frame is distinct. See `drop_repeats`.
         errors: Positions of the videos that could not be read, and why. An error leaves a
             DataLoader worker as a value, because an exception raised there arrives as the text of
             a traceback.
@@ -31,6 +33,7 @@ class VideoBatch(NamedTuple):
 
     positions: list[int]
     videos: list[Tensor]
+    frames: list[Tensor] = []  # noqa: RUF012  # a NamedTuple's default; nobody changes it
     errors: Mapping[int, FeatxError] = {}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from featx import backbones
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
-from featx.temporal import average_scales, output_length
+from featx.temporal import average_scales, drop_repeats, output_length
 from featx.videos import VideoBatch
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -69,6 +69,19 @@ def test_neighbours_do_not_matter(frames_per_forward: int) -> None:
         torch.testing.assert_close(step(make(), [video])[0], features)
 
 
+def test_repeated_frames_go_through_the_cnn_once() -> None:
+    """A video of 8 distinct frames, stretched to 64, is as fast as 8 and as exact as 64."""
+    stretched = random_video(8).repeat_interleave(8, dim=0)
+    extractor = make(frames_per_forward=8)
+    expected = step(extractor, [stretched, random_video(3)])
+    distinct, frames = drop_repeats(stretched)
+    batch = VideoBatch([0, 1], [distinct, random_video(3)], [frames, torch.arange(3)])
+    shapes = count_passes(extractor)
+    found = extractor.predict_step(batch)
+    assert len(shapes) == 2
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_sizes_and_dtypes_may_differ_in_a_batch() -> None:
     """Frames of other sizes and dtypes go through passes of their own."""
     videos = [
@@ -97,7 +110,9 @@ def test_single_scale_is_the_cnn_alone() -> None:
 def test_it_stays_in_eval_mode() -> None:
     """Whatever is asked, nothing trains: also a batch norm that was not fused."""
     extractor = make()
-    extractor.backbone = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    extractor.backbone = nn.Sequential(
+        nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten()
+    )
     extractor.backbone.eval()
     before = step(extractor, [random_video(4)])[0]
     extractor.train()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"errors", "temporal", "random_weights"},
-    {"disk", "ranks"},
+    {"errors", "temporal", "random_weights", "allocator"},
+    {"disk", "ranks", "compilation"},
     {"archive", "backbones", "feature_file", "validation", "clips", "parsing", "lock"},
     {"headers", "staging"},
     {"videos", "manifest", "streaming", "parts"},
@@ -62,4 +62,4 @@ def test_few_modules_know_lightning() -> None:
 
 def test_the_maths_knows_no_disk() -> None:
     """It imports only torch and numpy."""
-    assert imports("temporal") == {"collections.abc", "numpy", "numpy.typing", "torch"}
+    assert imports("temporal") == {"collections.abc", "itertools", "numpy", "numpy.typing", "torch"}
