@@ -98,13 +98,17 @@ class VideoDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
         """This rank's share of the videos that are not done, in row order."""
-        ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        share = RankShare(self.manifest.lengths, self.done, *ranks)
+        rank, num_ranks, on_cuda = 0, 1, False
+        if self.trainer:
+            rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+            on_cuda = self.trainer.strategy.root_device.type == "cuda"
+        share = RankShare(self.manifest.lengths, self.done, rank, num_ranks)
         return DataLoader(
             VideoDataset(self.manifest),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=self.num_workers if len(share) else 0,
+            pin_memory=on_cuda,  # then the copy to the device takes no time of the CPU's
             collate_fn=_join,
             worker_init_fn=_outlive_signals,
         )

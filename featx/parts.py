@@ -1,19 +1,24 @@
 """Collect the finished rows of a feature file into parts."""
 
+import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.errors import FeatureError, FeatxError
 from featx.feature_file import encode
 from featx.staging import Staging
 
 PART_BYTES = 16 * 2**20
 PART_SECONDS = 30.0
 
-_MAX_QUEUED = 64  # videos waiting for compression; this bounds the memory of the queue
+_log = logging.getLogger(__name__)
+
+_MAX_QUEUED = 8  # videos on their way to a part; this also bounds how far ahead of CUDA we run
 
 
 class PartWriter:
@@ -22,34 +27,75 @@ class PartWriter:
     Args:
         staging: Where the parts go.
         pool: The threads; zlib releases the GIL.
+        skips: Whether rows that are not finite are left out, or are an error.
     """
 
-    def __init__(self, staging: Staging, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, staging: Staging, pool: ThreadPoolExecutor, skips: bool = False) -> None:
         self._staging = staging
         self._pool = pool
+        self._skips = skips
         self._queue: deque[tuple[int, Future[list[bytes]]]] = deque()
         self._encoded: dict[int, list[bytes]] = {}
         self._bytes = 0
         self._last_write = time.monotonic()
 
-    def add(self, row: int, features: NDArray[np.float32]) -> None:
-        """Take the features `[num_frames, feature_dim]` of a row; waits while the queue is full."""
-        self._queue.append((row, self._pool.submit(encode, features, self._staging.layout)))
+    def add(self, row: int, fetch: Callable[[], NDArray[np.float32]]) -> None:
+        """Take a row; waits while the queue is full.
+
+        Args:
+            row: Its number.
+            fetch: Gives its features `[num_frames, feature_dim]`; called in another thread.
+
+        Raises:
+            FeatureError: This row, or one before it, is not finite.
+        """
+        self._queue.append((row, self._pool.submit(self._encode, row, fetch)))
         while self._queue and (len(self._queue) > _MAX_QUEUED or self._queue[0][1].done()):
             self._collect()
         if self._bytes >= PART_BYTES or time.monotonic() - self._last_write > PART_SECONDS:
             self._write()
 
+    def skip(self, row: int, error: FeatxError) -> None:
+        """Leave a row out of the file."""
+        self._staging.skip(row, str(error))
+        _log.warning("Left out: %s", error)
+
     def flush(self) -> None:
-        """Write everything taken so far."""
+        """Write everything taken so far.
+
+        Raises:
+            FeatureError: A row is not finite; the others are written.
+        """
+        errors = []
         while self._queue:
-            self._collect()
+            try:
+                self._collect()
+            except FeatureError as error:
+                errors.append(error)
         self._write()
+        if errors:
+            raise errors[0]
+
+    def _encode(self, row: int, fetch: Callable[[], NDArray[np.float32]]) -> list[bytes]:
+        features = fetch()
+        if not np.isfinite(features).all():
+            raise FeatureError(
+                f"{self._staging.layout.video_ids[row]}: expected finite features, "
+                "found NaN or infinity. Check the weights, or use a precision with more range: "
+                "32-true or bf16-mixed."
+            )
+        return encode(features, self._staging.layout)
 
     def _collect(self) -> None:
         row, future = self._queue.popleft()
-        self._encoded[row] = future.result()
-        self._bytes += sum(map(len, self._encoded[row]))
+        try:
+            self._encoded[row] = future.result()
+        except FeatureError as error:
+            if not self._skips:
+                raise
+            self.skip(row, error)
+        else:
+            self._bytes += sum(map(len, self._encoded[row]))
 
     def _write(self) -> None:
         if self._encoded:

@@ -1,8 +1,7 @@
 """The BasePredictionWriter: gathers the features of all ranks into one file per split."""
 
-import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from featx.analysis import ANALYSIS_FILE, read_preprocessing, write_analysis
 from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
-from featx.errors import FeatureError, FeatxError, IncompleteError, OutputError, UsageError
+from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name, read_skipped
 from featx.interruption import Interruption
@@ -29,8 +28,6 @@ from featx.record import plan_layout
 from featx.staging import STAGING_FOLDER, Staging
 from featx.validation import open_feature_file
 from featx.videos import VideoBatch
-
-_log = logging.getLogger(__name__)
 
 _COMPRESSION_THREADS = 2
 
@@ -87,29 +84,30 @@ class FeatureWriter(BasePredictionWriter):
             path = self.output_dir / file_name(split, pl_module.multi_scale)
             self._stagings[split] = Staging(path, layout)
         self.paths = {split: staging.target for split, staging in self._stagings.items()}
-        self._skips = data.on_error == "skip"
+        skips = data.on_error == "skip"
         self._ranks = data.ranks
-        data.done = self._ranks.from_first(self._prepare)
+        data.done = self._ranks.from_first(lambda: self._prepare(skips))
         self._prepared = True
         # A run that finds all videos done is no mistake, as Lightning would suspect.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         self._pool = ThreadPoolExecutor(_COMPRESSION_THREADS, "compression")
         self._writers = {
-            split: PartWriter(staging, self._pool) for split, staging in self._stagings.items()
+            split: PartWriter(staging, self._pool, skips)
+            for split, staging in self._stagings.items()
         }
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From now on, a signal or the end of another process ends the run between batches."""
         self._interruption = Interruption(trainer)
 
-    def _prepare(self) -> set[int]:
+    def _prepare(self, skips: bool) -> set[int]:
         """The positions of all videos that an earlier run has finished."""
         done: set[int] = set()
         self._lock.acquire()
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for split, staging in self._stagings.items():
             positions = self._manifest.positions[split]
-            rows = staging.prepare(self.overwrite, allow_skipped=self._skips)
+            rows = staging.prepare(self.overwrite, allow_skipped=skips)
             done.update(positions[row] for row in rows)
             if rows:
                 rank_zero_info(f"{split}: {len(rows)} of {len(positions)} videos are done already")
@@ -128,34 +126,14 @@ class FeatureWriter(BasePredictionWriter):
         """Take the features of a batch."""
         for position, features in zip(batch.positions, prediction, strict=True):
             split, row = self._manifest.locate_row(position)
-            values = features.cpu().numpy()
-            if np.isfinite(values).all():
-                self._add(split, row, values)
-                continue
-            error = FeatureError(
-                f"{self._stagings[split].layout.video_ids[row]}: expected finite features, "
-                "found NaN or infinity. Check the weights, or use a precision with more range: "
-                "32-true or bf16-mixed."
-            )
-            if not self._skips:
-                raise error
-            self._skip(position, error)
-        for position, unreadable in batch.errors.items():
-            self._skip(position, unreadable)
+            for other, writer in self._writers.items():
+                if other != split:  # with the first row of a split, the one before it is done
+                    writer.flush()
+            self._writers[split].add(row, _copy_to_cpu(features))
+        for position, error in batch.errors.items():
+            split, row = self._manifest.locate_row(position)
+            self._writers[split].skip(row, error)
         self._interruption.check()
-
-    def _add(self, split: str, row: int, features: NDArray[np.float32]) -> None:
-        """Take the features of a row; with the first one of a split, the one before it is done."""
-        for other, writer in self._writers.items():
-            if other != split:
-                writer.flush()
-        self._writers[split].add(row, features)
-
-    def _skip(self, position: int, error: FeatxError) -> None:
-        """Leave a video out of its file."""
-        split, row = self._manifest.locate_row(position)
-        self._stagings[split].skip(row, str(error))
-        _log.warning("Left out: %s", error)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
@@ -171,7 +149,7 @@ class FeatureWriter(BasePredictionWriter):
     ) -> None:
         """Write the rows that are finished; publish nothing."""
         try:
-            with suppress(OutputError):  # a full disk may be what has ended the run
+            with suppress(OutputError, FeatureError):  # they may be what has ended the run
                 self._flush()
             if self._prepared and any(staging.has_parts() for staging in self._stagings.values()):
                 rank_zero_info(
@@ -207,6 +185,21 @@ class FeatureWriter(BasePredictionWriter):
                 for writer in self._writers.values():
                     writer.flush()
             self._writers = {}
+
+
+def _copy_to_cpu(features: Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Start to copy features to the CPU; what is returned waits for the copy, and gives it."""
+    if features.device.type != "cuda":
+        return features.cpu().numpy
+    copy = features.to("cpu", non_blocking=True)  # into pinned memory
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def fetch() -> NDArray[np.float32]:
+        copied.synchronize()
+        return copy.numpy()
+
+    return fetch
 
 
 def _device_name(device: torch.device) -> str:

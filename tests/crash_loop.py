@@ -113,7 +113,7 @@ def write_rows(folder: Path, overwrite: bool) -> None:
     with ThreadPoolExecutor(1) as pool:
         writer = PartWriter(staging, pool)
         for row in sorted({*range(len(LENGTHS))} - done):
-            writer.add(row, rows[row])
+            writer.add(row, rows[row].copy)
             if row % 2:
                 writer.flush()
     staging.publish()

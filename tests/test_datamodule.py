@@ -8,6 +8,7 @@ import torch
 from helpers import Save, random_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
@@ -20,7 +21,8 @@ from featx.videos import VideoBatch
 class FakeTrainer:
     """As much of a Trainer as a data module asks."""
 
-    def __init__(self, rank: int, num_ranks: int) -> None:
+    def __init__(self, rank: int, num_ranks: int, device: str = "cpu") -> None:
+        self.strategy = SingleDeviceStrategy(device)
         self.global_rank, self.world_size = rank, num_ranks
         self.is_global_zero = rank == 0
 
@@ -32,6 +34,25 @@ def load(root: Path, rank: int = 0, num_ranks: int = 1, **settings: int) -> list
     data.setup("predict")
     loader: DataLoader[VideoBatch] = data.predict_dataloader()
     return [data.on_before_batch_transfer(batch, 0) for batch in loader]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_pinned_memory_only_for_cuda(small_root: Path, device: str) -> None:
+    """Copies to a GPU are asynchronous; on a CPU there is nothing to pin."""
+    data = VideoDataModule(small_root)
+    data.trainer = FakeTrainer(0, 1, device)  # type: ignore[assignment]
+    data.setup("predict")
+    assert data.predict_dataloader().pin_memory == (device == "cuda:0")
+
+
+def test_repeats_are_dropped_on_the_way_in(root: Path, save: Save) -> None:
+    """What goes to the device are distinct frames, and where they stand."""
+    video = random_video(4).repeat_interleave(2, dim=0)
+    save("train/a/x", [video, random_video(3)])
+    (batch,) = load(root, batch_size=2)
+    assert [len(frames) for frames in batch.videos] == [4, 3]
+    assert [frames.tolist() for frames in batch.frames] == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2]]
+    assert torch.equal(batch.videos[0][batch.frames[0]], video)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

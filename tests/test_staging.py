@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx import parts as parts_module
-from featx.errors import IncompleteError, OutputError
-from featx.feature_file import encode
+from featx.errors import FeatureError, IncompleteError, OutputError
+from featx.feature_file import encode, read_skipped
 from featx.parts import PartWriter
 from featx.staging import Staging
+from featx.validation import open_feature_file
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
@@ -226,9 +228,9 @@ def test_part_writer_bounds_what_it_holds(tmp_path: Path, monkeypatch: pytest.Mo
         writer = PartWriter(staging, pool)
         monkeypatch.setattr(parts_module, "_MAX_QUEUED", 1)
         for row in (0, 1, 2, 3, 4):
-            writer.add(row, rows[row])
+            writer.add(row, rows[row].copy)
         assert len([*staging.folder.glob("part-*")]) >= 2
-        writer.add(5, rows[5])
+        writer.add(5, rows[5].copy)
         writer.flush()
         writer.flush()
     staging.publish()
@@ -244,8 +246,34 @@ def test_part_writer_does_not_wait_for_bytes_forever(
     staging = start(tmp_path)
     with ThreadPoolExecutor(1) as pool:
         writer = PartWriter(staging, pool)
-        writer.add(0, make_rows(LENGTHS)[0])
+        writer.add(0, make_rows(LENGTHS)[0].copy)
     assert len([*staging.folder.glob("part-*")]) == 1
+
+
+def test_a_row_that_is_not_finite(tmp_path: Path) -> None:
+    """The rows around it are written all the same; it is an error, or left out."""
+    staging = start(tmp_path)
+    rows = make_rows(LENGTHS)
+    rows[2][0, 0] = np.nan
+    with ThreadPoolExecutor(1) as pool:
+        writer = PartWriter(staging, pool)
+        with pytest.raises(FeatureError, match="video 2: expected finite features, found NaN"):  # noqa: PT012
+            for row in range(6):
+                writer.add(row, rows[row].copy)
+            writer.flush()
+        with suppress(FeatureError):
+            writer.flush()
+        done = staging.prepare(overwrite=False)
+        assert done >= {0, 1}
+        assert 2 not in done
+        writer = PartWriter(staging, pool, skips=True)
+        for row in sorted({*range(6)} - done):
+            writer.add(row, rows[row].copy)
+        writer.flush()
+    staging.publish()
+    with open_feature_file(staging.target) as file:
+        assert [*read_skipped(file.attrs)] == ["video 2"]
+        assert file.attrs["num_videos"] == 5
 
 
 def test_an_invalid_merge_is_not_published(tmp_path: Path) -> None:
