@@ -42,6 +42,7 @@ class VideoDataModule(LightningDataModule):
         ranks: The processes of the run; set by `setup`.
         manifest: The videos; set by `setup`.
         done: Positions of the videos that an earlier run has finished.
+        share: Positions of the videos that this process takes; set by `predict_dataloader`.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -74,6 +75,7 @@ class VideoDataModule(LightningDataModule):
         self.ranks: Ranks
         self.manifest: Manifest
         self.done: set[int] = set()
+        self.share: list[int] = []
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -103,6 +105,7 @@ class VideoDataModule(LightningDataModule):
             rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
         share = RankShare(self.manifest.lengths, self.done, rank, num_ranks)
+        self.share = share.share
         return DataLoader(
             VideoDataset(self.manifest),
             sampler=share,

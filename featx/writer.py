@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.callbacks import (
+    BasePredictionWriter,
+    RichProgressBar,
+    TQDMProgressBar,
+)
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,6 +28,7 @@ from featx.feature_file import file_name, read_skipped
 from featx.interruption import Interruption
 from featx.lock import RunLock
 from featx.parts import PartWriter
+from featx.progress import Progress
 from featx.record import plan_layout
 from featx.staging import STAGING_FOLDER, Staging
 from featx.validation import open_feature_file
@@ -55,6 +60,7 @@ class FeatureWriter(BasePredictionWriter):
         self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
+        self._progress: Progress | None = None
         self._prepared = False  # what is in the staging folders is of this run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,7 +76,7 @@ class FeatureWriter(BasePredictionWriter):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
-        self._manifest = data.manifest
+        self._data, self._manifest = data, data.manifest
         run = {
             **pl_module.settings(),
             "precision": str(trainer.precision),
@@ -99,6 +105,12 @@ class FeatureWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From now on, a signal or the end of another process ends the run between batches."""
         self._interruption = Interruption(trainer)
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and trainer.is_global_zero:
+            bar.disable()  # it counts batches, and knows nothing of earlier runs
+            self._progress = Progress(
+                self._manifest.lengths[self._data.share], len(self._data.done), trainer.world_size
+            )
 
     def _prepare(self, skips: bool) -> set[int]:
         """The positions of all videos that an earlier run has finished."""
@@ -133,6 +145,9 @@ class FeatureWriter(BasePredictionWriter):
         for position, error in batch.errors.items():
             split, row = self._manifest.locate_row(position)
             self._writers[split].skip(row, error)
+        if self._progress:
+            positions = [*batch.positions, *batch.errors]
+            self._progress.advance(len(positions), int(self._manifest.lengths[positions].sum()))
         self._interruption.check()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -180,6 +195,9 @@ class FeatureWriter(BasePredictionWriter):
             raise problems[0]
 
     def _flush(self) -> None:
+        if self._progress:
+            self._progress.close()
+            self._progress = None
         if self._writers:
             with self._pool:
                 for writer in self._writers.values():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"errors", "temporal", "random_weights", "allocator"},
+    {"errors", "temporal", "random_weights", "allocator", "progress"},
     {"disk", "ranks", "compilation"},
     {"archive", "backbones", "feature_file", "validation", "clips", "parsing", "lock"},
     {"headers", "staging"},
