@@ -20,6 +20,7 @@ def keep_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    large = any(mallopt(_M_MMAP_THRESHOLD, value) for value in _MMAP_THRESHOLDS)
-    return large and bool(mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)  # what an earlier run has left, every process forked from now on would copy
+    large = any(libc.mallopt(_M_MMAP_THRESHOLD, value) for value in _MMAP_THRESHOLDS)
+    return large and bool(libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))

@@ -124,10 +124,19 @@ def normalize(frames: Tensor) -> Tensor:
     """Normalize raw RGB with ImageNet's mean and std, in float32 and in one pass.
 
     Args:
-        frames: uint8 `[..., 3, H, W]`, on any device.
+        frames: uint8 `[B, 3, H, W]`, on any device.
+
+    Returns:
+        float32 `[B, 3, H, W]` in the memory format channels_last.
     """
     scale, shift = _imagenet(frames.device)
-    return torch.addcmul(shift, frames, scale)
+    normalized = torch.empty(
+        frames.shape,
+        dtype=torch.float32,
+        device=frames.device,
+        memory_format=torch.channels_last,  # as the CNN takes it
+    )
+    return torch.addcmul(shift, frames, scale, out=normalized)
 
 
 @cache

@@ -105,9 +105,20 @@ def _demo(args: Sequence[str]) -> int:
     return 0
 
 
+def _bench(args: Sequence[str]) -> int:
+    """Measure this machine: the plain loop, featx, and the hardware's ceiling."""
+    from featx.bench import bench
+
+    parser = ConciseParser(prog="featx bench", description=_bench.__doc__)
+    parser.add_function_arguments(bench)
+    bench(**vars(parser.parse_args(args)))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "predict": _predict,
     "preprocess": _preprocess,
     "inspect": _inspect,
+    "bench": _bench,
     "demo": _demo,
 }

@@ -26,7 +26,7 @@ def extract(
     compile: bool = False,
     allow_tf32: bool = False,
     batch_size: int = 1,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     on_error: OnError = "stop",
     verify_inputs: bool = False,
     overwrite: bool = False,
@@ -50,7 +50,7 @@ def extract(
         compile: Compile the backbone.
         allow_tf32: On CUDA, let float32 convolutions and matrix products use TF32.
         batch_size: Videos per step.
-        num_workers: Processes per rank that read videos ahead.
+        num_workers: Processes per rank that read videos; by default 0 on a CPU, up to 4 on a GPU.
         on_error: Whether a bad input stops the run, or is left out (skip).
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
         overwrite: Replace feature files that other inputs or settings made, that are damaged, or

@@ -15,8 +15,6 @@ from torch import Tensor
 
 MIN_SCALED_FRAMES = 5
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their size
-
 
 def scale_length(num_frames: int, scale: float) -> int:
     """Number of frames of a video of `num_frames` frames at a temporal `scale`.
@@ -53,8 +51,9 @@ def drop_repeats(video: Tensor) -> tuple[Tensor, Tensor]:
         The frames that are left, `[D, 3, H, W]`, and which of them stands at each position of the
         video, int64 `[T]`. Without repeats, the first is the video itself.
     """
-    frames = video.view(_INTEGERS[video.element_size()]).numpy()  # NumPy stops at a difference
-    is_new = [True, *(not np.array_equal(a, b) for a, b in pairwise(frames))]
+    numbers = video.view(torch.int16) if video.dtype == torch.bfloat16 else video  # for NumPy
+    frames = (frame.tobytes() for frame in numbers.numpy())  # compared until they differ
+    is_new = [True, *(frame != before for before, frame in pairwise(frames))]
     index = torch.from_numpy(np.cumsum(is_new) - 1)
     return (video if all(is_new) else video[torch.tensor(is_new)]), index
 

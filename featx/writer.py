@@ -1,5 +1,6 @@
 """The BasePredictionWriter: gathers the features of all ranks into one file per split."""
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from featx.staging import STAGING_FOLDER, Staging
 from featx.validation import open_feature_file
 from featx.videos import VideoBatch
 
-_COMPRESSION_THREADS = 2
+_COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 
 
 class FeatureWriter(BasePredictionWriter):

@@ -25,6 +25,7 @@ class FakeTrainer:
         self.strategy = SingleDeviceStrategy(device)
         self.global_rank, self.world_size = rank, num_ranks
         self.is_global_zero = rank == 0
+        self.num_devices = 1
 
 
 def load(root: Path, rank: int = 0, num_ranks: int = 1, **settings: int) -> list[VideoBatch]:
@@ -37,12 +38,14 @@ def load(root: Path, rank: int = 0, num_ranks: int = 1, **settings: int) -> list
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-def test_pinned_memory_only_for_cuda(small_root: Path, device: str) -> None:
-    """Copies to a GPU are asynchronous; on a CPU there is nothing to pin."""
+def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
+    """Copies to a GPU are asynchronous, from workers; on a CPU the cores are for the CNN."""
     data = VideoDataModule(small_root)
     data.trainer = FakeTrainer(0, 1, device)  # type: ignore[assignment]
     data.setup("predict")
-    assert data.predict_dataloader().pin_memory == (device == "cuda:0")
+    loader = data.predict_dataloader()
+    assert loader.pin_memory == (device == "cuda:0")
+    assert (loader.num_workers > 0) == (device == "cuda:0")
 
 
 def test_repeats_are_dropped_on_the_way_in(root: Path, save: Save) -> None:

@@ -139,6 +139,7 @@ def test_a_half_precision_run_leaves_no_trace() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert normalized.dtype == torch.float32
+    assert normalized.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(backbones.normalize(video), normalized)
     torch.testing.assert_close(normalized, reference.normalize(video), rtol=0, atol=1e-6)
 

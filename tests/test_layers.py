@@ -10,13 +10,15 @@ LAYERS = (
     {"disk", "ranks", "compilation"},
     {"archive", "backbones", "feature_file", "validation", "clips", "parsing", "lock"},
     {"headers", "staging"},
-    {"videos", "manifest", "streaming", "parts"},
+    {"videos", "manifest", "streaming", "parts", "plain_loop"},
     {"scan", "analysis", "record"},
     {"clip_folder"},
     {"datamodule", "extractor", "interruption"},
     {"writer", "preprocess", "report"},
-    {"job", "predict"},
-    {"demo"},
+    {"job", "predict", "contenders"},
+    {"demo", "bench_report"},
+    {"contest"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 )
@@ -57,7 +59,15 @@ def test_modules_are_small(name: str) -> None:
 def test_few_modules_know_lightning() -> None:
     """Files, parts and maths can be tested without a Trainer."""
     knowing = {name for name in MODULES if any("lightning" in module for module in imports(name))}
-    assert knowing == {"datamodule", "extractor", "interruption", "writer", "job", "predict"}
+    assert knowing == {
+        "datamodule",
+        "extractor",
+        "interruption",
+        "writer",
+        "job",
+        "predict",
+        "contenders",
+    }
 
 
 def test_the_maths_knows_no_disk() -> None:

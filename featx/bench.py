@@ -1,0 +1,131 @@
+"""`featx bench`: the plain loop, featx, the bare backbone and the ceiling, side by side."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+import featx
+from featx import contenders
+from featx.backbones import BackboneName
+from featx.bench_report import (
+    check_matplotlib,
+    estimate,
+    format_estimate,
+    format_table,
+    plot,
+    recommend,
+)
+from featx.contenders import HEIGHT, NUM_FRAMES, SCALES, WIDTH, Settings
+from featx.contest import Process, compete, make_videos
+from featx.disk import writing
+from featx.scan import scan
+from featx.temporal import output_length
+
+_CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")
+_CUDA: tuple[BackboneName, ...] = (*_CPU, "resnet101", "efficientnet_v2_m")
+
+
+def bench(
+    output_dir: Path = Path("featx_bench"),
+    backbones: Sequence[BackboneName] | None = None,
+    precisions: Sequence[str] = ("32-true", "bf16-mixed"),
+    compile: bool = True,
+    allow_tf32: bool = False,
+    frames_per_forward: int = 32,
+    batch_size: int = 1,
+    num_workers: int | None = None,
+    accelerator: str = "auto",
+    videos: int | None = None,
+    rounds: int = 3,
+    root: Path | None = None,
+) -> None:
+    """Measure this machine, and recommend settings.
+
+    Four contenders take turns, each in a process of its own, and their medians count: the plain
+    loop over scales in float32, featx predict from start to published file, the bare backbone on
+    frames in memory, and a large matrix product. The videos are made for it, 64 frames of
+    256 x 256, and weights are random. A first run of one video is told apart: it compiles.
+
+    Args:
+        output_dir: Folder for bench.json, bench.png, bench.log, and meanwhile the videos.
+        backbones: Which CNNs; by default, ResNet-50 and EfficientNetV2-S on a CPU, all on a GPU.
+        precisions: Lightning's precisions.
+        compile: Compile the backbone.
+        allow_tf32: On CUDA, let float32 convolutions and matrix products use TF32.
+        frames_per_forward: Frames per forward pass.
+        batch_size: Videos per step.
+        num_workers: Processes that read videos; by default those of featx predict.
+        accelerator: Lightning's accelerator: cpu, gpu, auto, ...
+        videos: Number of videos; by default, 4 on a CPU and 100 on a GPU.
+        rounds: How often each contender has its turn.
+        root: A data set, to be told how long it takes and how much disk the result needs.
+
+    Raises:
+        MissingDependencyError: There is no matplotlib, or no compiler.
+    """
+    check_matplotlib()
+    lengths = scan(Path(root)).lengths.tolist() if root else []
+    output_dir = Path(output_dir).expanduser()
+    work = output_dir / "videos"
+    with writing(output_dir), ExitStack() as stack:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        with Process(output_dir) as process:
+            device = process.run(contenders.find_device, accelerator)
+            device_name = process.run(contenders.describe_device, device)
+        on_cuda = device.type == "cuda"
+        count = videos or (100 if on_cuda else 4)
+        make_videos(work, count)
+        measurements = [
+            measurement
+            for backbone in backbones or (_CUDA if on_cuda else _CPU)
+            for measurement in compete(
+                work,
+                [
+                    Settings(
+                        backbone=backbone,
+                        precision=precision,
+                        compile=compile,
+                        allow_tf32=allow_tf32,
+                        frames_per_forward=frames_per_forward,
+                        batch_size=batch_size,
+                        num_workers=num_workers,
+                        accelerator=accelerator,
+                    )
+                    for precision in precisions
+                ],
+                count,
+                rounds,
+            )
+        ]
+        with Process(output_dir) as process:
+            reading = process.run(contenders.probe_workers, work / "uint8", "bench")
+        advice = recommend(measurements, reading, os.cpu_count() or 1)
+        rows = sum(output_length(length, SCALES) for length in lengths)
+        estimates = estimate(measurements, sum(lengths), rows) if root else []
+        summary = {
+            "featx": featx.__version__,
+            "torch": torch.__version__,
+            "device": device_name,
+            "cores": os.cpu_count(),
+            "videos": count,
+            "video_shape": [NUM_FRAMES, 3, HEIGHT, WIDTH],
+            "rounds": rounds,
+            "measurements": [measurement.to_json() for measurement in measurements],
+            "videos_read_per_second": reading,
+            "recommendations": advice,
+            "estimates": estimates,
+        }
+        (output_dir / "bench.json").write_text(json.dumps(summary, indent=2) + "\n")
+        plot(measurements, output_dir / "bench.png")
+    print(f"\n{device_name}; {count} videos, medians of {rounds} rounds\n")
+    print(format_table(measurements))
+    print("\nRecommended:", *advice, sep="\n  ")
+    if root:
+        print(format_estimate(estimates, Path(root)))
+    print(f"\n{output_dir / 'bench.json'}\n{output_dir / 'bench.png'}")

@@ -1,0 +1,232 @@
+"""What `featx bench` has measured, as a table, a plot, and recommendations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tabulate import tabulate
+
+from featx.contenders import NUM_FRAMES, Settings
+from featx.disk import writing
+from featx.errors import MissingDependencyError
+
+_NEARLY = 0.97  # of the best rate: what takes less memory is then recommended
+_HEADERS = ("", "frames/s", "videos/s", "x plain loop", "of (c)", "of (d)", "peak memory", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured of one backbone at one precision.
+
+    Attributes:
+        settings: Those of featx.
+        flop_per_frame: Floating-point operations per frame, counted.
+        plain: Frames per second of the plain loop, for each round.
+        featx: Frames per second of featx from start to published file, for each round.
+        backbone: Frames per second of the bare backbone, for each round.
+        ceiling: FLOP per second of a large matrix product, for each round.
+        plain_memory: Peak memory of the plain loop's process in bytes, by kind of device.
+        featx_memory: The same of featx, without the processes that read videos.
+        first_seconds: Duration of the first run, of one video, compilation included.
+        relative_error: Norm of the features' difference to the plain loop's, relative to theirs.
+        passes: Frames per second of the uncompiled backbone, by `frames_per_forward`.
+        bytes_per_frame: Bytes of the published file per frame of features.
+    """
+
+    settings: Settings
+    flop_per_frame: int
+    plain: Sequence[float]
+    featx: Sequence[float]
+    backbone: Sequence[float]
+    ceiling: Sequence[float]
+    plain_memory: Mapping[str, int]
+    featx_memory: Mapping[str, int]
+    first_seconds: float
+    relative_error: float
+    passes: Mapping[int, float]
+    bytes_per_frame: float
+
+    @property
+    def name(self) -> str:
+        """The backbone and the precision."""
+        return f"{self.settings.backbone}, {self.settings.precision}"
+
+    @property
+    def rates(self) -> tuple[float, float, float, float]:
+        """Frames per second, medians: the plain loop, featx, the bare backbone, the ceiling."""
+        return (
+            median(self.plain),
+            median(self.featx),
+            median(self.backbone),
+            median(self.ceiling) / self.flop_per_frame,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, and the ratios that the table shows."""
+        plain, end_to_end, bare, ceiling = self.rates
+        return {
+            **asdict(self),
+            "featx_to_plain": end_to_end / plain,
+            "featx_to_backbone": end_to_end / bare,
+            "featx_to_ceiling": end_to_end / ceiling,
+            "backbone_to_ceiling": bare / ceiling,
+        }
+
+
+def format_table(measurements: Sequence[Measurement]) -> str:
+    """The contenders of each measurement, a row each."""
+    rows: list[Sequence[str]] = []
+    for m in measurements:
+        plain, end_to_end, bare, ceiling = m.rates
+        gflops = f"{median(m.ceiling) / 1e9:,.0f} GFLOP/s"
+        contenders = (
+            ("(a) plain loop, 32-true", plain, _megabytes(m.plain_memory), ""),
+            (
+                "(b) featx predict",
+                end_to_end,
+                _megabytes(m.featx_memory),
+                f"{m.relative_error:.1e}",
+            ),
+            ("(c) bare backbone", bare, "", ""),
+            (f"(d) matrix product, {gflops}", ceiling, "", ""),
+        )
+        rows.append([m.name])
+        rows += [
+            (
+                label,
+                f"{rate:,.1f}",
+                f"{rate / NUM_FRAMES:,.2f}",
+                f"{rate / plain:.2f}",
+                f"{rate / bare:.1%}",
+                f"{rate / ceiling:.1%}",
+                *notes,
+            )
+            for label, rate, *notes in contenders
+        ]
+    return tabulate(rows, _HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def recommend(
+    measurements: Sequence[Measurement], reading: Mapping[int, float], num_cores: int
+) -> list[str]:
+    """Settings that suit the machine, a line each.
+
+    Args:
+        measurements: What was measured.
+        reading: Videos per second that are read, by `num_workers`.
+        num_cores: Number of CPU cores.
+    """
+    lines = []
+    for m in measurements:
+        bare = m.rates[2]
+        best = max(m.passes.values())
+        size = min(n for n, rate in m.passes.items() if rate >= _NEARLY * best)
+        text = f"{m.name}: model.frames_per_forward {size} ({_list(m.passes)} frames/s uncompiled)"
+        eager = m.passes.get(m.settings.frames_per_forward)
+        if m.settings.compile and eager:
+            text += (
+                f"; model.compile {str(bare * _NEARLY > eager).lower()} ({bare / eager - 1:+.0%}, "
+                f"but the first run took {m.first_seconds:.0f} s)"
+            )
+        lines.append(text)
+    for backbone in dict.fromkeys(m.settings.backbone for m in measurements):
+        group = [m for m in measurements if m.settings.backbone == backbone]
+        exact = min(group, key=lambda m: m.relative_error)
+        fast = max(group, key=lambda m: m.rates[1])
+        text = f"{backbone}: trainer.precision {exact.settings.precision}"
+        if fast is not exact:
+            text += (
+                f"; or {fast.settings.precision}, {fast.rates[1] / exact.rates[1]:.1f} times as "
+                f"fast, if a relative error of {fast.relative_error:.0e} is no matter"
+            )
+        lines.append(text)
+    needed = max(m.rates[2] for m in measurements) / NUM_FRAMES
+    enough = [number for number, rate in reading.items() if number and rate >= 2 * needed]
+    workers = min(enough, default=max(2, num_cores // 2))
+    lines.append(
+        f"data.num_workers {workers} ({_list(reading)} videos/s read; the fastest backbone takes "
+        f"{needed:.1f})"
+    )
+    return lines
+
+
+def estimate(
+    measurements: Sequence[Measurement], num_frames: int, num_rows: int
+) -> list[dict[str, Any]]:
+    """How long a data set takes on this device, and how much disk.
+
+    Args:
+        measurements: What was measured.
+        num_frames: Frames of the data set.
+        num_rows: Frames of features, that is after the temporal scales.
+
+    Returns:
+        For each measurement, the seconds, the bytes of the feature files, and the bytes that are
+        needed on the way, when the parts are still there.
+    """
+    return [
+        {
+            "name": m.name,
+            "seconds": num_frames / m.rates[1],
+            "bytes": num_rows * m.bytes_per_frame,
+            "bytes_on_the_way": 2 * num_rows * m.bytes_per_frame,
+        }
+        for m in measurements
+    ]
+
+
+def format_estimate(estimates: Sequence[Mapping[str, Any]], root: Path) -> str:
+    """The estimate in words, a line each."""
+    return "\n".join(
+        f"{root}, {row['name']}: {row['seconds'] / 3600:.2f} h on one device, feature files of "
+        f"{row['bytes'] / 2**30:.2f} GB, {row['bytes_on_the_way'] / 2**30:.2f} GB on the way"
+        for row in estimates
+    )
+
+
+def check_matplotlib() -> None:
+    """Find out before the hours of measuring whether the plot can be drawn.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot  # noqa: F401  # it takes a second, which other commands save
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"matplotlib: expected it for the plot, found: {error}. "
+            "Install it: pip install 'featx[plot]'."
+        ) from error
+
+
+def plot(measurements: Sequence[Measurement], path: Path) -> None:
+    """Draw the frames per second of the contenders, side by side, as a PNG."""
+    from matplotlib.figure import Figure
+
+    labels = ("plain loop", "featx predict", "bare backbone", "matrix product")
+    figure = Figure(figsize=(2 + 2 * len(measurements), 4.8), layout="constrained")
+    axes = figure.subplots()
+    width = 1 / (len(labels) + 1)
+    for number, label in enumerate(labels):
+        places = [group + number * width for group in range(len(measurements))]
+        bars = axes.bar(places, [m.rates[number] for m in measurements], width, label=label)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8)
+    middle = (len(labels) - 1) / 2 * width
+    axes.set_xticks(
+        [group + middle for group in range(len(measurements))],
+        [m.name.replace(", ", "\n") for m in measurements],
+    )
+    axes.set_ylabel("frames/s")
+    axes.legend()
+    with writing(path):
+        figure.savefig(path, dpi=150)
+
+
+def _megabytes(memory: Mapping[str, int]) -> str:
+    return ", ".join(f"{size / 2**20:,.0f} MB {kind}" for kind, size in memory.items())
+
+
+def _list(rates: Mapping[int, float]) -> str:
+    return ", ".join(f"{number}: {rate:,.1f}" for number, rate in rates.items())

@@ -1,0 +1,226 @@
+"""What `featx bench` measures, each to be called in a process of its own."""
+
+import logging
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from featx.backbones import ARCHITECTURES, BackboneName
+from featx.datamodule import VideoDataModule
+from featx.extractor import FeatureExtractor
+from featx.plain_loop import extract_plainly
+from featx.random_weights import build_random
+from featx.writer import FeatureWriter
+
+NUM_FRAMES, HEIGHT, WIDTH = 64, 256, 256
+"""The videos of the benchmark."""
+
+SCALES = (1.0, 0.85, 1.15)
+
+_MATRIX_SIZES = {"cpu": 4096, "cuda": 8192}
+_PASSES = {"cpu": (8, 16, 32, 64), "cuda": (16, 32, 64, 128, 256)}
+_WORKERS = (0, 1, 2, 4)
+_REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of `featx predict` to measure."""
+
+    backbone: BackboneName
+    precision: str
+    compile: bool
+    allow_tf32: bool
+    frames_per_forward: int
+    batch_size: int
+    num_workers: int | None
+    accelerator: str
+
+
+def prepare_process(log: Path) -> None:
+    """Make this process like one that a shell starts, but for what it prints: a file takes that."""
+    multiprocessing.set_start_method(None, force=True)  # of the DataLoader's, as anywhere else
+    file = log.open("a", buffering=1)
+    os.dup2(file.fileno(), sys.stdout.fileno())
+    os.dup2(file.fileno(), sys.stderr.fileno())
+    logging.captureWarnings(True)
+    warnings.simplefilter("ignore")
+
+
+def run_plain_loop(backbone: BackboneName, accelerator: str, folder: Path, target: Path) -> float:
+    """Seconds of the plain loop over a split of normalized videos."""
+    device = find_device(accelerator)
+    cnn = _plain_cnn(backbone).to(device)
+    start = time.perf_counter()
+    extract_plainly(cnn, folder, target, SCALES, device)
+    return time.perf_counter() - start
+
+
+def run_featx(settings: Settings, root: Path, split: str, output_dir: Path) -> float:
+    """Seconds of `featx predict` from the making of the Trainer to the published file."""
+    extractor = _extractor(settings)
+    start = time.perf_counter()
+    data = VideoDataModule(
+        root, [split], batch_size=settings.batch_size, num_workers=settings.num_workers
+    )
+    trainer = _make_trainer(settings, FeatureWriter(output_dir))
+    trainer.predict(extractor, datamodule=data, return_predictions=False)
+    return time.perf_counter() - start
+
+
+def run_backbone(settings: Settings, num_frames: int) -> float:
+    """Seconds of the bare backbone for frames that are in memory, in passes of the same shape."""
+    passes = -(-num_frames // settings.frames_per_forward)
+    with _ready(settings) as (extractor, device):
+        frames = _make_frames(extractor, settings.frames_per_forward, device)
+        seconds = _time(lambda: extractor.backbone(frames), passes, device)
+    return seconds * num_frames / (passes * settings.frames_per_forward)
+
+
+def run_matrix_product(settings: Settings) -> float:
+    """FLOP per second of a large matrix product of the same type."""
+    with _ready(settings) as (extractor, device):
+        size = _MATRIX_SIZES[device.type]
+        dtype = torch.get_autocast_dtype(device.type)
+        if not torch.is_autocast_enabled(device.type):
+            dtype = next(extractor.backbone.parameters()).dtype
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        left @ right  # a first one may have to load a library
+        return _REPEATS * 2 * size**3 / _time(lambda: left @ right, _REPEATS, device)
+
+
+def probe_passes(settings: Settings) -> dict[int, float]:
+    """Frames per second of the uncompiled backbone, for several `frames_per_forward`."""
+    found = {}
+    with _ready(settings) as (extractor, device):
+        for number in _PASSES[device.type]:
+            frames = _make_frames(extractor, number, device)
+            extractor.backbone.forward(frames)
+            seconds = _time(lambda f=frames: extractor.backbone.forward(f), _REPEATS, device)  # type: ignore[misc]
+            found[number] = _REPEATS * number / seconds
+    return found
+
+
+def probe_workers(root: Path, split: str) -> dict[int, float]:
+    """Videos per second that are read, for several `num_workers`."""
+    found = {}
+    for number in _WORKERS:
+        data = VideoDataModule(root, [split], num_workers=number)
+        data.setup("predict")
+        loader = data.predict_dataloader()
+        start = time.perf_counter()
+        count = sum(len(batch.videos) for batch in loader)
+        found[number] = count / (time.perf_counter() - start)
+    return found
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes that this process has held at once so far, on the CPU and on its GPU."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_reserved()
+    return peak
+
+
+def count_flop(backbone: BackboneName) -> int:
+    """FLOP per frame of a CNN, of its convolutions and matrix products."""
+    with torch.device("meta"):
+        cnn = ARCHITECTURES[backbone].build(weights=None).eval()
+        setattr(cnn, ARCHITECTURES[backbone].head, nn.Identity())
+        with FlopCounterMode(display=False) as counter:
+            cnn(torch.empty(1, 3, HEIGHT, WIDTH))
+    return int(counter.get_total_flops())
+
+
+def find_device(accelerator: str) -> torch.device:
+    """The device that a Trainer takes."""
+    trainer = Trainer(accelerator=accelerator, devices=1, barebones=True)
+    return trainer.strategy.root_device
+
+
+def describe_device(device: torch.device) -> str:
+    """What a person calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@cache
+def _plain_cnn(backbone: BackboneName) -> nn.Module:
+    """The CNN as torchvision has it, with the weights that featx has for `random`."""
+    cnn = build_random(ARCHITECTURES[backbone].build).eval().requires_grad_(False)
+    setattr(cnn, ARCHITECTURES[backbone].head, nn.Identity())
+    return cnn
+
+
+@cache
+def _extractor(settings: Settings) -> FeatureExtractor:
+    return FeatureExtractor(
+        settings.backbone,
+        "random",
+        scales=SCALES,
+        frames_per_forward=settings.frames_per_forward,
+        compile=settings.compile,
+        allow_tf32=settings.allow_tf32,
+    )
+
+
+def _make_trainer(settings: Settings, *callbacks: FeatureWriter) -> Trainer:
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]  # Lightning checks it
+        callbacks=[*callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+
+
+@contextmanager
+def _ready(settings: Settings) -> Iterator[tuple[FeatureExtractor, torch.device]]:
+    """The extractor on its device, in the contexts that a Trainer steps in."""
+    trainer = _make_trainer(settings)
+    extractor = _extractor(settings)
+    plugin = trainer.precision_plugin
+    device = trainer.strategy.root_device
+    with torch.inference_mode(), plugin.predict_step_context():
+        yield plugin.convert_module(extractor).to(device), device  # type: ignore[misc]
+
+
+def _make_frames(extractor: FeatureExtractor, count: int, device: torch.device) -> Tensor:
+    """Normalized frames, as the backbone takes them."""
+    dtype = next(extractor.backbone.parameters()).dtype
+    frames = torch.randn(count, 3, HEIGHT, WIDTH, device=device).to(dtype)
+    return frames.contiguous(memory_format=torch.channels_last)
+
+
+def _time(run: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """Seconds of some runs, one after the other."""
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
