@@ -132,7 +132,7 @@ def make_videos(folder: Path, count: int) -> None:
             video += interpolate(detail, (HEIGHT, WIDTH)) * torch.rand(1, generator=generator)
         video = (video / video.amax() * 255).to(torch.uint8)
         for split in ("bench", "warmup")[: 2 if number == 0 else 1]:
-            place = Path(split) / f"category_{number % 2}" / f"{number:05d}" / FILE_NAME
+            place = Path(split) / "category" / f"{number:05d}" / FILE_NAME
             for kind, pixels in (("uint8", video), ("float32", normalize(video).contiguous())):
                 if kind == "uint8" or number < _MAX_PLAIN_VIDEOS:
                     path = folder / kind / place

@@ -144,7 +144,7 @@ class VideoDataset(Dataset[VideoBatch]):
     def __init__(self, manifest: Manifest, order: Sequence[int] = ()) -> None:
         self.manifest = manifest
         self._next = dict(pairwise(order))
-        self._pool = ThreadPoolExecutor(1, "reading")
+        self._pool = ThreadPoolExecutor(1, "reading") if order else None  # it cannot be pickled
         self._ahead: dict[int, Future[VideoBatch]] = {}
 
     def __len__(self) -> int:
@@ -153,7 +153,8 @@ class VideoDataset(Dataset[VideoBatch]):
     def __getitem__(self, position: int) -> VideoBatch:
         ahead = self._ahead.pop(position, None)
         batch = ahead.result() if ahead else self._read(position)
-        if following := self._next.get(position):
+        following = self._next.get(position)
+        if self._pool and following is not None:
             self._ahead = {following: self._pool.submit(self._read, following)}
         return batch
 

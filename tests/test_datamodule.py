@@ -1,6 +1,8 @@
 """The data module: every video once, in order, on any number of ranks and workers."""
 
+import pickle
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ from helpers import Save, random_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from featx import videos
 from featx.datamodule import RankShare, VideoDataModule, VideoDataset
 from featx.errors import InputError, UsageError
+from featx.headers import Header
 from featx.scan import scan
 from featx.videos import VideoBatch
 
@@ -46,6 +51,30 @@ def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
     loader = data.predict_dataloader()
     assert loader.pin_memory == (device == "cuda:0")
     assert (loader.num_workers > 0) == (device == "cuda:0")
+
+
+def test_a_thread_reads_ahead(root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a video is with the CNN, the next one of the share is read, and no other."""
+    save("train/a/x", [random_video(3 + i) for i in range(5)])
+    read: Queue[int] = Queue()
+
+    def read_video(path: Path, header: Header, index: int) -> Tensor:
+        read.put(index)
+        return original(path, header, index)
+
+    original = videos.read_video
+    monkeypatch.setattr("featx.datamodule.read_video", read_video)
+    dataset = VideoDataset(scan(root), order=[0, 2, 3])
+    for position, expected in ((0, [0, 2]), (2, [3]), (3, [])):
+        assert dataset[position].positions == [position]
+        assert [read.get(timeout=10) for _ in expected] == expected
+    assert read.empty()
+
+
+def test_workers_may_be_spawned(small_root: Path) -> None:
+    """Where processes are not forked, as on macOS, the data set is pickled for them."""
+    dataset = pickle.loads(pickle.dumps(VideoDataset(scan(small_root))))
+    assert dataset[3].positions == [3]
 
 
 def test_repeats_are_dropped_on_the_way_in(root: Path, save: Save) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,16 +17,35 @@ from featx.errors import OutputError
 SCRIPT = Path(__file__).with_name("crash_loop.py")
 
 
+Loop = tuple[str, str]
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def loops(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Loop, Future[Done]]]:
+    """The loops that were asked for, two at a time, since each keeps one core busy."""
+
+    def run(mode: str, job: str) -> Done:
+        folder = tmp_path_factory.mktemp("loop")
+        command = [sys.executable, "-W", "ignore", str(SCRIPT), str(folder), mode, job]
+        return subprocess.run(command, capture_output=True, text=True, timeout=400)
+
+    asked = [
+        (str(item.callspec.params["mode"]), str(item.callspec.params["job"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_every_step"
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        yield {loop: pool.submit(run, *loop) for loop in asked}
+
+
 @pytest.mark.parametrize("job", ["fresh", "overwrite", "whole"])
 @pytest.mark.parametrize("mode", ["SIGKILL", "ENOSPC", "EIO", "EROFS"])
-def test_every_step(tmp_path: Path, mode: str, job: str) -> None:
+def test_every_step(loops: dict[Loop, Future[Done]], mode: str, job: str) -> None:
     """Whatever step fails, the published file is old or complete, and a rerun ends as it should."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", SCRIPT, tmp_path, mode, job],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = loops[mode, job].result()
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.splitlines()[-1]) > 50  # failures, each followed by a rerun
 

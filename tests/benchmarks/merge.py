@@ -1,0 +1,52 @@
+"""The merge of the parts into the published file, in MB/s.
+
+python tests/benchmarks/merge.py [--videos 2000]
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from featx.feature_file import Layout, encode
+from featx.parts import PART_BYTES
+from featx.staging import Staging
+
+NUM_FRAMES, FEATURE_DIM = 73, 1280
+
+
+def main() -> None:
+    """Print the rate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=int, default=2000)
+    count = parser.parse_args().videos
+    rng = np.random.default_rng(0)
+    features = np.maximum(rng.standard_normal((NUM_FRAMES, FEATURE_DIM), np.float32), 0)
+    lengths = np.full(count, NUM_FRAMES, np.int32)
+    attributes = {
+        "category_mapping": '{"a": 0}',
+        "inputs_sha256": "0",
+        "format_version": 1,
+        "config": "{}",
+    }
+    names = [f"{number}" for number in range(count)]
+    layout = Layout.plan(np.zeros(count, np.int64), lengths, names, FEATURE_DIM, attributes)
+    chunks = encode(features, layout)
+    per_part = max(1, PART_BYTES // sum(map(len, chunks)))
+    with tempfile.TemporaryDirectory() as folder:
+        staging = Staging(Path(folder) / "train_features.h5", layout)
+        staging.prepare(overwrite=False)
+        for start in range(0, count, per_part):
+            rows = range(start, min(start + per_part, count))
+            staging.write_part(dict.fromkeys(rows, chunks))
+        start_time = time.perf_counter()
+        staging.publish()
+        seconds = time.perf_counter() - start_time
+        megabytes = staging.target.stat().st_size / 1e6
+    print(f"{megabytes:.0f} MB in {seconds:.2f} s: {megabytes / seconds:.0f} MB/s")
+
+
+if __name__ == "__main__":
+    main()
