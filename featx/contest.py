@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +18,7 @@ from featx import contenders
 from featx.backbones import normalize
 from featx.bench_report import Measurement
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.errors import IncompleteError
 from featx.feature_file import file_name
 from featx.headers import FILE_NAME
 
@@ -33,9 +35,9 @@ class Process:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._pool = ProcessPoolExecutor(
-            1, get_context("spawn"), contenders.prepare_process, (folder / "bench.log",)
-        )
+        self._log = folder / "bench.log"
+        context = get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, contenders.prepare_process, (self._log,))
 
     def __enter__(self) -> "Process":
         return self
@@ -44,23 +46,92 @@ class Process:
         self._pool.shutdown()
 
     def run(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
-        """What a function returns there."""
-        return self._pool.submit(function, *args).result()
+        """What a function returns there.
+
+        Raises:
+            IncompleteError: The process has died.
+        """
+        try:
+            return self._pool.submit(function, *args).result()
+        except BrokenProcessPool as error:
+            raise IncompleteError(
+                f"{self._log}: expected the benchmark to finish, found that a process was killed, "
+                "perhaps for want of memory. See its last lines, or lower frames_per_forward."
+            ) from error
+
+
+class Entry:
+    """featx at some settings, and what was measured of it.
+
+    Args:
+        settings: The settings.
+        process: Where it runs.
+        work: Folder of the videos.
+    """
+
+    def __init__(self, settings: Settings, process: Process, work: Path) -> None:
+        self.settings = settings
+        self._process = process
+        self._root, self._out = work / "uint8", work / settings.precision
+        self._featx: list[float] = []
+        self._backbone: list[float] = []
+        self._ceiling: list[float] = []
+        self._memory: dict[str, int] = {}
+        self._first_seconds = self._run("warmup")
+
+    def take_turn(self, num_frames: int) -> None:
+        """Measure featx, the bare backbone and the matrix product once."""
+        self._featx.append(num_frames / self._run("bench"))
+        self._memory = self._memory or self._process.run(contenders.peak_memory)
+        seconds = self._process.run(contenders.run_backbone, self.settings, num_frames)
+        self._backbone.append(num_frames / seconds)
+        self._ceiling.append(self._process.run(contenders.run_matrix_product, self.settings))
+
+    def conclude(
+        self, plain_file: Path, plain: Sequence[float], plain_memory: dict[str, int]
+    ) -> Measurement:
+        """Put what was measured beside the plain loop's file, rates and memory."""
+        path = self._out / file_name("bench", multi_scale=True)
+        with h5py.File(path) as file, h5py.File(plain_file) as expected:
+            bytes_per_frame = path.stat().st_size / int(file["num_frames"][:].sum())
+            features = expected["features"][:]
+            difference = np.linalg.norm(file["features"][: len(features)] - features)
+        return Measurement(
+            settings=self.settings,
+            flop_per_frame=self._process.run(contenders.count_flop, self.settings.backbone),
+            plain=plain,
+            featx=self._featx,
+            backbone=self._backbone,
+            ceiling=self._ceiling,
+            plain_memory=plain_memory,
+            featx_memory=self._memory,
+            first_seconds=self._first_seconds,
+            relative_error=float(difference / np.linalg.norm(features)),
+            passes=self._process.run(contenders.probe_passes, self.settings),
+            bytes_per_frame=bytes_per_frame,
+        )
+
+    def _run(self, split: str) -> float:
+        shutil.rmtree(self._out, ignore_errors=True)
+        args = self.settings, self._root, split, self._out
+        return self._process.run(contenders.run_featx, *args)
 
 
 def compete(
     work: Path, settings: Sequence[Settings], num_videos: int, rounds: int
 ) -> list[Measurement]:
-    """Let the contenders for one backbone take turns."""
+    """Let the plain loop and featx, at several settings for one backbone, take turns.
+
+    Args:
+        work: Folder of the videos, see `make_videos`.
+        settings: The settings.
+        num_videos: Number of videos.
+        rounds: How often each has its turn.
+    """
     backbone, accelerator = settings[0].backbone, settings[0].accelerator
-    num_frames = num_videos * NUM_FRAMES
-    num_plain = min(num_videos, _MAX_PLAIN_VIDEOS) * NUM_FRAMES
+    num_plain_frames = min(num_videos, _MAX_PLAIN_VIDEOS) * NUM_FRAMES
     plain_file = work / "plain.h5"
-    plain_rates: list[float] = []
-    rates: list[dict[str, list[float]]] = [
-        {"featx": [], "backbone": [], "ceiling": []} for _ in settings
-    ]
-    memory: list[dict[str, int]] = [{} for _ in settings]
+    rates = []
     with ExitStack() as stack:
         plain, *others = (
             stack.enter_context(Process(work.parent)) for _ in range(1 + len(settings))
@@ -70,52 +141,17 @@ def compete(
             folder = work / "float32" / split
             return plain.run(contenders.run_plain_loop, backbone, accelerator, folder, plain_file)
 
-        def run_featx(number: int, split: str) -> float:
-            shutil.rmtree(work / f"out-{number}", ignore_errors=True)
-            args = settings[number], work / "uint8", split, work / f"out-{number}"
-            return others[number].run(contenders.run_featx, *args)
-
         run_plain("warmup")
-        first_seconds = [run_featx(number, "warmup") for number in range(len(settings))]
+        entries = [
+            Entry(each, process, work) for each, process in zip(settings, others, strict=True)
+        ]
         for turn in range(1, rounds + 1):
             print(f"{backbone}: round {turn} of {rounds}", flush=True)
-            plain_rates.append(num_plain / run_plain("bench"))
-            for number, (each, process) in enumerate(zip(settings, others, strict=True)):
-                found = rates[number]
-                found["featx"].append(num_frames / run_featx(number, "bench"))
-                memory[number] = memory[number] or process.run(contenders.peak_memory)
-                seconds = process.run(contenders.run_backbone, each, num_frames)
-                found["backbone"].append(num_frames / seconds)
-                found["ceiling"].append(process.run(contenders.run_matrix_product, each))
-        flop = plain.run(contenders.count_flop, backbone)
-        plain_memory = plain.run(contenders.peak_memory)
-        passes = [
-            process.run(contenders.probe_passes, each)
-            for each, process in zip(settings, others, strict=True)
-        ]
-    measurements = []
-    for number, each in enumerate(settings):
-        path = work / f"out-{number}" / file_name("bench", multi_scale=True)
-        with h5py.File(path) as file, h5py.File(plain_file) as expected:
-            bytes_per_frame = path.stat().st_size / int(file["num_frames"][:].sum())
-            features = expected["features"][:]
-            error = np.linalg.norm(file["features"][: len(features)] - features)
-            relative_error = float(error / np.linalg.norm(features))
-        measurements.append(
-            Measurement(
-                each,
-                flop,
-                plain_rates,
-                plain_memory=plain_memory,
-                featx_memory=memory[number],
-                first_seconds=first_seconds[number],
-                relative_error=relative_error,
-                passes=passes[number],
-                bytes_per_frame=bytes_per_frame,
-                **rates[number],
-            )
-        )
-    return measurements
+            rates.append(num_plain_frames / run_plain("bench"))
+            for entry in entries:
+                entry.take_turn(num_videos * NUM_FRAMES)
+        memory = plain.run(contenders.peak_memory)
+        return [entry.conclude(plain_file, rates, memory) for entry in entries]
 
 
 def make_videos(folder: Path, count: int) -> None:

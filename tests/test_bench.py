@@ -23,7 +23,7 @@ from featx.bench_report import Measurement, estimate, format_table, recommend
 from featx.cli import main
 from featx.contenders import Settings, count_flop
 from featx.contest import Process
-from featx.errors import MissingDependencyError
+from featx.errors import IncompleteError, MissingDependencyError
 from featx.plain_loop import extract_plainly
 from featx.random_weights import build_random
 
@@ -180,6 +180,8 @@ def test_a_process_of_its_own(tmp_path: Path) -> None:
         assert found == multiprocessing.get_start_method()
         with pytest.raises(FileNotFoundError):
             process.run(os.stat, tmp_path / "nothing")
+        with pytest.raises(IncompleteError, match="found that a process was killed"):
+            process.run(os._exit, 1)
     assert (tmp_path / "bench.log").exists()
 
 
