@@ -49,7 +49,7 @@ if __name__ == "__main__":
     module = InferenceModule(cnn.eval())
     for line in sys.stdin:
         start = time.perf_counter()
-        # By default it saves every 100 frames, and puts later frames of a video before earlier ones.
+        # By default it saves every 100 frames, and puts later ones of a video before earlier ones.
         writer = ClassificationEmbeddingsWriter(out, overwrite=True, save_every_n=10**9)
         trainer = Trainer(accelerator="cpu", devices=1, callbacks=[writer], logger=False,
                           enable_checkpointing=False, enable_progress_bar=False)
