@@ -184,8 +184,12 @@ def test_what_the_file_says_of_itself(small_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_same_bytes_whatever_the_batches_and_workers(small_root: Path, tmp_path: Path) -> None:
-    """Batches and workers leave no trace in the files."""
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_same_bytes_whatever_the_batches_and_workers(
+    small_root: Path, tmp_path: Path, precision: str, compile: bool
+) -> None:
+    """Batches and workers leave no trace in the files, compiled or not."""
     contents = []
     for batch_size, num_workers in ((1, 0), (3, 0), (1, 2)):
         out = tmp_path / f"{batch_size}-{num_workers}"
@@ -197,6 +201,8 @@ def test_same_bytes_whatever_the_batches_and_workers(small_root: Path, tmp_path:
             batch_size=batch_size,
             num_workers=num_workers,
             accelerator="cpu",
+            precision=precision,
+            compile=compile,
         )
         contents.append([path.read_bytes() for path in paths.values()])
     assert contents[0] == contents[1] == contents[2]
