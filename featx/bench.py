@@ -23,6 +23,7 @@ from featx.bench_report import (
 from featx.contenders import HEIGHT, NUM_FRAMES, SCALES, WIDTH, Settings
 from featx.contest import Process, compete, make_videos
 from featx.disk import writing
+from featx.errors import UsageError
 from featx.scan import scan
 from featx.temporal import output_length
 
@@ -66,8 +67,14 @@ def bench(
         root: A data set, to be told how long it takes and how much disk the result needs.
 
     Raises:
+        UsageError: A setting is out of its range.
         MissingDependencyError: There is no matplotlib, or no compiler.
     """
+    for name, value in (("videos", videos), ("rounds", rounds)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name}: expected 1 or more, found {value}.")
+    if not precisions:
+        raise UsageError("precisions: expected one or more, found none.")
     check_matplotlib()
     lengths = scan(Path(root)).lengths.tolist() if root else []
     output_dir = Path(output_dir).expanduser()
@@ -76,7 +83,8 @@ def bench(
         output_dir.mkdir(parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         with Process(output_dir) as process:
-            device = process.run(contenders.find_device, accelerator)
+            for precision in precisions:
+                device = process.run(contenders.find_device, accelerator, precision)
             device_name = process.run(contenders.describe_device, device)
         on_cuda = device.type == "cuda"
         count = videos or (100 if on_cuda else 4)

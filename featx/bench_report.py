@@ -143,7 +143,7 @@ def recommend(
             )
         lines.append(text)
     needed = max(m.rates[2] for m in measurements) / NUM_FRAMES
-    enough = [number for number, rate in reading.items() if number and rate >= 2 * needed]
+    enough = [number for number, rate in reading.items() if rate >= 2 * needed]
     workers = min(enough, default=max(2, num_cores // 2))
     lines.append(
         f"data.num_workers {workers} ({_list(reading)} videos/s read; the fastest backbone takes "

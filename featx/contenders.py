@@ -11,17 +11,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from featx.backbones import ARCHITECTURES, BackboneName
 from featx.datamodule import VideoDataModule
+from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
 from featx.plain_loop import extract_plainly
 from featx.random_weights import build_random
@@ -88,7 +90,7 @@ def run_backbone(settings: Settings, num_frames: int) -> float:
     passes = -(-num_frames // settings.frames_per_forward)
     with _ready(settings) as (extractor, device):
         frames = _make_frames(extractor, settings.frames_per_forward, device)
-        seconds = _time(lambda: extractor.backbone(frames), passes, device)
+        seconds = _time(partial(extractor.backbone, frames), passes, device)
     return seconds * num_frames / (passes * settings.frames_per_forward)
 
 
@@ -100,8 +102,9 @@ def run_matrix_product(settings: Settings) -> float:
         if not torch.is_autocast_enabled(device.type):
             dtype = next(extractor.backbone.parameters()).dtype
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        left @ right  # a first one may have to load a library
-        return _REPEATS * 2 * size**3 / _time(lambda: left @ right, _REPEATS, device)
+        run = partial(torch.mm, left, right)
+        run()  # a first one may have to load a library
+        return _REPEATS * 2 * size**3 / _time(run, _REPEATS, device)
 
 
 def probe_passes(settings: Settings) -> dict[int, float]:
@@ -110,9 +113,9 @@ def probe_passes(settings: Settings) -> dict[int, float]:
     with _ready(settings) as (extractor, device):
         for number in _PASSES[device.type]:
             frames = _make_frames(extractor, number, device)
-            extractor.backbone.forward(frames)
-            seconds = _time(lambda f=frames: extractor.backbone.forward(f), _REPEATS, device)  # type: ignore[misc]
-            found[number] = _REPEATS * number / seconds
+            run = partial(extractor.backbone.forward, frames)
+            run()  # the first one takes memory that later ones find
+            found[number] = _REPEATS * number / _time(run, _REPEATS, device)
     return found
 
 
@@ -148,9 +151,16 @@ def count_flop(backbone: BackboneName) -> int:
     return int(counter.get_total_flops())
 
 
-def find_device(accelerator: str) -> torch.device:
-    """The device that a Trainer takes."""
-    trainer = Trainer(accelerator=accelerator, devices=1, barebones=True)
+def find_device(accelerator: str, precision: str = "32-true") -> torch.device:
+    """The device that a Trainer takes.
+
+    Raises:
+        UsageError: It takes none, or not this precision.
+    """
+    try:
+        trainer = Trainer(accelerator=accelerator, devices=1, precision=precision, barebones=True)  # type: ignore[arg-type]  # Lightning checks it
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer.strategy.root_device
 
 

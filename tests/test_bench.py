@@ -23,7 +23,7 @@ from featx.bench_report import Measurement, estimate, format_table, recommend
 from featx.cli import main
 from featx.contenders import Settings, count_flop
 from featx.contest import Process
-from featx.errors import IncompleteError, MissingDependencyError
+from featx.errors import IncompleteError, MissingDependencyError, UsageError
 from featx.plain_loop import extract_plainly
 from featx.random_weights import build_random
 
@@ -141,7 +141,7 @@ def test_recommendations() -> None:
     """The smallest pass that is as fast; what compiling and precision gain; enough workers."""
     rough = measure(precision="bf16-mixed", featx=[30], backbone=[33], relative_error=5e-3)
     lines = recommend(
-        [measure(), rough, measure("resnet101")], {0: 9.0, 1: 0.9, 2: 1.1, 4: 2.0}, num_cores=8
+        [measure(), rough, measure("resnet101")], {0: 0.5, 1: 0.9, 2: 1.1, 4: 2.0}, num_cores=8
     )
     assert lines[0] == (
         "resnet50, 32-true: model.frames_per_forward 16 (8: 5.0, 16: 9.9, 32: 10.0, 64: 10.0 "
@@ -152,7 +152,9 @@ def test_recommendations() -> None:
         "error of 5e-03 is no matter"
     )
     assert lines[4] == "resnet101: trainer.precision 32-true"
-    assert lines[5].startswith("data.num_workers 2 (0: 9.0, 1: 0.9, 2: 1.1, 4: 2.0 videos/s read")
+    assert lines[5].startswith("data.num_workers 2 (0: 0.5, 1: 0.9, 2: 1.1, 4: 2.0 videos/s read")
+    assert recommend([rough], {0: 9.0, 1: 1.1}, 8)[-1].startswith("data.num_workers 0")
+    assert recommend([rough], {0: 0.1, 1: 0.2}, 8)[-1].startswith("data.num_workers 4")
 
 
 def test_an_estimate() -> None:
@@ -195,3 +197,20 @@ def test_without_matplotlib(
     assert main(["bench", "--output_dir", str(tmp_path / "bench")]) == 1
     assert capsys.readouterr().err.startswith("featx bench: error: matplotlib: expected it")
     assert not (tmp_path / "bench").exists()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "rounds: expected 1 or more, found 0"),
+        ({"videos": 0}, "videos: expected 1 or more, found 0"),
+        ({"precisions": []}, "precisions: expected one or more"),
+        ({"precisions": ["32-true", "9-bit"]}, "trainer: .*9-bit"),
+        ({"accelerator": "abacus"}, "trainer: .*abacus"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    """They are told before anything is measured."""
+    with pytest.raises(UsageError, match=message):
+        bench(tmp_path / "bench", **wrong)
