@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from featx.backbones import ARCHITECTURES, BackboneName
+from featx.compilation import frozen
 from featx.datamodule import VideoDataModule
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
@@ -210,7 +211,8 @@ def _ready(settings: Settings) -> Iterator[tuple[FeatureExtractor, torch.device]
     extractor = _extractor(settings)
     plugin = trainer.precision_plugin
     device = trainer.strategy.root_device
-    with torch.inference_mode(), plugin.predict_step_context():
+    compiled = frozen() if settings.compile else nullcontext()
+    with torch.inference_mode(), plugin.predict_step_context(), compiled:
         yield plugin.convert_module(extractor).to(device), device  # type: ignore[misc]
 
 

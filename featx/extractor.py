@@ -14,7 +14,7 @@ from torch import Tensor
 
 from featx.allocator import keep_freed_memory
 from featx.backbones import BackboneName, build_backbone, normalize
-from featx.compilation import compile_frozen, compiler_needed
+from featx.compilation import compile_frozen, frozen
 from featx.errors import UsageError
 from featx.temporal import average_scales
 from featx.videos import VideoBatch
@@ -124,7 +124,7 @@ class FeatureExtractor(LightningModule):
         """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`."""
         shape = (len(frames), self.feature_dim)
         features = torch.empty(shape, dtype=torch.float32, device=frames.device)
-        with compiler_needed() if self.compiled else nullcontext():
+        with frozen() if self.compiled else nullcontext():
             for start in range(0, len(frames), self.frames_per_forward):
                 part = frames[start : start + self.frames_per_forward]
                 # Copied at once: the next pass of a CUDA graph overwrites what this one returns.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import TinyCNN
 
-from featx.compilation import compile_frozen, compiler_needed
+from featx.compilation import compile_frozen, frozen
 
 
 def test_it_computes_the_same() -> None:
@@ -20,16 +20,42 @@ def test_it_computes_the_same() -> None:
         expected = [cnn(part) for part in frames]
         compile_frozen(cnn)
         for part, features in zip(frames, expected, strict=True):
-            torch.testing.assert_close(cnn(part), features)
+            with frozen():
+                torch.testing.assert_close(cnn(part), features)
+
+
+def test_the_weights_are_constants() -> None:
+    """Otherwise, they would be laid out and rounded again for each pass, and nothing be fused."""
+    cnn = TinyCNN().eval().requires_grad_(False)
+    frames = torch.randn(4, 3, 8, 8)
+    compile_frozen(cnn)
+    with torch.inference_mode(), frozen():
+        expected = cnn(frames)
+        for weight in cnn.parameters():
+            weight.zero_()
+        assert torch.equal(cnn(frames), expected)
+
+
+def test_other_weights_are_not_frozen() -> None:
+    """What a notebook compiles for itself still sees its weights change."""
+    with frozen():
+        pass
+    layer = torch.nn.Linear(3, 3, bias=False).requires_grad_(False)
+    frames = torch.randn(2, 3)
+    layer.compile()
+    with torch.no_grad():
+        layer(frames)
+        layer.weight.zero_()
+        assert not layer(frames).any()
 
 
 def test_without_a_compiler(tmp_path: Path) -> None:
     """Not a traceback of pages, but what to install or to set."""
     code = (
         "import torch; from featx.errors import MissingDependencyError\n"
-        "from featx.compilation import compile_frozen, compiler_needed\n"
+        "from featx.compilation import compile_frozen, frozen\n"
         "cnn = torch.nn.Conv2d(3, 2, 3).requires_grad_(False); compile_frozen(cnn)\n"
-        "with compiler_needed(), torch.inference_mode(): cnn(torch.randn(1, 3, 8, 8))"
+        "with frozen(), torch.inference_mode(): cnn(torch.randn(1, 3, 8, 8))"
     )
     environment = {
         "CXX": "no-such-compiler",
@@ -48,5 +74,5 @@ def test_without_a_compiler(tmp_path: Path) -> None:
 
 def test_other_errors_stay_what_they_are() -> None:
     """Running out of memory has nothing to do with compilers."""
-    with pytest.raises(MemoryError), compiler_needed():
+    with pytest.raises(MemoryError), frozen():
         raise MemoryError
