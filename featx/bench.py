@@ -37,7 +37,7 @@ def bench(
     precisions: Sequence[str] = ("32-true", "bf16-mixed"),
     compile: bool = True,
     allow_tf32: bool = False,
-    frames_per_forward: int = 32,
+    frames_per_forward: int | None = None,
     batch_size: int = 1,
     num_workers: int | None = None,
     accelerator: str = "auto",
@@ -58,7 +58,7 @@ def bench(
         precisions: Lightning's precisions.
         compile: Compile the backbone.
         allow_tf32: On CUDA, let float32 convolutions and matrix products use TF32.
-        frames_per_forward: Frames per forward pass.
+        frames_per_forward: Frames per forward pass; by default, 16 on a CPU and 32 on a GPU.
         batch_size: Videos per step.
         num_workers: Processes that read videos; by default those of featx predict.
         accelerator: Lightning's accelerator: cpu, gpu, auto, ...
@@ -70,7 +70,8 @@ def bench(
         UsageError: A setting is out of its range.
         MissingDependencyError: There is no matplotlib, or no compiler.
     """
-    for name, value in (("videos", videos), ("rounds", rounds)):
+    numbers = {"videos": videos, "rounds": rounds, "frames_per_forward": frames_per_forward}
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise UsageError(f"{name}: expected 1 or more, found {value}.")
     if not precisions:
@@ -88,6 +89,7 @@ def bench(
             device_name = process.run(contenders.describe_device, device)
         on_cuda = device.type == "cuda"
         count = videos or (100 if on_cuda else 4)
+        frames_per_forward = frames_per_forward or (32 if on_cuda else 16)
         make_videos(work, count)
         measurements = [
             measurement
