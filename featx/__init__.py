@@ -5,15 +5,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featx.datamodule import VideoDataModule
+    from featx.dataset import FeatureDataset
     from featx.errors import FeatxError
     from featx.extractor import FeatureExtractor
     from featx.job import extract
+    from featx.training import FeatureDataModule
     from featx.writer import FeatureWriter
 
 __version__ = "0.1.0"
-__all__ = ["FeatureExtractor", "FeatureWriter", "FeatxError", "VideoDataModule", "extract"]
+__all__ = [
+    "FeatureDataModule",
+    "FeatureDataset",
+    "FeatureExtractor",
+    "FeatureWriter",
+    "FeatxError",
+    "VideoDataModule",
+    "extract",
+]
 
 _MODULES = {
+    "FeatureDataModule": "featx.training",
+    "FeatureDataset": "featx.dataset",
     "FeatureExtractor": "featx.extractor",
     "FeatureWriter": "featx.writer",
     "FeatxError": "featx.errors",

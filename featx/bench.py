@@ -11,7 +11,7 @@ import torch
 
 import featx
 from featx import contenders
-from featx.backbones import BackboneName
+from featx.architectures import BackboneName
 from featx.bench_report import (
     check_matplotlib,
     estimate,

@@ -21,7 +21,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from featx.backbones import ARCHITECTURES, BackboneName
+from featx.architectures import ARCHITECTURES, BackboneName
+from featx.backbones import remove_head
 from featx.compilation import frozen
 from featx.datamodule import VideoDataModule
 from featx.errors import UsageError
@@ -146,7 +147,7 @@ def count_flop(backbone: BackboneName) -> int:
     """FLOP per frame of a CNN, of its convolutions and matrix products."""
     with torch.device("meta"):
         cnn = ARCHITECTURES[backbone].build(weights=None).eval()
-        setattr(cnn, ARCHITECTURES[backbone].head, nn.Identity())
+        remove_head(cnn, ARCHITECTURES[backbone].head)
         with FlopCounterMode(display=False) as counter:
             cnn(torch.empty(1, 3, HEIGHT, WIDTH))
     return int(counter.get_total_flops())
@@ -176,7 +177,7 @@ def describe_device(device: torch.device) -> str:
 def _plain_cnn(backbone: BackboneName) -> nn.Module:
     """The CNN as torchvision has it, with the weights that featx has for `random`."""
     cnn = build_random(ARCHITECTURES[backbone].build).eval().requires_grad_(False)
-    setattr(cnn, ARCHITECTURES[backbone].head, nn.Identity())
+    remove_head(cnn, ARCHITECTURES[backbone].head)
     return cnn
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from featx.allocator import keep_freed_memory
-from featx.backbones import BackboneName, build_backbone, normalize
+from featx.backbones import build_backbone, wrap_module
 from featx.compilation import compile_frozen, frozen
 from featx.errors import UsageError
 from featx.temporal import average_scales
+from featx.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.videos import VideoBatch
 
 _MAX_SCALE = 100
@@ -26,7 +27,8 @@ class FeatureExtractor(LightningModule):
     """A frozen CNN that turns videos into per-frame features, averaged over temporal scales.
 
     Args:
-        backbone: Which CNN.
+        backbone: resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, any other of
+            torchvision's classification models, timm:<name>, or a module of your own.
         weights: A torchvision weights name (DEFAULT, IMAGENET1K_V1, ...), the path of a local
             state dict (with or without the head), or random (seeded; for tests and demos).
         multi_scale: Average over `scales`; otherwise, use only the video's own length.
@@ -37,33 +39,55 @@ class FeatureExtractor(LightningModule):
             C++ compiler, and Triton on CUDA.
         allow_tf32: On CUDA, let float32 convolutions and matrix products round their operands to
             the 10 bits of TF32: faster, with a relative error of about 1e-3.
+        input_size: Height and width to which frames are resized. By default, the four backbones
+            above and modules of your own take frames as they are, and others the size that their
+            weights were made for.
+        feature_dim: Number of features per frame, for a module of your own.
 
     Raises:
         UsageError: A setting is out of its range.
         WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
+        MissingDependencyError: The backbone is one of timm's, and there is no timm.
     """
 
     def __init__(
         self,
-        backbone: BackboneName = "efficientnet_v2_m",
+        backbone: str | nn.Module = "efficientnet_v2_m",
         weights: str = "DEFAULT",
         multi_scale: bool = True,
         scales: Sequence[float] = (1.0, 0.85, 1.15),
         frames_per_forward: int = 32,
         compile: bool = False,
         allow_tf32: bool = False,
+        input_size: int | None = None,
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
             raise UsageError(
                 f"scales: expected one or more, above 0 and up to {_MAX_SCALE}, found {[*scales]}."
             )
-        if frames_per_forward < 1:
-            raise UsageError(f"frames_per_forward: expected 1 or more, found {frames_per_forward}.")
+        numbers = {
+            "frames_per_forward": frames_per_forward,
+            "input_size": input_size,
+            "feature_dim": feature_dim,
+        }
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise UsageError(f"{name}: expected 1 or more, found {value}.")
         if weights == "random":
             rank_zero_warn("weights: random. The features mean nothing; use them only for tests.")
-        built = build_backbone(backbone, weights)
-        self.backbone_name = backbone
+        if isinstance(backbone, str):
+            built = build_backbone(backbone, weights, input_size)
+        else:
+            built = wrap_module(backbone, feature_dim, weights, input_size)
+        if (built.transform.mean, built.transform.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            rank_zero_warn(
+                f"{built.name}: frames are normalized with mean {built.transform.mean} and std "
+                f"{built.transform.std}, as its weights take them, instead of ImageNet's."
+            )
+        self.backbone_name = built.name
+        self.transform = built.transform
         self.weights = built.weights
         self.weights_sha256 = built.weights_sha256
         self.feature_dim = built.feature_dim
@@ -136,11 +160,22 @@ class FeatureExtractor(LightningModule):
         filling = self.frames_per_forward - len(frames)
         if filling:
             frames = torch.cat([frames, frames[-1:].expand(filling, -1, -1, -1)])
-        if not frames.is_floating_point():
-            frames = normalize(frames)
+        size = self.transform.size
+        if size and frames.shape[-2:] != (size, size):
+            rank_zero_warn(
+                f"{self.backbone_name}: frames of {frames.shape[-2]} x {frames.shape[-1]} are "
+                f"resized to {size} x {size}. Set input_size for another size."
+            )
+        frames = self.transform(frames)
         dtype = next(self.backbone.parameters()).dtype
         frames = frames.to(dtype).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(frames)
+        expected = (self.frames_per_forward, self.feature_dim)
+        if features.shape != expected:  # of a module that is not one of ours
+            raise UsageError(
+                f"{self.backbone_name}: expected features {[*expected]} of "
+                f"{self.frames_per_forward} frames, found {[*features.shape]}. Set feature_dim."
+            )
         return features
 
     def settings(self) -> dict[str, Any]:
@@ -149,6 +184,7 @@ class FeatureExtractor(LightningModule):
             "backbone": self.backbone_name,
             "weights": self.weights,
             "weights_sha256": self.weights_sha256,
+            "input": self.transform._asdict(),
             "multi_scale": self.multi_scale,
             "scales": [*self.scales],
             "frames_per_forward": self.frames_per_forward,

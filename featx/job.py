@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from torch import nn
 
-from featx.backbones import BackboneName
 from featx.datamodule import VideoDataModule
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name
@@ -17,7 +17,7 @@ def extract(
     root: Path | str,
     output_dir: Path | str,
     *,
-    backbone: BackboneName = "efficientnet_v2_m",
+    backbone: str | nn.Module = "efficientnet_v2_m",
     weights: str = "DEFAULT",
     multi_scale: bool = True,
     scales: Sequence[float] = (1.0, 0.85, 1.15),
@@ -25,6 +25,8 @@ def extract(
     frames_per_forward: int = 32,
     compile: bool = False,
     allow_tf32: bool = False,
+    input_size: int | None = None,
+    feature_dim: int | None = None,
     batch_size: int = 1,
     num_workers: int | None = None,
     on_error: OnError = "stop",
@@ -41,7 +43,8 @@ def extract(
     Args:
         root: The data set's folder.
         output_dir: Folder for the feature files.
-        backbone: Which CNN.
+        backbone: One of the four of the table, another of torchvision's classification models,
+            timm:<name>, or a module of your own.
         weights: A torchvision weights name, the path of a local state dict, or random.
         multi_scale: Average over `scales`.
         scales: Temporal scales, relative to a video's own length.
@@ -49,6 +52,9 @@ def extract(
         frames_per_forward: Frames per forward pass.
         compile: Compile the backbone.
         allow_tf32: On CUDA, let float32 convolutions and matrix products use TF32.
+        input_size: Height and width to which frames are resized; by default those that the
+            backbone asks for.
+        feature_dim: Number of features per frame, for a module of your own.
         batch_size: Videos per step.
         num_workers: Processes per rank that read videos; by default 0 on a CPU, up to 4 on a GPU.
         on_error: Whether a bad input stops the run, or is left out (skip).
@@ -82,6 +88,8 @@ def extract(
         frames_per_forward=frames_per_forward,
         compile=compile,
         allow_tf32=allow_tf32,
+        input_size=input_size,
+        feature_dim=feature_dim,
     )
     data = VideoDataModule(
         root,

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from featx.analysis import ANALYSIS_FILE
 from featx.archive import read_archive
-from featx.backbones import normalize
 from featx.clip_folder import Clip, find_misplaced, list_clips, warn_of_others
 from featx.clips import sample_clip
 from featx.disk import replace_file, writing
 from featx.errors import FeatxError, InputError, UsageError
 from featx.scan import check_name
 from featx.streaming import save_videos
+from featx.transforms import normalize
 
 DTypeName = Literal["uint8", "float32"]
 

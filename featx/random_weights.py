@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def build_random(build: Callable[..., nn.Module]) -> nn.Module:
+def build_random(build: Callable[..., nn.Module], size: int | None = None) -> nn.Module:
     """Build a CNN with seeded, calibrated random weights.
 
     At torchvision's plain initialization, an EfficientNet's features hardly depend on the frame.
@@ -16,6 +16,7 @@ def build_random(build: Callable[..., nn.Module]) -> nn.Module:
 
     Args:
         build: torchvision's builder.
+        size: Height and width of the images; by default small ones, where the CNN takes any.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so that sums, and weights, do not depend on the number of threads
@@ -23,14 +24,17 @@ def build_random(build: Callable[..., nn.Module]) -> nn.Module:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
             module = build(weights=None)
-            for layer in module.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.weight.uniform_(0.6, 1.1)
-                    layer.bias.normal_(0.5, 0.1)
-                    layer.momentum = None  # the plain mean over all passes
+            batch_norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+            for layer in batch_norms:
+                layer.weight.uniform_(0.6, 1.1)
+                layer.bias.normal_(0.5, 0.1)
+                layer.momentum = None  # the plain mean over all passes
+            for name, parameter in module.named_parameters():
+                if name.endswith(("layer_scale", ".gamma")):  # a ConvNeXt's blocks begin as nothing
+                    parameter.fill_(1)
             module.train()
-            for _ in range(2):
-                module(_random_images(16, size=64))
+            for _ in range(2 if batch_norms else 0):
+                module(_random_images(16, size or 64))
     finally:
         torch.set_num_threads(threads)
     return module

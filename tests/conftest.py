@@ -6,13 +6,13 @@ import pytest
 import torch
 from helpers import TINY, Save, random_video, random_videos
 
-from featx import backbones
+from featx import architectures
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the tiny CNN in the place of ResNet-50."""
-    monkeypatch.setitem(backbones.ARCHITECTURES, "resnet50", TINY)
+    monkeypatch.setitem(architectures.ARCHITECTURES, "resnet50", TINY)
 
 
 @pytest.fixture

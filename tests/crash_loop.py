@@ -24,7 +24,7 @@ import torch
 from helpers import TINY, make_rows, plan, random_videos
 
 import featx
-from featx import backbones, parts
+from featx import architectures, parts
 from featx import staging as staging_module
 from featx.errors import OutputError
 from featx.feature_file import write_row
@@ -143,7 +143,7 @@ def prepare_whole_job(folder: Path) -> None:
         place = folder / "processed" / split / "a" / "x"
         place.mkdir(parents=True)
         torch.save(random_videos(count, 3), place / "processed_data.pt")
-    backbones.ARCHITECTURES["resnet50"] = TINY
+    architectures.ARCHITECTURES["resnet50"] = TINY
     parts.PART_SECONDS, parts._MAX_QUEUED = 0, 0
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featx.backbones import ARCHITECTURES, Architecture
+from featx.architectures import ARCHITECTURES, Architecture
 from featx.feature_file import (
     Layout,
     create,

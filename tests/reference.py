@@ -25,7 +25,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def make_cnn(backbone: str) -> nn.Module:
     """A whole classifier, head included, with weights that tell frames apart."""
     torch.manual_seed(1)
-    cnn: nn.Module = BUILDERS[backbone][0](weights=None)
+    return calibrate(BUILDERS[backbone][0](weights=None))
+
+
+def calibrate(cnn: nn.Module, size: int = 64, count: int = 16) -> nn.Module:
+    """Give a CNN batch-norm statistics as training would have."""
     for layer in cnn.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.6, 1.1)
@@ -34,10 +38,10 @@ def make_cnn(backbone: str) -> nn.Module:
     cnn.train()
     with torch.no_grad():
         for _ in range(2):
-            images = torch.zeros(16, 3, 64, 64)
-            for size in (1, 4, 16, 64):
-                noise = torch.randn(16, 3, size, size) * torch.rand(16, 1, 1, 1)
-                images += nn.functional.interpolate(noise, size=64)
+            images = torch.zeros(count, 3, size, size)
+            for detail in (1, 4, 16, size):
+                noise = torch.randn(count, 3, detail, detail) * torch.rand(count, 1, 1, 1)
+                images += nn.functional.interpolate(noise, size=size)
             cnn(images)
     return cnn.eval()
 

@@ -15,7 +15,7 @@ from helpers import TINY, WIDE
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from featx import FeatureExtractor, FeatureWriter, VideoDataModule, backbones, parts
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule, architectures, parts
 from featx.videos import VideoBatch
 
 DEFAULTS = {
@@ -56,9 +56,9 @@ settings = DEFAULTS | json.loads(text)
 if settings["delay"] is not None:
     parts.PART_SECONDS = 0
     parts._MAX_QUEUED = 0
-    backbones.ARCHITECTURES["resnet50"] = TINY
+    architectures.ARCHITECTURES["resnet50"] = TINY
 if settings["wide"]:
-    backbones.ARCHITECTURES["resnet50"] = WIDE
+    architectures.ARCHITECTURES["resnet50"] = WIDE
 trainer = Trainer(
     callbacks=[FeatureWriter(out)],
     logger=False,

@@ -9,14 +9,11 @@ import reference
 import torch
 from torch import Tensor, nn
 
-from featx.backbones import (
-    ARCHITECTURES,
-    Backbone,
-    build_backbone,
-    normalize,
-    state_dict_sha256,
-)
+from featx.architectures import ARCHITECTURES
+from featx.backbones import Backbone, build_backbone
 from featx.errors import UsageError, WeightsError
+from featx.transforms import normalize
+from featx.weights import state_dict_sha256
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -200,8 +197,10 @@ def test_weights_that_are_no_state_dict(tmp_path: Path, content: bytes | str) ->
 
 def test_an_unknown_backbone() -> None:
     """Those that are known are listed."""
-    with pytest.raises(UsageError, match=r"expected one of resnet50, .*, found 'vgg16'"):
-        build_backbone("vgg16", "random")
+    with pytest.raises(
+        UsageError, match=r"one of resnet50, .*, found 'resnet5'\. Did you mean resnet50 or"
+    ):
+        build_backbone("resnet5", "random")
 
 
 def test_normalize() -> None:

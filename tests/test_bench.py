@@ -17,7 +17,7 @@ from torch import nn
 
 import featx
 from featx import bench_report, contenders, contest
-from featx.backbones import ARCHITECTURES, normalize
+from featx.architectures import ARCHITECTURES
 from featx.bench import bench
 from featx.bench_report import Measurement, estimate, format_table, recommend
 from featx.cli import main
@@ -26,6 +26,7 @@ from featx.contest import Process
 from featx.errors import IncompleteError, MissingDependencyError, UsageError
 from featx.plain_loop import extract_plainly
 from featx.random_weights import build_random
+from featx.transforms import normalize
 
 SCALES = (1.0, 0.85, 1.15)
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import Save, random_videos
 
-from featx.backbones import ARCHITECTURES
+from featx.architectures import ARCHITECTURES
 from featx.cli import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -28,7 +28,7 @@ def test_there_is_one_for_each_backbone_and_one_for_the_cpu() -> None:
 def test_weights_exist(config: Path) -> None:
     """The weights that a configuration names are torchvision's for its backbone."""
     model = yaml.safe_load(config.read_text())["model"]
-    assert model["weights"] in ARCHITECTURES[model["backbone"]].weights.__members__
+    assert model["weights"] in ARCHITECTURES[model["backbone"]].weights
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ import torch
 from helpers import TINY_DIM, random_video
 from torch import Tensor, nn
 
-from featx import backbones
+from featx import transforms
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
 from featx.temporal import average_scales, drop_repeats, output_length
@@ -132,15 +132,15 @@ def test_half_precision_keeps_the_normalization() -> None:
 def test_a_half_precision_run_leaves_no_trace() -> None:
     """Inside a Trainer of half precision the default dtype is another; constants are not."""
     video = random_video(16)
-    backbones._imagenet.cache_clear()
+    transforms._scale_and_shift.cache_clear()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        normalized = backbones.normalize(video)
+        normalized = transforms.normalize(video)
     finally:
         torch.set_default_dtype(torch.float32)
     assert normalized.dtype == torch.float32
     assert normalized.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(backbones.normalize(video), normalized)
+    assert torch.equal(transforms.normalize(video), normalized)
     torch.testing.assert_close(normalized, reference.normalize(video), rtol=0, atol=1e-6)
 
 

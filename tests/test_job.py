@@ -52,7 +52,7 @@ def test_features_are_those_of_the_definition(
     paths = featx.extract(
         root,
         root.parent / "features",
-        backbone=backbone,  # type: ignore[arg-type]
+        backbone=backbone,
         weights=str(weights),
         multi_scale=multi_scale,
         batch_size=3,

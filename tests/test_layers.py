@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"errors", "temporal", "random_weights", "allocator", "progress"},
-    {"disk", "ranks", "compilation"},
-    {"archive", "backbones", "feature_file", "validation", "clips", "parsing", "lock"},
-    {"headers", "staging"},
-    {"videos", "manifest", "streaming", "parts", "plain_loop"},
+    {"errors", "temporal", "random_weights", "allocator", "progress", "transforms"},
+    {"disk", "ranks", "compilation", "weights"},
+    {"archive", "architectures", "feature_file", "validation", "clips", "parsing", "lock"},
+    {"headers", "staging", "backbones"},
+    {"videos", "dataset", "manifest", "streaming", "parts", "plain_loop"},
     {"scan", "analysis", "record"},
     {"clip_folder"},
-    {"datamodule", "extractor", "interruption"},
+    {"datamodule", "extractor", "interruption", "training"},
     {"writer", "preprocess", "report"},
     {"job", "predict", "contenders"},
     {"demo", "bench_report"},
@@ -63,6 +63,7 @@ def test_few_modules_know_lightning() -> None:
         "datamodule",
         "extractor",
         "interruption",
+        "training",
         "writer",
         "job",
         "predict",

@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 import featx
-from featx.backbones import ARCHITECTURES
+from featx.architectures import ARCHITECTURES
 from featx.clip_folder import CLIP_SUFFIXES
 from featx.preprocess import preprocess
 from featx.report import inspect
@@ -37,7 +37,7 @@ def test_real_clips(processed: Path, tmp_path: Path, backbone: str) -> None:
     paths = featx.extract(
         processed,
         tmp_path,
-        backbone=backbone,  # type: ignore[arg-type]
+        backbone=backbone,
         weights="random",
         accelerator="cpu",
         devices=1,

@@ -1,0 +1,175 @@
+"""How to build backbones: four of a table, and any other of torchvision's or timm's by name."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from torchvision import models
+
+from featx.errors import MissingDependencyError, UsageError
+from featx.transforms import InputTransform
+from featx.weights import Pretrained
+
+BackboneName = Literal["resnet50", "resnet101", "efficientnet_v2_s", "efficientnet_v2_m"]
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Their weights come from TensorFlow, with another normalization, which the module itself does.
+    "googlenet": {"transform_input": True, "init_weights": False},
+    "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+
+class Architecture(NamedTuple):
+    """How to build a backbone.
+
+    Attributes:
+        build: Builds it, its head included; called with `weights=None`.
+        weights: The pretrained weights that there are for it.
+        head: Name of the layer that makes classes out of features; None for the last layer.
+        feature_dim: Number of features per frame; None if a forward pass has to tell.
+        transform: What it takes.
+        fusible: Whether its batch norms can be folded into its convolutions.
+    """
+
+    build: Callable[..., nn.Module]
+    weights: Mapping[str, Pretrained]
+    head: str | None
+    feature_dim: int | None = None
+    transform: InputTransform = InputTransform()
+    fusible: bool = True
+
+
+def _list_weights(weights: type[models.WeightsEnum]) -> dict[str, Pretrained]:
+    return {
+        name: Pretrained(
+            entry.name,
+            entry.url,
+            partial(
+                entry.get_state_dict,
+                progress=True,
+                check_hash=True,
+                map_location="cpu",
+                weights_only=True,
+            ),
+            partial(_cached, entry),
+        )
+        for name, entry in weights.__members__.items()
+    }
+
+
+def _cached(entry: models.WeightsEnum) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet50": Architecture(models.resnet50, _list_weights(models.ResNet50_Weights), "fc", 2048),
+    "resnet101": Architecture(
+        models.resnet101, _list_weights(models.ResNet101_Weights), "fc", 2048
+    ),
+    "efficientnet_v2_s": Architecture(
+        models.efficientnet_v2_s,
+        _list_weights(models.EfficientNet_V2_S_Weights),
+        "classifier",
+        1280,
+    ),
+    "efficientnet_v2_m": Architecture(
+        models.efficientnet_v2_m,
+        _list_weights(models.EfficientNet_V2_M_Weights),
+        "classifier",
+        1280,
+    ),
+}
+"""The tested core. These take frames of any size as they are."""
+
+
+def find_architecture(name: str, weights: str) -> Architecture:
+    """Find an architecture by name.
+
+    Args:
+        name: One of `ARCHITECTURES`, of torchvision's classification models, or `timm:<name>`.
+        weights: The weights that it is to have: some have an input size of their own.
+
+    Raises:
+        UsageError: There is none of this name.
+        MissingDependencyError: It is one of timm's, and there is no timm.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if name.startswith("timm:"):
+        return _find_in_timm(name.removeprefix("timm:"))
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown(name, name, known)
+    return _find_in_torchvision(name, weights)
+
+
+def _find_in_torchvision(name: str, weights: str) -> Architecture:
+    enum = models.get_model_weights(name)
+    entry = enum[weights if weights in enum.__members__ else "DEFAULT"]
+    preset = entry.transforms()
+    options = _OPTIONS.get(name, {})
+    if name.startswith("vit_"):  # its position embeddings are made for one size
+        options = {"image_size": preset.crop_size[0]}
+    build = partial(models.get_model_builder(name), **options)
+    transform = InputTransform(
+        preset.crop_size[0],
+        tuple(preset.mean),
+        tuple(preset.std),
+        preset.interpolation.value,
+    )
+    return Architecture(build, _list_weights(enum), None, transform=transform)
+
+
+def find_head(module: nn.Module) -> str:
+    """Name of a classifier's last layer: the linear layer, or convolution, that makes classes."""
+    layers: list[str] = [
+        name for name, layer in module.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))
+    ]
+    return layers[-1]
+
+
+def _find_in_timm(name: str) -> Architecture:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "backbone: expected the package timm, found none. "
+            "Install it: pip install 'featx[timm]'."
+        ) from error
+    if not timm.is_model(name):
+        raise _unknown(f"timm:{name}", name, timm.list_models(pretrained=True))
+
+    def build(weights: None = None, pretrained: bool = False) -> nn.Module:
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return module
+
+    preset = found.to_dict() if (found := timm.get_pretrained_cfg(name)) else {}
+    config = timm.data.resolve_data_config(pretrained_cfg=preset)
+    url = preset.get("url") or f"https://huggingface.co/{preset.get('hf_hub_id', '')}"
+    entry = Pretrained(name, url, lambda: build(pretrained=True).state_dict())
+    transform = InputTransform(
+        config["input_size"][-1],
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        config["interpolation"],
+    )
+    return Architecture(
+        build,
+        {"DEFAULT": entry},
+        preset.get("classifier") or "",
+        transform=transform,
+        fusible=False,  # its batch norms are also activations
+    )
+
+
+def _unknown(found: str, name: str, known: list[str]) -> UsageError:
+    close = difflib.get_close_matches(name, [*ARCHITECTURES, *known], n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return UsageError(
+        f"backbone: expected one of {', '.join(ARCHITECTURES)}, another of torchvision's "
+        f"classification models, or timm:<name>, found {found!r}.{hint}"
+    )

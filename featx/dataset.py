@@ -1,0 +1,109 @@
+"""`FeatureDataset`: the videos of a feature file, one by one, for training."""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from featx.errors import InputError, first_line
+from featx.validation import DAMAGE, open_feature_file
+
+
+class FeatureItem(NamedTuple):
+    """A video.
+
+    Attributes:
+        features: float32 `[num_frames, feature_dim]`, without padding.
+        label: Index of its category.
+        num_frames: Number of frames.
+        video_id: Its name; its row, if the file has no names.
+    """
+
+    features: Tensor
+    label: int
+    num_frames: int
+    video_id: str
+
+
+class FeatureDataset(Dataset[FeatureItem]):
+    """Map-style; an item is a `FeatureItem`.
+
+    Only labels, lengths and names are held in memory. The file is opened when the first item is
+    read, once per process, so that a DataLoader can send the dataset to its workers.
+
+    Args:
+        path: A feature file, of featx or in the same layout.
+
+    Attributes:
+        path: The file.
+        feature_dim: Number of features per frame.
+        max_frames: Number of frames of the longest video.
+        categories: Label of each category.
+        labels: Label `[num_videos]` of each video, int64.
+        num_frames: Number of frames `[num_videos]` of each video, int32.
+        video_ids: Name of each video.
+
+    Raises:
+        MissingInputError: The file does not exist.
+        InputError: It is not a feature file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).expanduser()
+        with open_feature_file(self.path) as file:
+            try:
+                self.feature_dim = int(file.attrs["feature_dim"])
+                self.max_frames = int(file.attrs["max_frames"])
+                self.categories: dict[str, int] = json.loads(file.attrs["category_mapping"])
+                self.labels: NDArray[np.int64] = file["labels"][:]
+                self.num_frames: NDArray[np.int32] = file["num_frames"][:]
+                names = file["video_ids"].asstr()[:] if "video_ids" in file else None
+            except DAMAGE as error:
+                raise self._damaged(error) from error
+        rows = range(len(self.labels)) if names is None else names
+        self.video_ids = [str(name) for name in rows]
+        self._file: h5py.File | None = None
+        self._process: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> FeatureItem:
+        """Read a video.
+
+        Raises:
+            IndexError: There is no such row.
+            InputError: The file is damaged.
+        """
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"{self.path}: expected a row below {len(self)}, found {row}.")
+        row %= len(self)
+        num_frames = int(self.num_frames[row])
+        try:
+            features = torch.from_numpy(self._open()["features"][row, :num_frames])
+        except DAMAGE as error:
+            raise self._damaged(error) from error
+        return FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the open file: another process opens its own."""
+        return self.__dict__ | {"_file": None, "_process": None}
+
+    def _open(self) -> h5py.File:
+        """The file, opened by this very process: HDF5 does not survive a fork."""
+        if self._file is None or self._process != os.getpid():
+            self._file, self._process = open_feature_file(self.path), os.getpid()
+        return self._file
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self.path}: expected a readable feature file, found: {first_line(error)}. "
+            "Extract the features again."
+        )

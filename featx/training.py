@@ -1,0 +1,188 @@
+"""`FeatureDataModule`: feature files as batches for training, padded or packed."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
+from torch.utils.data import DataLoader
+
+from featx.dataset import FeatureDataset, FeatureItem
+from featx.errors import InputError, MissingInputError, UsageError
+from featx.feature_file import file_name
+
+Layout = Literal["padded", "packed"]
+
+_MAX_WORKERS = 4  # each reads some 600 videos of [73, 1280] a second
+
+
+class PaddedBatch(NamedTuple):
+    """Videos of a batch, padded with zeros to the longest one.
+
+    Attributes:
+        features: float32 `[B, T, feature_dim]`.
+        mask: bool `[B, T]`, true where a frame is real.
+        labels: int64 `[B]`.
+        num_frames: int64 `[B]`.
+        video_ids: Their names.
+    """
+
+    features: Tensor
+    mask: Tensor
+    labels: Tensor
+    num_frames: Tensor
+    video_ids: list[str]
+
+
+class PackedBatch(NamedTuple):
+    """Videos of a batch without padding, as torch's recurrent layers take them.
+
+    Attributes:
+        features: float32, of `feature_dim` per frame; it knows the order of the batch.
+        labels: int64 `[B]`.
+        num_frames: int64 `[B]`.
+        video_ids: Their names.
+    """
+
+    features: PackedSequence
+    labels: Tensor
+    num_frames: Tensor
+    video_ids: list[str]
+
+
+def collate_padded(items: Sequence[FeatureItem]) -> PaddedBatch:
+    """Join videos, padded to the longest of them."""
+    num_frames = torch.tensor([item.num_frames for item in items])
+    features = pad_sequence([item.features for item in items], batch_first=True)
+    mask = torch.arange(features.shape[1]) < num_frames[:, None]
+    labels = torch.tensor([item.label for item in items])
+    return PaddedBatch(features, mask, labels, num_frames, [item.video_id for item in items])
+
+
+def collate_packed(items: Sequence[FeatureItem]) -> PackedBatch:
+    """Join videos without padding."""
+    features = pack_sequence([item.features for item in items], enforce_sorted=False)
+    labels, num_frames = (
+        torch.tensor([getattr(item, name) for item in items]) for name in ("label", "num_frames")
+    )
+    return PackedBatch(features, labels, num_frames, [item.video_id for item in items])
+
+
+class FeatureDataModule(LightningDataModule):
+    """The feature files of a folder: train, shuffled, and val and test.
+
+    Args:
+        folder: The folder that featx predict wrote to.
+        batch_size: Videos per batch.
+        layout: `padded` for `PaddedBatch`, `packed` for `PackedBatch`.
+        multi_scale: Which files, where there are both; by default, those that there are.
+        num_workers: Processes that read; by default one for two cores, and at most 4.
+
+    Raises:
+        UsageError: A setting is out of its range.
+        MissingInputError: A file does not exist, once it is needed.
+        InputError: Files do not belong together, once they are needed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        batch_size: int = 32,
+        layout: Layout = "padded",
+        multi_scale: bool | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_workers is None:
+            num_workers = min(_MAX_WORKERS, (os.cpu_count() or 1) // 2)
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
+        if num_workers < 0:
+            raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
+        if layout not in get_args(Layout):
+            raise UsageError(f"layout: expected padded or packed, found {layout!r}.")
+        self.folder = Path(folder).expanduser()
+        self.batch_size = batch_size
+        self.layout = layout
+        self.multi_scale = multi_scale
+        self.num_workers = num_workers
+
+    @cached_property
+    def datasets(self) -> dict[str, FeatureDataset]:
+        """The dataset of each split that there is."""
+        datasets = {
+            split: FeatureDataset(path)
+            for split in ("train", "val", "test")
+            if (path := self._find(split))
+        }
+        if not datasets:
+            raise MissingInputError(
+                f"{self.folder}: expected {file_name('train', True)} or "
+                f"{file_name('train', False)}, or those of val or test, found none. "
+                "Extract them with featx predict, or set multi_scale to what there is."
+            )
+        first = next(iter(datasets.values()))
+        for dataset in datasets.values():
+            for name in ("feature_dim", "categories"):
+                if getattr(dataset, name) != getattr(first, name):
+                    raise InputError(
+                        f"{dataset.path}: expected the {name} of {first.path.name}, found another. "
+                        "Extract all splits together."
+                    )
+        return datasets
+
+    @property
+    def feature_dim(self) -> int:
+        """Number of features per frame."""
+        return next(iter(self.datasets.values())).feature_dim
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """Label of each category."""
+        return next(iter(self.datasets.values())).categories
+
+    def train_dataloader(self) -> DataLoader[FeatureItem]:
+        """Batches of train, in another order in each epoch."""
+        return self._load("train")
+
+    def val_dataloader(self) -> DataLoader[FeatureItem] | list[object]:
+        """Batches of val, in row order; none where there is no such file."""
+        return self._load("val") if "val" in self.datasets else []
+
+    def test_dataloader(self) -> DataLoader[FeatureItem]:
+        """Batches of test, in row order."""
+        return self._load("test")
+
+    def _load(self, split: str) -> DataLoader[FeatureItem]:
+        if split not in self.datasets:
+            raise MissingInputError(
+                f"{self.folder}: expected features of {split}, found those of "
+                f"{', '.join(self.datasets)}. Extract them with featx predict."
+            )
+        return DataLoader(
+            self.datasets[split],
+            batch_size=self.batch_size,
+            shuffle=split == "train",
+            num_workers=self.num_workers,
+            collate_fn=collate_packed if self.layout == "packed" else collate_padded,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _find(self, split: str) -> Path | None:
+        """The feature file of a split, if there is one."""
+        wanted = (True, False) if self.multi_scale is None else (self.multi_scale,)
+        found = [
+            path for multi in wanted if (path := self.folder / file_name(split, multi)).exists()
+        ]
+        if len(found) > 1:
+            raise UsageError(
+                f"{self.folder}: expected one file of {split}, found "
+                f"{' and '.join(path.name for path in found)}. Set multi_scale."
+            )
+        return found[0] if found else None

@@ -1,0 +1,148 @@
+"""Weights: download or read a state dict, check it, load it, and identify its values."""
+
+import hashlib
+import pickle
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from featx.errors import WeightsError, first_line, shorten
+
+_STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
+
+
+class Pretrained(NamedTuple):
+    """Weights that can be downloaded.
+
+    Attributes:
+        name: Their name.
+        url: Where they are.
+        fetch: Returns their state dict, from the cache or from the network.
+        cached: The file that a person can put there by hand, if the cache is as plain as that.
+    """
+
+    name: str
+    url: str
+    fetch: Callable[[], object]
+    cached: Callable[[], Path] | None = None
+
+
+def load_weights(
+    module: nn.Module, weights: str, pretrained: Mapping[str, Pretrained], head: str
+) -> str:
+    """Load weights into a module whose head has been removed.
+
+    Args:
+        module: The module.
+        weights: A name in `pretrained`, or the path of a state dict, with or without the head.
+        pretrained: What can be downloaded, by name.
+        head: Name of the head that was removed.
+
+    Returns:
+        The name of the weights, or of their file.
+
+    Raises:
+        WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
+    """
+    if weights in pretrained:
+        entry = pretrained[weights]
+        name, source, state = entry.name, entry.url, _download(entry)
+    else:
+        path = Path(weights).expanduser()
+        name, source, state = path.name, str(path), _read_state_dict(path, pretrained)
+    _load(module, _check_state_dict(state, module, source), head, source)
+    return name
+
+
+def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, dtypes, shapes and bytes of a state dict, sorted by name.
+
+    It identifies the values that were loaded, whatever file they came from. Counters of training
+    steps are left out.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if not name.endswith(_STEP_COUNTER):
+            digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _download(entry: Pretrained) -> object:
+    try:
+        return entry.fetch()
+    except Exception as error:  # of the network, the disk, or a damaged file in the cache
+        way_out = "Download the file elsewhere and "
+        if entry.cached:
+            way_out += f"put it at {entry.cached()} (if there is one already, it is damaged), or "
+        raise WeightsError(
+            f"{entry.url}: expected to download the weights {entry.name}, found: "
+            f"{_describe(error)}. {way_out}give its path as weights."
+        ) from error
+
+
+def _read_state_dict(path: Path, names: Collection[str]) -> object:
+    if not path.is_file():
+        known = f"one of {', '.join(names)}, random, or " if names else ""
+        raise WeightsError(
+            f"weights: expected {known}the path of a state dict, found no file at {path}. "
+            "Check the name or the path."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file can fail anywhere inside torch
+        raise WeightsError(
+            f"{path}: expected a state dict written by torch.save, found: {_describe(error)}. "
+            "Save it as torch.save(model.state_dict(), path)."
+        ) from error
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # its message is a page long
+        return "Python objects besides tensors, such as a whole model"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _check_state_dict(state: object, module: nn.Module, source: str) -> dict[str, Tensor]:
+    integers = {
+        name for name, value in module.state_dict().items() if not value.is_floating_point()
+    }
+    plain = isinstance(state, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and (value.is_floating_point() or name in integers or name.endswith(_STEP_COUNTER))
+        for name, value in state.items()
+    )
+    if not plain:
+        raise WeightsError(
+            f"{source}: expected a state dict of floating-point tensors, found "
+            f"{type(state).__name__} of something else. "
+            "Save it as torch.save(model.state_dict(), path)."
+        )
+    return dict(cast(Mapping[str, Tensor], state))
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor], head: str, source: str) -> None:
+    """Load a state dict into a module without a head, or say in one line why it does not fit."""
+    if head:
+        state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    differences = [
+        f"{name} as {[*value.shape]} instead of {[*shapes[name]]}"
+        for name, value in state.items()
+        if name in shapes and value.shape != shapes[name]
+    ]
+    if not differences:
+        result = module.load_state_dict(state, strict=False)
+        differences += [f"no {name}" for name in result.missing_keys]
+        differences += [f"an unknown {name}" for name in result.unexpected_keys]
+    if differences:
+        raise WeightsError(
+            f"{source}: expected the state dict of this backbone, found "
+            f"{shorten(differences, 3)}. Give the weights of this backbone."
+        )
