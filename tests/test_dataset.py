@@ -1,0 +1,101 @@
+"""A dataset of features: one video per item, from any process."""
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from helpers import make_rows, write_feature_file
+from torch.utils.data import DataLoader
+
+from featx import FeatureDataset
+from featx.errors import InputError, MissingInputError
+
+LENGTHS = [3, 1, 5, 2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A feature file."""
+    return write_feature_file(tmp_path / "train_features_multiscale.h5", LENGTHS)
+
+
+def test_an_item(path: Path) -> None:
+    """Features without padding, the label, the length and the name, as they were written."""
+    dataset = FeatureDataset(path)
+    assert len(dataset) == 4
+    assert dataset.max_frames == 5
+    assert dataset.categories == {"a": 0, "b": 1}
+    for row, expected in enumerate(make_rows(LENGTHS)):
+        item = dataset[row]
+        assert torch.equal(item.features, torch.from_numpy(expected))
+        assert (item.label, item.num_frames) == (row % 2, LENGTHS[row])
+        assert item.video_id == f"video {row}"
+        assert item.features.shape == (item.num_frames, dataset.feature_dim)
+
+
+def test_rows_from_the_end(path: Path) -> None:
+    """As any sequence has them; beyond both ends there are none."""
+    dataset = FeatureDataset(path)
+    assert dataset[-1].video_id == "video 3"
+    for row in (4, -5):
+        with pytest.raises(IndexError, match=f"expected a row below 4, found {row}"):
+            dataset[row]
+
+
+def test_it_opens_lazily_and_travels(path: Path) -> None:
+    """No file is open before the first item, and a copy in another process opens its own."""
+    dataset = FeatureDataset(path)
+    assert dataset._file is None
+    assert dataset[1].num_frames == 1
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy._file is None
+    assert torch.equal(copy[2].features, dataset[2].features)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers(path: Path, method: str) -> None:
+    """Workers read the same, also after the file was opened in the main process."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
+    dataset = FeatureDataset(path)
+    expected = [dataset[row].features for row in range(4)]
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=2, multiprocessing_context=method, shuffle=False
+    )
+    for item, features in zip(loader, expected, strict=True):
+        assert torch.equal(item.features, features)
+
+
+def test_a_file_of_the_old_layout(path: Path, tmp_path: Path) -> None:
+    """Chunks across videos and no names: rows serve as names."""
+    old = tmp_path / "old.h5"
+    with h5py.File(path) as source, h5py.File(old, "w") as target:
+        for name in ("features", "labels", "num_frames"):
+            target.create_dataset(name, data=source[name][:], chunks=True)
+        for name in ("num_videos", "max_frames", "feature_dim", "category_mapping", "multi_scale"):
+            target.attrs[name] = source.attrs[name]
+    dataset = FeatureDataset(old)
+    assert [item.video_id for item in map(dataset.__getitem__, range(4))] == ["0", "1", "2", "3"]
+    assert torch.equal(dataset[2].features, FeatureDataset(path)[2].features)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    """They are refused at once."""
+    with pytest.raises(MissingInputError, match="expected a feature file"):
+        FeatureDataset(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(InputError, match="expected an HDF5 file"):
+        FeatureDataset(tmp_path / "text.h5")
+
+
+def test_a_damaged_chunk(path: Path) -> None:
+    """It is told in a line, with the file."""
+    with h5py.File(path, "r+") as file:
+        file["features"].id.write_direct_chunk((1, 0, 0), b"nonsense")
+    dataset = FeatureDataset(path)
+    assert dataset[0].features.isfinite().all()
+    with pytest.raises(InputError, match=r"expected a readable feature file.*Extract the feature"):
+        dataset[1]
