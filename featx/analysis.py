@@ -15,12 +15,24 @@ from featx.validation import open_feature_file
 ANALYSIS_FILE = "configuration_analysis.json"
 
 
+def describe_preprocessing(num_frames: int, image_size: int, dtype: str) -> dict[str, Any]:
+    """How videos are made from clips, as the analysis words it."""
+    return {
+        "frames_per_video": num_frames,
+        "image_size": [image_size, image_size],
+        "processing_mode": "cpu",
+        "dtype": dtype,
+    }
+
+
 def read_preprocessing(manifest: Manifest, split: str | None = None) -> dict[str, Any]:
     """How the videos of a data set, or of one split, were made.
 
     `featx preprocess` records it beside the data. For other data it follows from the headers; a
     value is None where the videos differ, or where it is unknown.
     """
+    if manifest.preprocessing:
+        return dict(manifest.preprocessing)
     info = _read(manifest.root / ANALYSIS_FILE).get("preprocessing_info")
     if isinstance(info, dict):
         return info

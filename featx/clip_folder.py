@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featx.archive import file_stats
-from featx.errors import MissingInputError, shorten
+from featx.errors import InputError, MissingInputError, shorten
+from featx.folders import list_folders
 from featx.headers import FILE_NAME
-from featx.scan import list_folders
 
 CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
@@ -64,18 +64,20 @@ def list_clips(raw_dir: Path, processed_dir: Path) -> list[Clip]:
     return clips
 
 
-def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> list[str]:
-    """Clips that are in no category's folder, or too deep in it, one line each."""
+def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> dict[Path, InputError]:
+    """Clips that are in no category's folder, or too deep in it."""
     known = {clip.path for clip in clips}
-    return [
-        f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
-        "Move it."
+    return {
+        path: InputError(
+            f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
+            "Move it."
+        )
         for path in sorted(raw_dir.rglob("*"))
         if _is_clip(path)
         and path not in known
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(raw_dir).parts)
-    ]
+    }
 
 
 def warn_of_others(processed_dir: Path, clips: Sequence[Clip]) -> None:

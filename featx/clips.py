@@ -44,13 +44,23 @@ def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
         if 0 < found != expected:  # some packets hold no frame, but now the number is known
             video, found = _decode(path, _positions(found, num_frames), image_size)
     except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-        raise InputError(
-            f"{path}: expected a clip that decodes, found: {first_line(error)}. "
-            "Encode it again, or leave it out."
-        ) from error
+        raise _undecodable(path, error) from error
     if found == 0:
         raise InputError(f"{path}: expected frames, found none. Encode it again, or leave it out.")
     return video
+
+
+def check_clip(path: Path) -> None:
+    """Check that a clip can be opened and has video in it; no frame is decoded.
+
+    Raises:
+        InputError: It cannot, or has not.
+    """
+    try:
+        with av.open(path) as container:
+            _video_stream(container)
+    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
+        raise _undecodable(path, error) from error
 
 
 def write_clip(
@@ -71,6 +81,13 @@ def write_clip(
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
+
+
+def _undecodable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: expected a clip that decodes, found: {first_line(error)}. "
+        "Encode it again, or leave it out."
+    )
 
 
 def _positions(count: int, num_frames: int) -> list[int]:

@@ -2,35 +2,31 @@
 
 import logging
 import os
-import signal
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader
 
-from featx.errors import FeatxError, InputError, UsageError, shorten
+from featx.errors import InputError, UsageError, shorten
+from featx.loading import RankShare, Reader, VideoDataset, join, outlive_signals
 from featx.manifest import Manifest, missing_categories
 from featx.ranks import Ranks
 from featx.scan import OnError, scan
-from featx.temporal import drop_repeats
 from featx.videos import VideoBatch, read_video
 
 _log = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 5
-_MAX_WORKERS = 4  # each reads some 80 uint8 videos of 64 x 256 x 256 a second
+_MAX_WORKERS = {"processed": 4, "clips": 16}
+"""One reads some 80 uint8 videos of 64 x 256 x 256 a second, but decodes only a few clips."""
+
+Source = Literal["processed", "clips"]
 
 
 class VideoDataModule(LightningDataModule):
-    """Videos from `ROOT/<split>/<category>/<subcategory>/processed_data.pt`.
+    """Videos from `ROOT/<split>/<category>/<subcategory>/processed_data.pt`, or from clips.
 
     Args:
         root: The data set's folder.
@@ -41,6 +37,10 @@ class VideoDataModule(LightningDataModule):
         on_error: Whether a bad input stops the run, or is left out; those left out are listed in
             the log and in the feature file.
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
+        source: `processed` for processed_data.pt files; `clips` for video files, which are decoded
+            on the way to the same videos that featx preprocess makes of them.
+        num_frames: Frames per video, sampled uniformly over a clip.
+        image_size: Height and width in pixels to which the frames of clips are resized.
 
     Attributes:
         ranks: The processes of the run; set by `setup`.
@@ -60,22 +60,34 @@ class VideoDataModule(LightningDataModule):
         num_workers: int | None = None,
         on_error: OnError = "stop",
         verify_inputs: bool = False,
+        source: Source = "processed",
+        num_frames: int = 64,
+        image_size: int = 256,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
+        numbers = {"batch_size": batch_size, "num_frames": num_frames, "image_size": image_size}
+        for name, value in numbers.items():
+            if value < 1:
+                raise UsageError(f"{name}: expected 1 or more, found {value}.")
         if num_workers is not None and num_workers < 0:
             raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
         if splits is not None and (isinstance(splits, str) or not splits):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         if on_error not in get_args(OnError):
             raise UsageError(f"on_error: expected stop or skip, found {on_error!r}.")
+        if source not in get_args(Source):
+            raise UsageError(f"source: expected processed or clips, found {source!r}.")
+        if source == "clips" and verify_inputs:
+            raise UsageError("verify_inputs: expected false, for clips have no checksums.")
         self.root = Path(root).expanduser()
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
         self.verify_inputs = verify_inputs
+        self.source = source
+        self.num_frames = num_frames
+        self.image_size = image_size
         self.ranks: Ranks
         self.manifest: Manifest
         self.done: set[int] = set()
@@ -89,9 +101,21 @@ class VideoDataModule(LightningDataModule):
         self.manifest = self.ranks.from_first(self._scan)
 
     def _scan(self) -> Manifest:
-        manifest = scan(
-            self.root, self.splits, self.on_error, verify=self.verify_inputs, progress=True
-        )
+        if self.source == "clips":
+            from featx.clip_source import scan_clips  # it needs PyAV, which is optional
+
+            manifest = scan_clips(
+                self.root,
+                self.splits,
+                self.on_error,
+                self.num_frames,
+                self.image_size,
+                progress=True,
+            )
+        else:
+            manifest = scan(
+                self.root, self.splits, self.on_error, verify=self.verify_inputs, progress=True
+            )
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)
@@ -110,19 +134,26 @@ class VideoDataModule(LightningDataModule):
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
             if on_cuda and self.num_workers is None:
                 num_cores = os.cpu_count() or 1
-                num_workers = min(_MAX_WORKERS, num_cores // self.trainer.num_devices)
+                num_workers = min(_MAX_WORKERS[self.source], num_cores // self.trainer.num_devices)
         share = RankShare(self.manifest.lengths, self.done, rank, num_ranks)
         self.share = share.share
         num_workers = num_workers if len(share) else 0
         return DataLoader(
-            VideoDataset(self.manifest, order=[] if num_workers else self.share),
+            VideoDataset(self.manifest, [] if num_workers else self.share, self._find_reader()),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=num_workers,
             pin_memory=on_cuda,  # then the copy to the device takes no time of the CPU's
-            collate_fn=_join,
-            worker_init_fn=_outlive_signals,
+            collate_fn=join,
+            worker_init_fn=outlive_signals,
         )
+
+    def _find_reader(self) -> Reader:
+        if self.source == "processed":
+            return read_video
+        from featx.clip_source import read_clip
+
+        return read_clip
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
         """Raise the first error that a worker met, unless it is a bad video to be left out."""
@@ -130,86 +161,3 @@ class VideoDataModule(LightningDataModule):
             if self.on_error == "stop" or not isinstance(error, InputError):
                 raise error
         return batch
-
-
-class VideoDataset(Dataset[VideoBatch]):
-    """Map-style: an item is the video at a position of the manifest, as a batch of one.
-
-    Args:
-        manifest: The videos.
-        order: The positions in the order in which they will be asked for, if a thread is to read
-            each one ahead, while the CNN computes.
-    """
-
-    def __init__(self, manifest: Manifest, order: Sequence[int] = ()) -> None:
-        self.manifest = manifest
-        self._next = dict(pairwise(order))
-        self._pool = ThreadPoolExecutor(1, "reading") if order else None  # it cannot be pickled
-        self._ahead: dict[int, Future[VideoBatch]] = {}
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    def __getitem__(self, position: int) -> VideoBatch:
-        ahead = self._ahead.pop(position, None)
-        batch = ahead.result() if ahead else self._read(position)
-        following = self._next.get(position)
-        if self._pool and following is not None:
-            self._ahead = {following: self._pool.submit(self._read, following)}
-        return batch
-
-    def _read(self, position: int) -> VideoBatch:
-        file, index = self.manifest.locate(position)
-        try:
-            video, frames = drop_repeats(read_video(file.path, file.header, index))
-        except FeatxError as error:
-            return VideoBatch([], [], errors={position: error})
-        return VideoBatch([position], [video], [frames])
-
-
-class RankShare(DistributedSampler[int]):
-    """A share of the videos, in order, balanced by the number of frames.
-
-    Because it is a DistributedSampler, Lightning does not replace it. No video is repeated to make
-    the shares equally long, and a share may be empty.
-
-    Args:
-        lengths: Number of frames `[num_videos]` of each video.
-        done: Positions of videos to leave out.
-        rank: Which rank.
-        num_ranks: Number of ranks.
-    """
-
-    def __init__(
-        self, lengths: NDArray[np.int64], done: Collection[int], rank: int, num_ranks: int
-    ) -> None:
-        pending = np.setdiff1d(np.arange(len(lengths)), [*done])
-        frames = np.concatenate([[0], np.cumsum(lengths[pending])])
-        bounds = np.searchsorted(frames, frames[-1] * np.arange(num_ranks + 1) / num_ranks)
-        self.share: list[int] = pending[bounds[rank] : bounds[rank + 1]].tolist()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.share)
-
-    def __len__(self) -> int:
-        return len(self.share)
-
-
-def _outlive_signals(worker: int) -> None:
-    """Go on for a moment after a signal to the whole process group.
-
-    The main process then ends the batch at hand and stops its workers. A worker that died of the
-    signal would count as an error, and one that ignored it could outlive an interpreter's exit.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_GRACE_SECONDS))
-    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
-
-
-def _join(batches: Sequence[VideoBatch]) -> VideoBatch:
-    return VideoBatch(
-        [position for batch in batches for position in batch.positions],
-        [video for batch in batches for video in batch.videos],
-        [frames for batch in batches for frames in batch.frames],
-        {position: error for batch in batches for position, error in batch.errors.items()},
-    )

@@ -6,10 +6,11 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from torch import nn
 
-from featx.datamodule import VideoDataModule
+from featx.datamodule import Source, VideoDataModule
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name
-from featx.scan import OnError, choose_splits
+from featx.folders import choose_splits
+from featx.scan import OnError
 from featx.writer import FeatureWriter
 
 
@@ -31,6 +32,9 @@ def extract(
     num_workers: int | None = None,
     on_error: OnError = "stop",
     verify_inputs: bool = False,
+    source: Source = "processed",
+    num_frames: int = 64,
+    image_size: int = 256,
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -59,6 +63,9 @@ def extract(
         num_workers: Processes per rank that read videos; by default 0 on a CPU, up to 4 on a GPU.
         on_error: Whether a bad input stops the run, or is left out (skip).
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
+        source: `processed` for processed_data.pt files, `clips` for video files.
+        num_frames: Frames per video, for clips.
+        image_size: Height and width in pixels, for clips.
         overwrite: Replace feature files that other inputs or settings made, that are damaged, or
             that lack videos.
         accelerator: Lightning's accelerator: cpu, gpu, auto, ...
@@ -98,6 +105,9 @@ def extract(
         num_workers=num_workers,
         on_error=on_error,
         verify_inputs=verify_inputs,
+        source=source,
+        num_frames=num_frames,
+        image_size=image_size,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +17,27 @@ from featx.headers import Header
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """One `processed_data.pt` file: its path, and what it holds."""
+    """One file of videos.
+
+    Attributes:
+        path: Its path.
+        header: What it holds.
+        place: Where it is in the data set: split, category and subcategory.
+    """
 
     path: Path
     header: Header
+    place: str
 
     @property
     def split(self) -> str:
         """The folder of the split."""
-        return self.path.parts[-4]
+        return self.place.split("/")[0]
 
     @property
     def category(self) -> str:
         """The folder of the category."""
-        return self.path.parts[-3]
-
-    @property
-    def place(self) -> str:
-        """The folder of the file in the data set: split, category and subcategory."""
-        return "/".join(self.path.parts[-4:-1])
+        return self.place.split("/")[1]
 
     def name_places(self, indices: Iterable[int]) -> list[str]:
         """Name of each of some videos of the file by its place in the data set."""
@@ -59,6 +62,7 @@ class Manifest:
         lengths: Number of frames `[num_videos]` of each video, int64.
         positions: Positions of the videos of each split: its rows, in order.
         rejected: For each split, the videos, files and folders that are left out, and why.
+        preprocessing: How the videos are made, where that happens on the way.
     """
 
     def __init__(
@@ -67,9 +71,11 @@ class Manifest:
         categories: dict[str, int],
         files: Sequence[VideoFile],
         rejected: Mapping[str, Mapping[str, InputError]],
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         self.root = root
         self.rejected = rejected
+        self.preprocessing = preprocessing
         self.categories = categories
         self.files = tuple(files)
         lengths = [length for file in files for length in file.header.lengths]
@@ -105,7 +111,7 @@ class Manifest:
 
     def digest(self, split: str) -> str:
         """SHA-256 that identifies the files of a split and their content, and what is rejected."""
-        content = [(file.path.parts[-4:], file.header.digest) for file in self.select(split)]
+        content = [(file.place, file.path.name, file.header.digest) for file in self.select(split)]
         rejected = sorted(self.rejected[split])
         return hashlib.sha256(repr((content, rejected)).encode()).hexdigest()
 

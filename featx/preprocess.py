@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from featx.analysis import ANALYSIS_FILE
+from featx.analysis import ANALYSIS_FILE, describe_preprocessing
 from featx.archive import read_archive
 from featx.clip_folder import Clip, find_misplaced, list_clips, warn_of_others
 from featx.clips import sample_clip
 from featx.disk import replace_file, writing
 from featx.errors import FeatxError, InputError, UsageError
-from featx.scan import check_name
+from featx.folders import check_name
 from featx.streaming import save_videos
 from featx.transforms import normalize
 
@@ -83,19 +83,14 @@ def preprocess(
     clips = list_clips(raw_dir, processed_dir)
     shape = (num_frames, 3, image_size, image_size)
     stale = _list_stale(clips, shape, getattr(torch, dtype))
-    failures = find_misplaced(raw_dir, clips)
+    failures = [*map(str, find_misplaced(raw_dir, clips).values())]
     with ThreadPoolExecutor(num_workers, "decoding") as pool:
         results = _map_ahead(pool, decode, stale, ahead=2 * num_workers)
         bar = tqdm(results, total=len(stale), desc="Preprocessing", unit="clip")
         for target, group in groupby(bar, key=lambda result: result[0].target):
             failures += _save(target, group)
     warn_of_others(processed_dir, clips)
-    info = {
-        "frames_per_video": num_frames,
-        "image_size": [image_size, image_size],
-        "processing_mode": "cpu",
-        "dtype": dtype,
-    }
+    info = describe_preprocessing(num_frames, image_size, dtype)
     path = processed_dir / ANALYSIS_FILE
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

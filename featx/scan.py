@@ -1,7 +1,7 @@
 """Scan a data set's folder: every file, its header read and checked; no pixels are decoded."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -11,11 +11,10 @@ from typing import Literal, TypeVar
 from tqdm import tqdm
 
 from featx.archive import verify_checksums
-from featx.errors import InputError, MissingInputError, combine, first_line
-from featx.headers import FILE_NAME, Header, is_name, read_header
+from featx.errors import InputError, MissingInputError, combine
+from featx.folders import STANDARD_SPLITS, check_name, choose_splits, has_file, list_folders
+from featx.headers import FILE_NAME, Header, read_header
 from featx.manifest import Manifest, VideoFile
-
-STANDARD_SPLITS = ("train", "val", "test")
 
 OnError = Literal["stop", "skip"]
 Rejected = dict[str, InputError]
@@ -49,9 +48,7 @@ def scan(
         InputError: Files are damaged, or not what featx accepts; or a split has no others.
     """
     splits = choose_splits(root, splits)
-    mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
-    names = {category.name for folder in mapped for category in list_folders(folder)}
-    categories = {name: label for label, name in enumerate(sorted(names))}
+    categories = _list_categories(root, splits)
     rejected: dict[str, Rejected] = {split: {} for split in splits}
     paths = [path for split in splits for path in _list_split(root, split, rejected[split])]
     files = []
@@ -59,51 +56,49 @@ def scan(
         if isinstance(header, InputError):
             rejected[path.parts[-4]]["/".join(path.parts[-4:-1])] = header
             continue
-        file = VideoFile(path, header)
+        file = VideoFile(path, header, "/".join(path.parts[-4:-1]))
         places = file.name_places(header.rejected)
         rejected[file.split] |= zip(places, header.rejected.values(), strict=True)
         if header.num_videos:
             files.append(file)
-    filled = {file.split for file in files} if on_error == "skip" else set()
-    errors = [
-        error
-        for split in splits
-        if split not in filled
-        for _, error in sorted(rejected[split].items())
-    ]
-    if errors:
-        found, way_out = f"{len(errors)} others", "Mend or remove them"
-        if on_error == "skip":
-            found += " and no good one beside them"
-        else:
-            way_out += ", or set on_error to skip to leave them out"
-        raise combine(
-            f"{root}: expected inputs that featx accepts, found {found}. {way_out}.", errors
-        )
+    check_rejected(root, files, rejected, on_error)
     return Manifest(root, categories, files, rejected)
 
 
-def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
-    """The splits asked for, or the standard ones.
+def _list_categories(root: Path, splits: Sequence[str]) -> dict[str, int]:
+    """Label of each category of the standard splits and of others: one mapping for all of them."""
+    mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
+    names = {category.name for folder in mapped for category in list_folders(folder)}
+    return {name: label for label, name in enumerate(sorted(names))}
+
+
+def check_rejected(
+    root: Path,
+    files: Sequence[VideoFile],
+    rejected: Mapping[str, Rejected],
+    on_error: OnError,
+) -> None:
+    """Check that nothing is rejected; or, if bad inputs are left out, that each split has others.
 
     Raises:
-        MissingInputError: The folder or a split does not exist.
+        InputError: All that is wrong, together.
     """
-    found = [path.name for path in list_folders(root)]
-    if splits is None:
-        splits = [split for split in STANDARD_SPLITS if split in found]
-        if not splits:
-            raise MissingInputError(
-                f"{root}: expected a folder train, val or test, found {_listing(found)}. "
-                "Give the folder that holds the splits, or set splits to your own."
-            )
-    for split in splits:
-        if split not in found:
-            raise MissingInputError(
-                f"{root}: expected a folder for the split {split!r}, found {_listing(found)}. "
-                "Choose from these, or create it."
-            )
-    return [*dict.fromkeys(splits)]
+    filled = {file.split for file in files} if on_error == "skip" else set()
+    errors = [
+        error
+        for split, found in rejected.items()
+        if split not in filled
+        for _, error in sorted(found.items())
+    ]
+    if errors:
+        others, way_out = f"{len(errors)} others", "Mend or remove them"
+        if on_error == "skip":
+            others += " and no good one beside them"
+        else:
+            way_out += ", or set on_error to skip to leave them out"
+        raise combine(
+            f"{root}: expected inputs that featx accepts, found {others}. {way_out}.", errors
+        )
 
 
 def _list_split(root: Path, split: str, rejected: Rejected) -> list[Path]:
@@ -114,9 +109,9 @@ def _list_split(root: Path, split: str, rejected: Rejected) -> list[Path]:
             subcategories = list_folders(category)
             for subcategory in subcategories:
                 with _collect(rejected, f"{split}/{category.name}/{subcategory.name}"):
-                    if _has_file(subcategory):
+                    if has_file(subcategory, FILE_NAME):
                         paths.append(subcategory / FILE_NAME)
-            if _has_file(category):
+            if has_file(category, FILE_NAME):
                 raise InputError(
                     f"{category / FILE_NAME}: expected "
                     f"{root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
@@ -179,69 +174,3 @@ def _read_header(path: Path) -> Header:
     """The header of a file, after a check of the names of its folders."""
     check_name(path, "/".join(path.parts[-4:]))
     return read_header(path)
-
-
-def check_name(path: Path, name: str) -> None:
-    """Check that HDF5 can hold the name of a video.
-
-    Raises:
-        InputError: It cannot.
-    """
-    if not is_name(name):
-        raise InputError(
-            f"{path}: expected a name in UTF-8 without NUL, found {name!r}. "
-            "Rename the clip or the folder."
-        )
-
-
-def _has_file(folder: Path) -> bool:
-    """Whether a folder has a `processed_data.pt`, be it a link without a target."""
-    try:
-        (folder / FILE_NAME).lstat()
-    except FileNotFoundError as error:
-        if not folder.exists():
-            raise _broken_link(folder) from error
-        return False
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-    return True
-
-
-def list_folders(path: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without those whose name begins with a dot.
-
-    A link without a target counts as a folder, so that it is not overlooked: listing it fails.
-
-    Raises:
-        MissingInputError: The folder does not exist, or is a link without a target.
-        InputError: It cannot be read.
-    """
-    try:
-        entries = [entry for entry in path.iterdir() if entry.name[0] != "."]
-        folders = [entry for entry in entries if entry.is_dir() or not entry.exists()]
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise _broken_link(path) from error
-        raise MissingInputError(
-            f"{path}: expected a folder, found nothing. Check the path."
-        ) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return sorted(folders, key=lambda entry: entry.name)
-
-
-def _broken_link(path: Path) -> InputError:
-    return MissingInputError(
-        f"{path}: expected a folder, found a link without a target. Repair or remove it."
-    )
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{path}: expected a readable folder, found: {first_line(error)}. "
-        "Check the path and its permissions."
-    )
-
-
-def _listing(names: Sequence[str]) -> str:
-    return f"the folders {', '.join(names)}" if names else "no folder"

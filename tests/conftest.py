@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, Save, random_video, random_videos
+from helpers import TINY, Save, grey_levels, random_video, random_videos
 
 from featx import architectures
+from featx.clips import write_clip
 
 
 @pytest.fixture
@@ -45,6 +46,27 @@ def small_root(root: Path, save: Save) -> Path:
     save("test/bye/a", {"videos": random_videos(1, 7, seed=7)})
     save("test/hello/a", {"videos": random_videos(1, 9, seed=8)})
     return root
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Clips in a category's own folder, in subcategories, and of several containers."""
+    folder = tmp_path / "raw"
+    clips = {
+        "train/hello/2.mp4": 9,
+        "train/hello/10.mkv": 12,
+        "train/hello/slow/a.avi": 30,
+        "train/bye/x/b.MP4": 8,
+        "test/bye/c.mov": 20,
+    }
+    for number, (name, count) in enumerate(clips.items()):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        codec = "mpeg4" if path.suffix == ".avi" else "libx264"
+        write_clip(path, grey_levels(count) // 2 + 10 * number, codec)
+    (folder / "train" / "hello" / "notes.txt").write_text("not a clip")
+    (folder / "train" / "hello" / ".hidden.mp4").write_text("not a clip")
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

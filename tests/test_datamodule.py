@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from featx import videos
-from featx.datamodule import RankShare, VideoDataModule, VideoDataset
+from featx.datamodule import VideoDataModule
 from featx.errors import InputError, UsageError
 from featx.headers import Header
+from featx.loading import RankShare, VideoDataset
 from featx.scan import scan
-from featx.videos import VideoBatch
+from featx.videos import VideoBatch, read_video
 
 
 class FakeTrainer:
@@ -53,18 +53,16 @@ def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
     assert (loader.num_workers > 0) == (device == "cuda:0")
 
 
-def test_a_thread_reads_ahead(root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_reads_ahead(root: Path, save: Save) -> None:
     """While a video is with the CNN, the next one of the share is read, and no other."""
     save("train/a/x", [random_video(3 + i) for i in range(5)])
     read: Queue[int] = Queue()
 
-    def read_video(path: Path, header: Header, index: int) -> Tensor:
+    def read_and_tell(path: Path, header: Header, index: int) -> Tensor:
         read.put(index)
-        return original(path, header, index)
+        return read_video(path, header, index)
 
-    original = videos.read_video
-    monkeypatch.setattr("featx.datamodule.read_video", read_video)
-    dataset = VideoDataset(scan(root), order=[0, 2, 3])
+    dataset = VideoDataset(scan(root), order=[0, 2, 3], read=read_and_tell)
     for position, expected in ((0, [0, 2]), (2, [3]), (3, [])):
         assert dataset[position].positions == [position]
         assert [read.get(timeout=10) for _ in expected] == expected

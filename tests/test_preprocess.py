@@ -19,27 +19,6 @@ from featx.preprocess import preprocess
 from featx.scan import scan
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """Clips in a category's own folder, in subcategories, and of several containers."""
-    folder = tmp_path / "raw"
-    clips = {
-        "train/hello/2.mp4": 9,
-        "train/hello/10.mkv": 12,
-        "train/hello/slow/a.avi": 30,
-        "train/bye/x/b.MP4": 8,
-        "test/bye/c.mov": 20,
-    }
-    for number, (name, count) in enumerate(clips.items()):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        codec = "mpeg4" if path.suffix == ".avi" else "libx264"
-        write_clip(path, grey_levels(count) // 2 + 10 * number, codec)
-    (folder / "train" / "hello" / "notes.txt").write_text("not a clip")
-    (folder / "train" / "hello" / ".hidden.mp4").write_text("not a clip")
-    return folder
-
-
 def run(raw: Path, out: Path, **settings: object) -> list[str]:
     """Preprocess small."""
     return preprocess(raw, out, num_frames=6, image_size=16, **settings)  # type: ignore[arg-type]

@@ -47,3 +47,22 @@ def test_real_clips(processed: Path, tmp_path: Path, backbone: str) -> None:
         count = len([*processed.glob("train/*")])
         assert file["features"].shape == (count, 73, ARCHITECTURES[backbone].feature_dim)
         assert file["num_frames"][:].tolist() == [73] * count
+
+
+def test_straight_from_the_clips(processed: Path, tmp_path: Path) -> None:
+    """The features are those of the preprocessed videos, and so are the rows."""
+    found = [
+        featx.extract(
+            root,
+            tmp_path / root.name,
+            backbone="resnet50",
+            weights="random",
+            source=source,  # type: ignore[arg-type]
+            accelerator="cpu",
+            devices=1,
+        )["train"]
+        for root, source in ((processed, "processed"), (processed.parent / "raw", "clips"))
+    ]
+    with h5py.File(found[0]) as by_way, h5py.File(found[1]) as straight:
+        for name in by_way:
+            assert (by_way[name][:] == straight[name][:]).all()

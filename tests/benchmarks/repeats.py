@@ -15,7 +15,7 @@ import torch
 
 from featx import FeatureExtractor
 from featx.allocator import keep_freed_memory
-from featx.datamodule import VideoDataset
+from featx.loading import VideoDataset
 from featx.scan import scan
 from featx.temporal import drop_repeats
 from featx.videos import read_video

@@ -1,0 +1,98 @@
+"""The folders of a data set: splits, categories, subcategories, and what may be wrong with them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from featx.errors import InputError, MissingInputError, first_line
+from featx.headers import is_name
+
+STANDARD_SPLITS = ("train", "val", "test")
+
+
+def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
+    """The splits asked for, or the standard ones.
+
+    Raises:
+        MissingInputError: The folder or a split does not exist.
+    """
+    found = [path.name for path in list_folders(root)]
+    if splits is None:
+        splits = [split for split in STANDARD_SPLITS if split in found]
+        if not splits:
+            raise MissingInputError(
+                f"{root}: expected a folder train, val or test, found {_listing(found)}. "
+                "Give the folder that holds the splits, or set splits to your own."
+            )
+    for split in splits:
+        if split not in found:
+            raise MissingInputError(
+                f"{root}: expected a folder for the split {split!r}, found {_listing(found)}. "
+                "Choose from these, or create it."
+            )
+    return [*dict.fromkeys(splits)]
+
+
+def list_folders(path: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, without those whose name begins with a dot.
+
+    A link without a target counts as a folder, so that it is not overlooked: listing it fails.
+
+    Raises:
+        MissingInputError: The folder does not exist, or is a link without a target.
+        InputError: It cannot be read.
+    """
+    try:
+        entries = [entry for entry in path.iterdir() if entry.name[0] != "."]
+        folders = [entry for entry in entries if entry.is_dir() or not entry.exists()]
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise _broken_link(path) from error
+        raise MissingInputError(
+            f"{path}: expected a folder, found nothing. Check the path."
+        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return sorted(folders, key=lambda entry: entry.name)
+
+
+def has_file(folder: Path, name: str) -> bool:
+    """Whether a folder has a file, be it a link without a target."""
+    try:
+        (folder / name).lstat()
+    except FileNotFoundError as error:
+        if not folder.exists():
+            raise _broken_link(folder) from error
+        return False
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return True
+
+
+def check_name(path: Path, name: str) -> None:
+    """Check that HDF5 can hold the name of a video.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if not is_name(name):
+        raise InputError(
+            f"{path}: expected a name in UTF-8 without NUL, found {name!r}. "
+            "Rename the clip or the folder."
+        )
+
+
+def _broken_link(path: Path) -> InputError:
+    return MissingInputError(
+        f"{path}: expected a folder, found a link without a target. Repair or remove it."
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: expected a readable folder, found: {first_line(error)}. "
+        "Check the path and its permissions."
+    )
+
+
+def _listing(names: Sequence[str]) -> str:
+    return f"the folders {', '.join(names)}" if names else "no folder"

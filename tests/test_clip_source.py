@@ -1,0 +1,170 @@
+"""Straight from clips: the same rows and numbers as by way of `featx preprocess`."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from helpers import grey_levels
+
+import featx
+from featx import VideoDataModule
+from featx.cli import main
+from featx.clip_source import read_clip, scan_clips
+from featx.clips import write_clip
+from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
+from featx.preprocess import preprocess
+
+pytestmark = [
+    pytest.mark.usefixtures("tiny"),
+    pytest.mark.filterwarnings("ignore:.*categories have no videos. hello:UserWarning"),
+]
+
+SETTINGS: dict[str, object] = {
+    "backbone": "resnet50",
+    "weights": "random",
+    "frames_per_forward": 4,
+    "accelerator": "cpu",
+    "devices": 1,
+}
+
+
+def extract(root: Path, out: Path, **settings: object) -> dict[str, Path]:
+    """The whole job, small."""
+    return featx.extract(root, out, **(SETTINGS | settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_same_rows_and_numbers(raw: Path, tmp_path: Path, num_workers: int) -> None:
+    """Every dataset is equal to the last bit, and so is the structure that is reported."""
+    (raw / "train" / "empty").mkdir()  # of this, preprocess makes nothing
+    assert preprocess(raw, tmp_path / "processed", num_frames=6, image_size=16) == []
+    by_way = extract(tmp_path / "processed", tmp_path / "a")
+    straight = extract(
+        raw,
+        tmp_path / "b",
+        source="clips",
+        num_frames=6,
+        image_size=16,
+        num_workers=num_workers,
+    )
+    assert by_way.keys() == straight.keys() == {"train", "test"}
+    for split, path in by_way.items():
+        with h5py.File(path) as expected, h5py.File(straight[split]) as found:
+            for name in expected:
+                assert np.array_equal(expected[name][:], found[name][:])
+            assert expected.attrs["category_mapping"] == found.attrs["category_mapping"]
+    first, second = (
+        json.loads((tmp_path / name / "configuration_analysis.json").read_text()) for name in "ab"
+    )
+    assert first == second
+
+
+def test_from_the_command_line(raw: Path, tmp_path: Path) -> None:
+    """`--data.source clips`, and a rerun finds everything done."""
+    args = ["predict", "--data.root", str(raw), "--data.source", "clips"]
+    args += ["--data.num_frames", "5", "--data.image-size", "16", "--model.backbone", "resnet50"]
+    args += ["--model.weights", "random", "--trainer.accelerator", "cpu"]
+    args += ["--writer.output_dir", str(tmp_path / "features")]
+    assert main(args) == 0
+    path = tmp_path / "features" / "train_features_multiscale.h5"
+    before = path.stat().st_mtime_ns
+    assert main(args) == 0
+    assert path.stat().st_mtime_ns == before
+
+
+def test_the_splits_asked_for(raw: Path) -> None:
+    """In the order asked for, with one mapping for all."""
+    manifest = scan_clips(raw, ["test", "train"], num_frames=6, image_size=16)
+    assert [*manifest.positions] == ["test", "train"]
+    assert manifest.categories == {"bye": 0, "hello": 1}
+    assert manifest.video_ids("test") == ["test/bye/c.mov"]
+    with pytest.raises(MissingInputError, match="expected a folder for the split 'val'"):
+        scan_clips(raw, ["val"])
+    (raw / "val" / "bye").mkdir(parents=True)
+    with pytest.raises(MissingInputError, match=r"val: expected clips at <category>/"):
+        scan_clips(raw, ["train", "val"])
+
+
+def test_bad_clips_are_found_before_the_first_forward_pass(raw: Path, tmp_path: Path) -> None:
+    """All together, with their names; or they are left out, and listed in the file."""
+    (raw / "train" / "bye" / "x" / "text.mp4").write_text("hello")
+    (raw / "train" / "lost.mp4").write_text("hello")
+    with pytest.raises(InputError) as caught:
+        scan_clips(raw, num_frames=6, image_size=16)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert "found 2 others. Mend or remove them" in lines[0]
+    assert "text.mp4: expected a clip that decodes, found: " in lines[1]
+    assert "lost.mp4: expected clips at <split>/<category>/" in lines[2]
+    paths = extract(
+        raw, tmp_path / "out", source="clips", num_frames=6, image_size=16, on_error="skip"
+    )
+    with h5py.File(paths["train"]) as file:
+        assert file.attrs["num_videos"] == 4
+        assert json.loads(file.attrs["skipped"]).keys() == {
+            "train/bye/x/text.mp4",
+            "train/lost.mp4",
+        }
+
+
+def test_a_clip_that_opens_but_does_not_decode(raw: Path, tmp_path: Path) -> None:
+    """It is found when its turn comes, and told or left out."""
+    path = raw / "train" / "bye" / "x" / "b.MP4"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
+    content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+    settings = {"source": "clips", "num_frames": 6, "image_size": 16}
+    with pytest.raises(InputError, match=r"b\.MP4: expected"):
+        extract(raw, tmp_path / "a", **settings)
+    paths = extract(raw, tmp_path / "b", **settings, on_error="skip")
+    with h5py.File(paths["train"]) as file:
+        assert json.loads(file.attrs["skipped"]).keys() == {"train/bye/x/b.MP4"}
+        assert file["video_ids"].asstr()[:].tolist() == [
+            "train/hello/10.mkv",
+            "train/hello/2.mp4",
+            "train/hello/slow/a.avi",
+        ]
+
+
+def test_a_clip_that_changes_on_the_way(raw: Path, tmp_path: Path) -> None:
+    """Another clip in its place is not taken for it; its copy is, whatever its time of change."""
+    manifest = scan_clips(raw, ["train"], num_frames=6, image_size=16)
+    file, _ = manifest.locate(0)
+    expected = read_clip(file.path, file.header)
+    copy = shutil.copy(file.path, tmp_path / "copy")
+    os.utime(copy, (0, 0))
+    os.replace(copy, file.path)
+    assert np.array_equal(read_clip(file.path, file.header), expected)
+    write_clip(file.path, grey_levels(10))
+    with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
+        read_clip(file.path, file.header)
+    file.path.unlink()
+    with pytest.raises(ChangedInputError, match="expected a readable clip"):
+        read_clip(file.path, file.header)
+
+
+def test_other_clips_or_settings_never_mix(raw: Path, tmp_path: Path) -> None:
+    """A published file of other clips, or of another number of frames, is not kept for this one."""
+    settings = {"source": "clips", "num_frames": 6, "image_size": 16, "splits": ["test"]}
+    extract(raw, tmp_path / "out", **settings)
+    with pytest.raises(featx.FeatxError, match="overwrite"):
+        extract(raw, tmp_path / "out", **(settings | {"num_frames": 7}))
+    write_clip(raw / "test" / "bye" / "c.mov", grey_levels(11))
+    with pytest.raises(featx.FeatxError, match="overwrite"):
+        extract(raw, tmp_path / "out", **settings)
+
+
+def test_wrong_settings(raw: Path) -> None:
+    """They are refused at once."""
+    with pytest.raises(UsageError, match="source: expected processed or clips, found 'video'"):
+        VideoDataModule(raw, source="video")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="verify_inputs: expected false"):
+        VideoDataModule(raw, source="clips", verify_inputs=True)
+    with pytest.raises(UsageError, match="num_frames: expected 1 or more, found 0"):
+        VideoDataModule(raw, source="clips", num_frames=0)
