@@ -159,7 +159,7 @@ def _find_in_timm(name: str) -> Architecture:
     )
     return Architecture(
         build,
-        {"DEFAULT": entry},
+        {"DEFAULT": entry, name: entry},
         preset.get("classifier") or "",
         transform=transform,
         fusible=False,  # its batch norms are also activations

@@ -95,6 +95,17 @@ def _inspect(args: Sequence[str]) -> int:
     return 0 if inspect(**vars(parser.parse_args(args))) else 1
 
 
+def _verify(args: Sequence[str]) -> int:
+    """Recompute rows of a feature file, and say how far they are off."""
+    from featx.verify import verify
+
+    parser = ConciseParser(prog="featx verify", description=_verify.__doc__)
+    parser.add_function_arguments(verify, as_positional=True, skip={"all", "root"})
+    parser.add_argument("--root", required=True, help="the data set that the file was made from")
+    parser.add_argument("--all", action="store_true", help="recompute every row")
+    return 0 if verify(**vars(parser.parse_args(args))) else 1
+
+
 def _demo(args: Sequence[str]) -> int:
     """Run the whole job in a minute, on clips that it makes itself."""
     from featx.demo import demo
@@ -119,6 +130,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "predict": _predict,
     "preprocess": _preprocess,
     "inspect": _inspect,
+    "verify": _verify,
     "bench": _bench,
     "demo": _demo,
 }

@@ -11,11 +11,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from featx.errors import InputError, UsageError, shorten
-from featx.loading import RankShare, Reader, VideoDataset, join, outlive_signals
+from featx.loading import RankShare, VideoDataset, join, outlive_signals
 from featx.manifest import Manifest, missing_categories
 from featx.ranks import Ranks
 from featx.scan import OnError, scan
-from featx.videos import VideoBatch, read_video
+from featx.videos import VideoBatch
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class VideoDataModule(LightningDataModule):
         self.share = share.share
         num_workers = num_workers if len(share) else 0
         return DataLoader(
-            VideoDataset(self.manifest, [] if num_workers else self.share, self._find_reader()),
+            self.make_dataset([] if num_workers else self.share),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=num_workers,
@@ -148,12 +148,13 @@ class VideoDataModule(LightningDataModule):
             worker_init_fn=outlive_signals,
         )
 
-    def _find_reader(self) -> Reader:
+    def make_dataset(self, order: Sequence[int] = ()) -> VideoDataset:
+        """The videos by position; see `VideoDataset`."""
         if self.source == "processed":
-            return read_video
+            return VideoDataset(self.manifest, order)
         from featx.clip_source import read_clip
 
-        return read_clip
+        return VideoDataset(self.manifest, order, read_clip)
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
         """Raise the first error that a worker met, unless it is a bad video to be left out."""

@@ -48,7 +48,8 @@ class FeatureDataset(Dataset[FeatureItem]):
         categories: Label of each category.
         labels: Label `[num_videos]` of each video, int64.
         num_frames: Number of frames `[num_videos]` of each video, int32.
-        video_ids: Name of each video.
+        video_ids: Name of each video; its row, if the file has no names.
+        has_names: Whether it has.
 
     Raises:
         MissingInputError: The file does not exist.
@@ -67,6 +68,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
             except DAMAGE as error:
                 raise self._damaged(error) from error
+        self.has_names = names is not None
         rows = range(len(self.labels)) if names is None else names
         self.video_ids = [str(name) for name in rows]
         self._file: h5py.File | None = None

@@ -1,0 +1,131 @@
+"""Compare a feature file with what its inputs give now."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from featx.dataset import FeatureDataset
+from featx.errors import shorten
+from featx.extractor import FeatureExtractor
+from featx.loading import VideoDataset
+from featx.manifest import Manifest
+from featx.temporal import output_length
+from featx.videos import VideoBatch
+
+_MAX_EXPLAINED = 5  # each explanation may read the whole file
+
+
+def compare_rows(
+    data: FeatureDataset,
+    manifest: Manifest,
+    split: str,
+    rows: Sequence[int],
+    scales: Sequence[float],
+) -> list[str]:
+    """What differs in names, labels and lengths, for which no feature has to be computed.
+
+    Args:
+        data: The feature file.
+        manifest: Its inputs.
+        split: Which split of them.
+        rows: The index in the split of the video of each row.
+        scales: Temporal scales.
+    """
+    problems = []
+    names, labels = manifest.video_ids(split), manifest.labels(split)
+    start = manifest.positions[split].start
+    expected: dict[str, Sequence[Any]] = {
+        "labels": labels[rows].tolist(),
+        "num_frames": [output_length(int(manifest.lengths[start + i]), scales) for i in rows],
+    }
+    if data.has_names:
+        expected["video_ids"] = [names[i] for i in rows]
+    for name, values in expected.items():
+        found = getattr(data, name)
+        if off := [row for row, value in enumerate(values) if value != found[row]]:
+            problems.append(
+                f"{name}: expected those of the inputs, found others in {len(off)} rows "
+                f"({shorten(off)}): row {off[0]} has {found[off[0]]} instead of {values[off[0]]}"
+            )
+    if data.categories != manifest.categories:
+        problems.append(
+            f"category_mapping: expected {manifest.categories}, found {data.categories}"
+        )
+    return problems
+
+
+def recompute(
+    data: FeatureDataset,
+    videos: VideoDataset,
+    extractor: FeatureExtractor,
+    positions: dict[int, int],
+    tolerance: float,
+) -> tuple[dict[int, float], list[str]]:
+    """Compute the features of some rows again.
+
+    Args:
+        data: The feature file.
+        videos: Its inputs.
+        extractor: On the device that is to compute.
+        positions: The position in `videos` of each row to compute.
+        tolerance: Relative error up to which features count as equal.
+
+    Returns:
+        The relative error of each row, and what is wrong with those that are off.
+    """
+    errors: dict[int, float] = {}
+    problems: list[str] = []
+    for row, position in tqdm(positions.items(), "Recomputing", unit="video", disable=None):
+        batch = videos[position]
+        for error in batch.errors.values():
+            raise error
+        expected = _extract(extractor, batch)
+        found = data[row].features.numpy()
+        errors[row] = relative_error(found, expected)
+        if not errors[row] <= tolerance:  # NaN is off, too
+            reason = ""
+            if len(problems) < _MAX_EXPLAINED:
+                reason = _explain(data, row, found, expected, tolerance)
+            problems.append(
+                f"features[{row}]: expected those of {data.video_ids[row]}, found a relative error "
+                f"of {errors[row]:.1e}{reason}"
+            )
+    return errors, problems
+
+
+def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Norm of the difference, relative to the norm of what is expected; infinite for two shapes."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.linalg.norm(found - expected)) / (float(np.linalg.norm(expected)) or 1)
+
+
+def _extract(extractor: FeatureExtractor, batch: VideoBatch) -> NDArray[np.float32]:
+    """Features of the one video of a batch."""
+    videos, frames = (
+        [tensor.to(extractor.device) for tensor in tensors]
+        for tensors in (batch.videos, batch.frames)
+    )
+    with torch.inference_mode():
+        [features] = extractor.predict_step(VideoBatch(batch.positions, videos, frames))
+    return features.cpu().numpy()
+
+
+def _explain(
+    data: FeatureDataset,
+    row: int,
+    found: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    tolerance: float,
+) -> str:
+    """What stands in a row, if that can be told."""
+    if not found.any():
+        return ": all zeros"
+    for other in range(len(data)):
+        if other != row and relative_error(data[other].features.numpy(), expected) <= tolerance:
+            return f": they stand in row {other}"
+    return ""

@@ -1,0 +1,199 @@
+"""`featx verify`: recompute rows of a feature file from the inputs, and compare."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from featx.architectures import find_architecture
+from featx.datamodule import Source, VideoDataModule
+from featx.dataset import FeatureDataset
+from featx.errors import InputError, UsageError
+from featx.extractor import FeatureExtractor
+from featx.feature_file import read_skipped
+from featx.recomputation import compare_rows, recompute
+from featx.validation import find_problems, open_feature_file
+
+_TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
+_COARSE = 5e-2  # bfloat16: some 1e-2 from float32, and twice that where layers are many
+_TF32 = 1e-2  # also where the precision is unknown: it is torch's default for convolutions
+
+_SCALES = (1.0, 0.85, 1.15)  # of files that do not record theirs
+
+
+class Recipe(NamedTuple):
+    """How a feature file says that it was made, as far as it does.
+
+    Attributes:
+        split: Which split it is of.
+        settings: Arguments of `FeatureExtractor`.
+        weights_sha256: Digest of its weights; empty if it is not recorded.
+        tolerance: Relative error up to which features count as equal.
+        skipped: Names of the videos that were left out.
+        num_frames: Frames per video, if it was made from clips.
+        image_size: Height and width, if it was made from clips.
+    """
+
+    split: str
+    settings: dict[str, Any]
+    weights_sha256: str
+    tolerance: float
+    skipped: Sequence[str]
+    num_frames: int
+    image_size: int
+
+
+def verify(
+    file: Path,
+    root: Path,
+    rows: int = 8,
+    all: bool = False,
+    backbone: str | None = None,
+    weights: str | None = None,
+    source: Source = "processed",
+    tolerance: float | None = None,
+    device: str | None = None,
+) -> bool:
+    """Recompute rows of a feature file from the inputs, and print how far they are off.
+
+    Names, labels and lengths are compared for all rows. Features are recomputed in float32.
+
+    Args:
+        file: A feature file.
+        root: The data set that it was made from.
+        rows: How many rows to recompute, evenly spaced.
+        all: Recompute every row.
+        backbone: Which CNN; by default the recorded one.
+        weights: Which weights; by default the recorded ones, if they have a name. For others, give
+            the path of the state dict.
+        source: What is in the root: processed (processed_data.pt files) or clips.
+        tolerance: Relative error up to which features count as equal; by default 1e-4 for features
+            made in float32, 1e-2 for float16 and TF32, and 5e-2 for bfloat16.
+        device: Where to compute: cpu, cuda, ...; by default a GPU if there is one.
+
+    Returns:
+        Whether everything is as it should be.
+
+    Raises:
+        FeatxError: The file or the inputs cannot be read, or the recipe is not known.
+    """
+    if rows < 1:
+        raise UsageError(f"rows: expected 1 or more, found {rows}.")
+    path = Path(file).expanduser()
+    with open_feature_file(path) as opened:
+        problems = find_problems(opened)
+        recipe = read_recipe(opened, backbone, weights)
+    tolerance = recipe.tolerance if tolerance is None else tolerance
+    data = FeatureDataset(path)
+    videos = VideoDataModule(
+        root,
+        [recipe.split],
+        on_error="skip" if recipe.skipped else "stop",
+        source=source,
+        num_frames=recipe.num_frames,
+        image_size=recipe.image_size,
+    )
+    videos.setup("predict")
+    manifest, split = videos.manifest, recipe.split
+    names, skipped = manifest.video_ids(split), {*recipe.skipped}
+    indices = [index for index, name in enumerate(names) if name not in skipped]
+    if len(indices) != len(data):
+        raise InputError(
+            f"{path}: expected {len(indices)} videos, as {manifest.root / split} has, found "
+            f"{len(data)}. Give the root that the file was made from."
+        )
+    extractor = FeatureExtractor(**recipe.settings)
+    problems += compare_rows(data, manifest, split, indices, extractor.scales)
+    problems += compare_backbones(data, recipe, extractor)
+    errors: dict[int, float] = {}
+    if extractor.feature_dim == data.feature_dim:
+        extractor.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        count = len(data)
+        chosen = range(count) if all else np.linspace(0, count - 1, min(rows, count)).astype(int)
+        start = manifest.positions[split].start
+        positions = {int(row): start + indices[row] for row in chosen}
+        dataset = videos.make_dataset([*positions.values()])
+        errors, off = recompute(data, dataset, extractor, positions, tolerance)
+        problems += off
+    print(_format(data, errors, tolerance, problems))
+    return not problems
+
+
+def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> Recipe:
+    """How an open feature file was made, by what it records and what the user says.
+
+    Raises:
+        UsageError: The backbone or the weights are not recorded, and not given.
+    """
+    path = Path(file.filename)
+    run: dict[str, Any] = json.loads(file.attrs.get("config", "{}"))
+    backbone = backbone or run.get("backbone")
+    if backbone is None:
+        raise UsageError(f"{path}: expected a recorded backbone, found none. Give --backbone.")
+    if weights is None:
+        weights = "DEFAULT" if backbone != run.get("backbone") else run["weights"]
+        if weights != "random" and weights not in find_architecture(backbone, weights).weights:
+            raise UsageError(
+                f"{path}: expected weights that can be found by name, found {weights!r}, of a "
+                "state dict. Give its path with --weights."
+            )
+    multi_scale = bool(file.attrs["multi_scale"])
+    made = run.get("preprocessing") or {}
+    precise = "precision" in run and not run.get("allow_tf32")
+    return Recipe(
+        split=run.get("split") or path.name.partition("_features")[0],
+        settings={
+            "backbone": backbone,
+            "weights": weights,
+            "multi_scale": multi_scale,
+            "scales": run.get("scales", _SCALES) if multi_scale else _SCALES,
+            "frames_per_forward": run.get("frames_per_forward", 32),
+            "input_size": run.get("input", {}).get("size"),
+        },
+        weights_sha256=run.get("weights_sha256", ""),
+        tolerance=_TOLERANCES.get(run["precision"], _COARSE) if precise else _TF32,
+        skipped=[*read_skipped(file.attrs)],
+        num_frames=made.get("frames_per_video") or 64,
+        image_size=(made.get("image_size") or [256])[0],
+    )
+
+
+def compare_backbones(
+    data: FeatureDataset, recipe: Recipe, extractor: FeatureExtractor
+) -> list[str]:
+    """What differs between the backbone that made a file and the one at hand."""
+    problems = []
+    if extractor.feature_dim != data.feature_dim:
+        problems.append(
+            f"feature_dim: expected {extractor.feature_dim}, of {extractor.backbone_name}, found "
+            f"{data.feature_dim}: another backbone made the file"
+        )
+    if recipe.weights_sha256 not in ("", extractor.weights_sha256):
+        problems.append(
+            f"weights_sha256: expected {extractor.weights_sha256[:12]}..., of "
+            f"{extractor.backbone_name} with {extractor.weights}, found "
+            f"{recipe.weights_sha256[:12]}...: other weights made the file"
+        )
+    return problems
+
+
+def _format(
+    data: FeatureDataset, errors: Mapping[int, float], tolerance: float, problems: Sequence[str]
+) -> str:
+    lines = [str(data.path), ""]
+    if errors:
+        rows = [(row, data.video_ids[row], error) for row, error in errors.items()]
+        headers = ("row", "video", "relative error")
+        lines += [tabulate(rows, headers, floatfmt=".1e", disable_numparse=[1]), ""]
+    lines += [f"  wrong: {problem}" for problem in problems]
+    largest = f", largest error {max(errors.values()):.1e}" if errors else ""
+    lines.append(
+        f"{'not verified' if problems else 'verified'}: {len(errors)} of {len(data)} rows "
+        f"recomputed{largest}, tolerance {tolerance:g}"
+    )
+    return "\n".join(lines)
