@@ -29,7 +29,7 @@ class Architecture(NamedTuple):
     Attributes:
         build: Builds it, its head included; called with `weights=None`.
         weights: The pretrained weights that there are for it.
-        head: Name of the layer that makes classes out of features; None for the last layer.
+        heads: Names of the layers that make classes out of features; None for the last layer.
         feature_dim: Number of features per frame; None if a forward pass has to tell.
         transform: What it takes.
         fusible: Whether its batch norms can be folded into its convolutions.
@@ -37,7 +37,7 @@ class Architecture(NamedTuple):
 
     build: Callable[..., nn.Module]
     weights: Mapping[str, Pretrained]
-    head: str | None
+    heads: tuple[str, ...] | None
     feature_dim: int | None = None
     transform: InputTransform = InputTransform()
     fusible: bool = True
@@ -66,20 +66,22 @@ def _cached(entry: models.WeightsEnum) -> Path:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "resnet50": Architecture(models.resnet50, _list_weights(models.ResNet50_Weights), "fc", 2048),
+    "resnet50": Architecture(
+        models.resnet50, _list_weights(models.ResNet50_Weights), ("fc",), 2048
+    ),
     "resnet101": Architecture(
-        models.resnet101, _list_weights(models.ResNet101_Weights), "fc", 2048
+        models.resnet101, _list_weights(models.ResNet101_Weights), ("fc",), 2048
     ),
     "efficientnet_v2_s": Architecture(
         models.efficientnet_v2_s,
         _list_weights(models.EfficientNet_V2_S_Weights),
-        "classifier",
+        ("classifier",),
         1280,
     ),
     "efficientnet_v2_m": Architecture(
         models.efficientnet_v2_m,
         _list_weights(models.EfficientNet_V2_M_Weights),
-        "classifier",
+        ("classifier",),
         1280,
     ),
 }
@@ -160,7 +162,7 @@ def _find_in_timm(name: str) -> Architecture:
     return Architecture(
         build,
         {"DEFAULT": entry, name: entry},
-        preset.get("classifier") or "",
+        heads if isinstance(heads := preset.get("classifier", ()), tuple) else (heads,),
         transform=transform,
         fusible=False,  # its batch norms are also activations
     )

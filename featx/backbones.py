@@ -1,6 +1,7 @@
 """The backbones: build, load, remove the head, freeze, fold batch norms into convolutions."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,11 +55,11 @@ def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None =
     transform = architecture.transform
     if weights == "random":
         module = build_random(architecture.build, transform.size)
-        remove_head(module, architecture.head)
+        remove_head(module, architecture.heads)
     else:
         module = architecture.build(weights=None)
-        head = remove_head(module, architecture.head)
-        weights = load_weights(module, weights, architecture.weights, head)
+        heads = remove_head(module, architecture.heads)
+        weights = load_weights(module, weights, architecture.weights, heads)
     digest = state_dict_sha256(module.state_dict())
     if architecture.fusible:
         module = fuse(module.eval())
@@ -85,7 +86,7 @@ def wrap_module(
         WeightsError: The weights do not exist, or do not fit.
     """
     name, module = type(module).__name__, copy.deepcopy(module)
-    weights = "as given" if weights == "DEFAULT" else load_weights(module, weights, {}, "")
+    weights = "as given" if weights == "DEFAULT" else load_weights(module, weights, {}, ())
     digest = state_dict_sha256(module.state_dict())
     transform = InputTransform(input_size)
     module = _freeze(module)
@@ -118,13 +119,13 @@ def find_feature_dim(module: nn.Module, name: str, transform: InputTransform) ->
     return features.shape[1]
 
 
-def remove_head(module: nn.Module, head: str | None) -> str:
-    """Put the identity in the place of the head, be it found; returns its name."""
-    head = find_head(module) if head is None else head
-    if head:
+def remove_head(module: nn.Module, heads: Sequence[str] | None) -> Sequence[str]:
+    """Put the identity in the place of the head, be it found; returns the names of its layers."""
+    heads = [find_head(module)] if heads is None else heads
+    for head in heads:
         parent, _, child = head.rpartition(".")
         setattr(module.get_submodule(parent), child, nn.Identity())
-    return head
+    return heads
 
 
 def _freeze(module: nn.Module) -> nn.Module:

@@ -9,7 +9,9 @@ from featx.errors import MissingDependencyError, first_line
 
 _OPTIONS: dict[str, str | int | bool] = {
     "triton.cudagraphs": True,  # a forward pass is one launch; without effect on a CPU
+    "deterministic": True,  # no kernel is chosen by its time, for the choice changes the last bits
 }
+_MAX_SIZES = 64
 
 
 def compile_frozen(module: nn.Module) -> None:
@@ -27,16 +29,20 @@ def frozen() -> Iterator[None]:
     for good, for weights that still change must not be frozen.
 
     Raises:
-        MissingDependencyError: There is no C++ compiler, or no Triton, or it does not work.
+        MissingDependencyError: It cannot be compiled: there is no C++ compiler, or no Triton.
     """
-    from torch._dynamo.exc import TorchDynamoException  # these take a second to import
-    from torch._inductor import config
+    from torch._dynamo import config as front_end  # these take a second to import
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+    from torch._inductor import config as back_end
 
+    # At the limit, torch would go on uncompiled, and the last bits depend on the order of videos.
+    limits = {"recompile_limit": _MAX_SIZES, "fail_on_recompile_limit_hit": True}
     try:
-        with config.patch(freezing=True):
+        with front_end.patch(limits), back_end.patch(freezing=True):
             yield
-    except TorchDynamoException as error:
+    except (TorchDynamoException, FailOnRecompileLimitHit) as error:
         raise MissingDependencyError(
-            "compile: expected a C++ compiler (on CUDA also Triton) that works, found: "
-            f"{first_line(error)}. Install it, or set compile to false."
+            "compile: expected torch.compile to work (it needs a C++ compiler, and Triton on CUDA; "
+            f"and at most {_MAX_SIZES} sizes of frames), found: {first_line(error)}. "
+            "Mend that, or set compile to false."
         ) from error

@@ -28,6 +28,7 @@ from featx.datamodule import VideoDataModule
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
 from featx.plain_loop import extract_plainly
+from featx.precision import float32_precision
 from featx.random_weights import build_random
 from featx.writer import FeatureWriter
 
@@ -147,7 +148,7 @@ def count_flop(backbone: BackboneName) -> int:
     """FLOP per frame of a CNN, of its convolutions and matrix products."""
     with torch.device("meta"):
         cnn = ARCHITECTURES[backbone].build(weights=None).eval()
-        remove_head(cnn, ARCHITECTURES[backbone].head)
+        remove_head(cnn, ARCHITECTURES[backbone].heads)
         with FlopCounterMode(display=False) as counter:
             cnn(torch.empty(1, 3, HEIGHT, WIDTH))
     return int(counter.get_total_flops())
@@ -177,7 +178,7 @@ def describe_device(device: torch.device) -> str:
 def _plain_cnn(backbone: BackboneName) -> nn.Module:
     """The CNN as torchvision has it, with the weights that featx has for `random`."""
     cnn = build_random(ARCHITECTURES[backbone].build).eval().requires_grad_(False)
-    remove_head(cnn, ARCHITECTURES[backbone].head)
+    remove_head(cnn, ARCHITECTURES[backbone].heads)
     return cnn
 
 
@@ -213,7 +214,8 @@ def _ready(settings: Settings) -> Iterator[tuple[FeatureExtractor, torch.device]
     plugin = trainer.precision_plugin
     device = trainer.strategy.root_device
     compiled = frozen() if settings.compile else nullcontext()
-    with torch.inference_mode(), plugin.predict_step_context(), compiled:
+    precise = float32_precision(settings.allow_tf32)
+    with torch.inference_mode(), plugin.predict_step_context(), precise, compiled:
         yield plugin.convert_module(extractor).to(device), device  # type: ignore[misc]
 
 

@@ -16,6 +16,7 @@ from featx.allocator import keep_freed_memory
 from featx.backbones import build_backbone, wrap_module
 from featx.compilation import compile_frozen, frozen
 from featx.errors import UsageError
+from featx.precision import float32_precision
 from featx.temporal import average_scales
 from featx.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.videos import VideoBatch
@@ -106,6 +107,17 @@ class FeatureExtractor(LightningModule):
         super().train(False)
         return self
 
+    def cpu(self) -> "FeatureExtractor":
+        """Stay on a GPU once compiled: CUDA graphs hold the addresses of the weights.
+
+        At the end of a run, Lightning would move the weights to the CPU and free their memory, and
+        the graphs of a second run would read what is in it then.
+        """
+        if self.compiled and self.device.type == "cuda":
+            return self
+        super().cpu()
+        return self
+
     def setup(self, stage: str) -> None:
         """Prepare the process for its device.
 
@@ -120,8 +132,6 @@ class FeatureExtractor(LightningModule):
         elif self.trainer.strategy.root_device.type == "cpu":
             torch.set_num_threads(self._num_threads)
             keep_freed_memory()
-        torch.backends.cudnn.allow_tf32 = self.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = self.allow_tf32
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
         """Extract the features of every video of a batch.
@@ -148,7 +158,8 @@ class FeatureExtractor(LightningModule):
         """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`."""
         shape = (len(frames), self.feature_dim)
         features = torch.empty(shape, dtype=torch.float32, device=frames.device)
-        with frozen() if self.compiled else nullcontext():
+        compiled = frozen() if self.compiled else nullcontext()
+        with float32_precision(self.allow_tf32), compiled:
             for start in range(0, len(frames), self.frames_per_forward):
                 part = frames[start : start + self.frames_per_forward]
                 # Copied at once: the next pass of a CUDA graph overwrites what this one returns.
@@ -167,7 +178,7 @@ class FeatureExtractor(LightningModule):
                 f"resized to {size} x {size}. Set input_size for another size."
             )
         frames = self.transform(frames)
-        dtype = next(self.backbone.parameters()).dtype
+        dtype = next(self.backbone.parameters(), frames).dtype
         frames = frames.to(dtype).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(frames)
         expected = (self.frames_per_forward, self.feature_dim)

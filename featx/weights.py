@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -31,7 +31,7 @@ class Pretrained(NamedTuple):
 
 
 def load_weights(
-    module: nn.Module, weights: str, pretrained: Mapping[str, Pretrained], head: str
+    module: nn.Module, weights: str, pretrained: Mapping[str, Pretrained], heads: Sequence[str]
 ) -> str:
     """Load weights into a module whose head has been removed.
 
@@ -39,7 +39,7 @@ def load_weights(
         module: The module.
         weights: A name in `pretrained`, or the path of a state dict, with or without the head.
         pretrained: What can be downloaded, by name.
-        head: Name of the head that was removed.
+        heads: Names of the layers that were removed.
 
     Returns:
         The name of the weights, or of their file.
@@ -53,7 +53,7 @@ def load_weights(
     else:
         path = Path(weights).expanduser()
         name, source, state = path.name, str(path), _read_state_dict(path, pretrained)
-    _load(module, _check_state_dict(state, module, source), head, source)
+    _load(module, _check_state_dict(state, module, source), heads, source)
     return name
 
 
@@ -127,10 +127,12 @@ def _check_state_dict(state: object, module: nn.Module, source: str) -> dict[str
     return dict(cast(Mapping[str, Tensor], state))
 
 
-def _load(module: nn.Module, state: Mapping[str, Tensor], head: str, source: str) -> None:
+def _load(
+    module: nn.Module, state: Mapping[str, Tensor], heads: Sequence[str], source: str
+) -> None:
     """Load a state dict into a module without a head, or say in one line why it does not fit."""
-    if head:
-        state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    removed = tuple(f"{head}." for head in heads)
+    state = {name: value for name, value in state.items() if not name.startswith(removed)}
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     differences = [
         f"{name} as {[*value.shape]} instead of {[*shapes[name]]}"

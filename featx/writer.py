@@ -97,7 +97,13 @@ class FeatureWriter(BasePredictionWriter):
         self._prepared = True
         # A run that finds all videos done is no mistake, as Lightning would suspect.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
-        self._pool = ThreadPoolExecutor(_COMPRESSION_THREADS, "compression")
+        device = trainer.strategy.root_device
+        self._pool = ThreadPoolExecutor(
+            _COMPRESSION_THREADS,
+            "compression",
+            # A new thread would take the first GPU, and some of its memory, to wait for a copy.
+            *((torch.cuda.set_device, (device,)) if device.type == "cuda" else ()),
+        )
         self._writers = {
             split: PartWriter(staging, self._pool, skips)
             for split, staging in self._stagings.items()
@@ -165,7 +171,8 @@ class FeatureWriter(BasePredictionWriter):
     ) -> None:
         """Write the rows that are finished; publish nothing."""
         try:
-            with suppress(OutputError, FeatureError):  # they may be what has ended the run
+            # They may be what has ended the run; a RuntimeError is one of CUDA.
+            with suppress(OutputError, FeatureError, RuntimeError):
                 self._flush()
             if self._prepared and any(staging.has_parts() for staging in self._stagings.values()):
                 rank_zero_info(

@@ -49,7 +49,7 @@ def build_tiny(weights: None = None, dim: int = TINY_DIM) -> nn.Module:
     return TinyCNN(dim)
 
 
-TINY = Architecture(build_tiny, ARCHITECTURES["resnet50"].weights, "fc", TINY_DIM)
+TINY = Architecture(build_tiny, ARCHITECTURES["resnet50"].weights, ("fc",), TINY_DIM)
 """Takes the place of ResNet-50 where the backbone is not the point."""
 
 WIDE = TINY._replace(build=partial(build_tiny, dim=2048), feature_dim=2048)

@@ -10,6 +10,7 @@ import torch
 from helpers import TinyCNN
 
 from featx.compilation import compile_frozen, frozen
+from featx.errors import MissingDependencyError
 
 
 def test_it_computes_the_same() -> None:
@@ -26,14 +27,30 @@ def test_it_computes_the_same() -> None:
 
 def test_the_weights_are_constants() -> None:
     """Otherwise, they would be laid out and rounded again for each pass, and nothing be fused."""
-    cnn = TinyCNN().eval().requires_grad_(False)
+    cnn = TinyCNN(64).eval().requires_grad_(False)
     frames = torch.randn(4, 3, 8, 8)
     compile_frozen(cnn)
     with torch.inference_mode(), frozen():
         expected = cnn(frames)
-        for weight in cnn.parameters():
-            weight.zero_()
+        cnn.conv.weight.zero_()  # biases stay where they are
         assert torch.equal(cnn(frames), expected)
+
+
+def test_frames_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are compiled, or it is told: torch would quietly go on without, after eight."""
+    torch._dynamo.reset()  # the other tests have compiled the same code
+    monkeypatch.setattr("featx.compilation._MAX_SIZES", 2)
+    cnn = TinyCNN().eval().requires_grad_(False)
+    compile_frozen(cnn)
+    with torch.inference_mode(), frozen():
+        for size in (6, 7):
+            cnn(torch.randn(1, 3, size, size))
+    with (
+        pytest.raises(MissingDependencyError, match="at most 2 sizes of frames"),
+        torch.inference_mode(),
+        frozen(),
+    ):
+        cnn(torch.randn(1, 3, 8, 8))
 
 
 def test_other_weights_are_not_frozen() -> None:
@@ -66,10 +83,11 @@ def test_without_a_compiler(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
     )
     assert done.stderr.splitlines()[-1].startswith(
-        "featx.errors.MissingDependencyError: compile: expected a C++ compiler (on CUDA also "
-        "Triton) that works, found: InvalidCxxCompiler: No working C++ compiler"
+        "featx.errors.MissingDependencyError: compile: expected torch.compile to work (it needs a "
+        "C++ compiler, and Triton on CUDA; and at most 64 sizes of frames), found: "
+        "InvalidCxxCompiler: No working C++ compiler"
     )
-    assert done.stderr.endswith("Install it, or set compile to false.\n")
+    assert done.stderr.endswith("Mend that, or set compile to false.\n")
 
 
 def test_other_errors_stay_what_they_are() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"errors", "temporal", "random_weights", "allocator", "progress", "transforms"},
+    {"errors", "temporal", "random_weights", "allocator", "progress", "transforms", "precision"},
     {"disk", "ranks", "compilation", "weights"},
     {"archive", "architectures", "feature_file", "validation", "clips", "parsing", "lock"},
     {"headers", "staging", "backbones"},
