@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import featx
-from featx import contenders
+from featx import contenders, devices
 from featx.architectures import BackboneName
 from featx.bench_report import (
     check_matplotlib,
@@ -85,8 +85,8 @@ def bench(
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         with Process(output_dir) as process:
             for precision in precisions:
-                device = process.run(contenders.find_device, accelerator, precision)
-            device_name = process.run(contenders.describe_device, device)
+                device = process.run(devices.find_device, accelerator, precision)
+            device_name = process.run(devices.describe_device, device)
         on_cuda = device.type == "cuda"
         count = videos or (100 if on_cuda else 4)
         frames_per_forward = frames_per_forward or (32 if on_cuda else 16)

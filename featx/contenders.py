@@ -3,20 +3,17 @@
 import logging
 import multiprocessing
 import os
-import platform
-import resource
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,7 +22,7 @@ from featx.architectures import ARCHITECTURES, BackboneName
 from featx.backbones import remove_head
 from featx.compilation import frozen
 from featx.datamodule import VideoDataModule
-from featx.errors import UsageError
+from featx.devices import find_device
 from featx.extractor import FeatureExtractor
 from featx.plain_loop import extract_plainly
 from featx.precision import float32_precision
@@ -40,7 +37,7 @@ SCALES = (1.0, 0.85, 1.15)
 _MATRIX_SIZES = {"cpu": 4096, "cuda": 8192}
 _PASSES = {"cpu": (8, 16, 32, 64), "cuda": (16, 32, 64, 128, 256)}
 _WORKERS = (0, 1, 2, 4)
-_REPEATS = 3
+_LEAST_SECONDS = 0.2  # of what is timed as one; a GPU does a pass in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +64,19 @@ def prepare_process(log: Path) -> None:
     warnings.simplefilter("ignore")
 
 
-def run_plain_loop(backbone: BackboneName, accelerator: str, folder: Path, target: Path) -> float:
-    """Seconds of the plain loop over a split of normalized videos."""
+def run_plain_loop(
+    backbone: BackboneName, accelerator: str, folder: Path, target: Path, exact: bool = False
+) -> float:
+    """Seconds of the plain loop over a split of normalized videos.
+
+    It runs as torch comes, which rounds float32 convolutions to TF32 on CUDA, unless it is to be
+    exact.
+    """
     device = find_device(accelerator)
     cnn = _plain_cnn(backbone).to(device)
     start = time.perf_counter()
-    extract_plainly(cnn, folder, target, SCALES, device)
+    with float32_precision(False) if exact else nullcontext():
+        extract_plainly(cnn, folder, target, SCALES, device)
     return time.perf_counter() - start
 
 
@@ -90,11 +94,10 @@ def run_featx(settings: Settings, root: Path, split: str, output_dir: Path) -> f
 
 def run_backbone(settings: Settings, num_frames: int) -> float:
     """Seconds of the bare backbone for frames that are in memory, in passes of the same shape."""
-    passes = -(-num_frames // settings.frames_per_forward)
     with _ready(settings) as (extractor, device):
         frames = _make_frames(extractor, settings.frames_per_forward, device)
-        seconds = _time(partial(extractor.backbone, frames), passes, device)
-    return seconds * num_frames / (passes * settings.frames_per_forward)
+        seconds = _time(partial(extractor.backbone, frames), device)
+    return seconds * num_frames / settings.frames_per_forward
 
 
 def run_matrix_product(settings: Settings) -> float:
@@ -105,20 +108,19 @@ def run_matrix_product(settings: Settings) -> float:
         if not torch.is_autocast_enabled(device.type):
             dtype = next(extractor.backbone.parameters()).dtype
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        run = partial(torch.mm, left, right)
-        run()  # a first one may have to load a library
-        return _REPEATS * 2 * size**3 / _time(run, _REPEATS, device)
+        return 2 * size**3 / _time(partial(torch.mm, left, right), device)
 
 
 def probe_passes(settings: Settings) -> dict[int, float]:
-    """Frames per second of the uncompiled backbone, for several `frames_per_forward`."""
+    """Frames per second of the uncompiled backbone, for several `frames_per_forward`.
+
+    Those for which there is not enough memory are left out.
+    """
     found = {}
-    with _ready(settings) as (extractor, device):
+    with _ready(settings) as (extractor, device), suppress(torch.OutOfMemoryError):
         for number in _PASSES[device.type]:
             frames = _make_frames(extractor, number, device)
-            run = partial(extractor.backbone.forward, frames)
-            run()  # the first one takes memory that later ones find
-            found[number] = _REPEATS * number / _time(run, _REPEATS, device)
+            found[number] = number / _time(partial(extractor.backbone.forward, frames), device)
     return found
 
 
@@ -135,15 +137,6 @@ def probe_workers(root: Path, split: str) -> dict[int, float]:
     return found
 
 
-def peak_memory() -> dict[str, int]:
-    """Bytes that this process has held at once so far, on the CPU and on its GPU."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if torch.cuda.is_available():
-        peak["cuda"] = torch.cuda.max_memory_reserved()
-    return peak
-
-
 def count_flop(backbone: BackboneName) -> int:
     """FLOP per frame of a CNN, of its convolutions and matrix products."""
     with torch.device("meta"):
@@ -152,26 +145,6 @@ def count_flop(backbone: BackboneName) -> int:
         with FlopCounterMode(display=False) as counter:
             cnn(torch.empty(1, 3, HEIGHT, WIDTH))
     return int(counter.get_total_flops())
-
-
-def find_device(accelerator: str, precision: str = "32-true") -> torch.device:
-    """The device that a Trainer takes.
-
-    Raises:
-        UsageError: It takes none, or not this precision.
-    """
-    try:
-        trainer = Trainer(accelerator=accelerator, devices=1, precision=precision, barebones=True)  # type: ignore[arg-type]  # Lightning checks it
-    except (MisconfigurationException, ValueError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
-    return trainer.strategy.root_device
-
-
-def describe_device(device: torch.device) -> str:
-    """What a person calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 @cache
@@ -226,14 +199,19 @@ def _make_frames(extractor: FeatureExtractor, count: int, device: torch.device) 
     return frames.contiguous(memory_format=torch.channels_last)
 
 
-def _time(run: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """Seconds of some runs, one after the other."""
-    _wait(device)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    _wait(device)
-    return time.perf_counter() - start
+def _time(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one run, out of many; an untimed one before finds memory and libraries."""
+    run()
+    repeats, seconds = 1, 0.0
+    while seconds < _LEAST_SECONDS:
+        repeats *= 2
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        _wait(device)
+        seconds = time.perf_counter() - start
+    return seconds / repeats
 
 
 def _wait(device: torch.device) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from featx import contenders
+from featx import contenders, devices
 from featx.bench_report import Measurement
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
 from featx.errors import IncompleteError
@@ -82,7 +82,7 @@ class Entry:
     def take_turn(self, num_frames: int) -> None:
         """Measure featx, the bare backbone and the matrix product once."""
         self._featx.append(num_frames / self._run("bench"))
-        self._memory = self._memory or self._process.run(contenders.peak_memory)
+        self._memory = self._memory or self._process.run(devices.peak_memory)
         seconds = self._process.run(contenders.run_backbone, self.settings, num_frames)
         self._backbone.append(num_frames / seconds)
         self._ceiling.append(self._process.run(contenders.run_matrix_product, self.settings))
@@ -137,9 +137,9 @@ def compete(
             stack.enter_context(Process(work.parent)) for _ in range(1 + len(settings))
         )
 
-        def run_plain(split: str) -> float:
-            folder = work / "float32" / split
-            return plain.run(contenders.run_plain_loop, backbone, accelerator, folder, plain_file)
+        def run_plain(split: str, exact: bool = False) -> float:
+            args = backbone, accelerator, work / "float32" / split, plain_file, exact
+            return plain.run(contenders.run_plain_loop, *args)
 
         run_plain("warmup")
         entries = [
@@ -150,7 +150,9 @@ def compete(
             rates.append(num_plain_frames / run_plain("bench"))
             for entry in entries:
                 entry.take_turn(num_videos * NUM_FRAMES)
-        memory = plain.run(contenders.peak_memory)
+        memory = plain.run(devices.peak_memory)
+        if plain.run(devices.find_device, accelerator).type == "cuda":
+            run_plain("bench", exact=True)  # for errors are told from these features
         return [entry.conclude(plain_file, rates, memory) for entry in entries]
 
 

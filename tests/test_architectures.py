@@ -81,7 +81,7 @@ def test_features_are_what_torchvision_has_before_the_head(name: str, tmp_path: 
 def test_a_head_is_found_in_all_of_torchvisions_classifiers() -> None:
     """Each gives a thousand classes from its head, as every classifier of ImageNet."""
     names = [name for name in models.list_models(module=models) if not name.startswith("regnet")]
-    for name in names:  # RegNets cannot be built without weights, which are large; see above
+    for name in names:  # RegNets cannot be built on the meta device; see above for one of them
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         with torch.device("meta"):
             cnn = models.get_model(name, weights=None, **options)

@@ -14,7 +14,7 @@ LAYERS = (
     {"folders", "analysis", "record", "loading"},
     {"scan", "clip_folder"},
     {"clip_source"},
-    {"datamodule", "extractor", "interruption", "training"},
+    {"datamodule", "extractor", "interruption", "training", "devices"},
     {"writer", "preprocess", "report", "recomputation"},
     {"job", "predict", "contenders", "verify"},
     {"demo", "bench_report"},
@@ -69,6 +69,7 @@ def test_few_modules_know_lightning() -> None:
         "job",
         "predict",
         "contenders",
+        "devices",
     }
 
 
