@@ -169,7 +169,7 @@ def _find_in_timm(name: str) -> Architecture:
 
 
 def _unknown(found: str, name: str, known: list[str]) -> UsageError:
-    close = difflib.get_close_matches(name, [*ARCHITECTURES, *known], n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return UsageError(
         f"backbone: expected one of {', '.join(ARCHITECTURES)}, another of torchvision's "

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from itertools import groupby
 from multiprocessing import current_process
 from multiprocessing.context import ForkProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,6 +22,11 @@ from featx.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.videos import VideoBatch
 
 _MAX_SCALE = 100
+
+if TYPE_CHECKING:
+    BackboneChoice = str | nn.Module
+else:
+    BackboneChoice = str  # for the command line, which would offer every module that there is
 
 
 class FeatureExtractor(LightningModule):
@@ -53,7 +58,7 @@ class FeatureExtractor(LightningModule):
 
     def __init__(
         self,
-        backbone: str | nn.Module = "efficientnet_v2_m",
+        backbone: BackboneChoice = "efficientnet_v2_m",
         weights: str = "DEFAULT",
         multi_scale: bool = True,
         scales: Sequence[float] = (1.0, 0.85, 1.15),

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from torch import nn
 
 from featx.datamodule import Source, VideoDataModule
-from featx.extractor import FeatureExtractor
+from featx.extractor import BackboneChoice, FeatureExtractor
 from featx.feature_file import file_name
 from featx.folders import choose_splits
 from featx.scan import OnError
@@ -18,7 +17,7 @@ def extract(
     root: Path | str,
     output_dir: Path | str,
     *,
-    backbone: str | nn.Module = "efficientnet_v2_m",
+    backbone: BackboneChoice = "efficientnet_v2_m",
     weights: str = "DEFAULT",
     multi_scale: bool = True,
     scales: Sequence[float] = (1.0, 0.85, 1.15),

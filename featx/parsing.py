@@ -48,7 +48,9 @@ class ConciseParser(ArgumentParser):
             option.removeprefix("--")
             for action in self._actions
             for option in action.option_strings
-            if option.startswith("--") and not option.startswith("--print_")
+            if option.startswith("--")
+            and not option.startswith("--print_")
+            and not option.endswith((".help", "+"))
         ]
         close = difflib.get_close_matches(name, options, n=1)
         group = f"{name.partition('.')[0]}."

@@ -1,9 +1,10 @@
 """`featx predict`: LightningCLI with four flat blocks, and no other verb."""
 
+from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -14,9 +15,34 @@ from featx.extractor import FeatureExtractor
 from featx.parsing import ConciseParser
 from featx.writer import FeatureWriter
 
+_HELP = """Extract the features of a data set, one feature file per split.
+
+the options that matter first:
+  --data.root ROOT            the data set: ROOT/<split>/<category>/<subcategory>/processed_data.pt;
+                              with --data.source clips, the video files themselves
+  --writer.output_dir DIR     where the feature files go (default: features)
+  --model.backbone NAME       resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m (default),
+                              another of torchvision's classification models, or timm:<name>
+  --trainer.devices N         how many GPUs, or processes on a CPU (default: all GPUs)
+  --trainer.precision P       32-true (default), or bf16-mixed: twice as fast, with an error of 1e-2
+  --config FILE               any of these in a file; --print_config writes one with all defaults
+"""
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
 
 class PredictParser(ConciseParser, LightningArgumentParser):
     """The parser of `featx predict`."""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """The options of featx in their order, and those of the Trainer last."""
+        blocks = [(self.groups or {})[name] for name in ("data", "model", "writer")]
+        trainers = (self.groups or {})["trainer"]
+        others = [group for group in self._action_groups if group not in (*blocks, trainers)]
+        self._action_groups = [*others, *blocks, trainers]
+        return str(super().format_help(formatter))
 
 
 class PredictCLI(LightningCLI):
@@ -55,7 +81,12 @@ def predict(args: Sequence[str]) -> None:
         args=[*args],
         run=False,  # no subcommands: this is the one
         parser_class=PredictParser,
-        parser_kwargs={"prog": "featx predict", "description": predict.__doc__},
+        parser_kwargs={
+            "prog": "featx predict",
+            "usage": "featx predict --data.root ROOT [options]",
+            "description": _HELP,
+            "formatter_class": _HelpFormatter,
+        },
         save_config_callback=None,  # it writes config.yaml to the working folder, and only once
         seed_everything_default=False,
         auto_configure_optimizers=False,

@@ -96,8 +96,8 @@ WRONG_USES = {
     ),
     "a misspelled block": (["--modle.backbone=resnet50"], "Did you mean --model.backbone?"),
     "an unknown backbone": (
-        ["--model.backbone=vgg16"],
-        "one of 'resnet50', 'resnet101', 'efficientnet_v2_s', 'efficientnet_v2_m'",
+        ["--model.backbone=resnet5"],
+        "one of resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, another of",
     ),
     "text for a number": (["--data.batch_size=many"], "Expected int. Got value: many"),
     "text for a switch": (["--model.multi_scale=perhaps"], "Expected bool"),
@@ -188,6 +188,18 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         main([*command, "--help"])
     assert caught.value.code == 0
     assert " ".join(["usage: featx", *command]) in capsys.readouterr().out
+
+
+def test_the_help_begins_with_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Five options of the many, on the first screen; those of the Trainer come last."""
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    for option in ("data.root", "writer.output_dir", "model.backbone", "trainer.devices"):
+        assert any(line.startswith(f"  --{option} ") for line in lines[:16])
+    assert text.rindex("--writer.overwrite") < text.index("--trainer.accelerator")
+    assert len(lines) < 500  # it does not list every module that could be a backbone
 
 
 def save_nan(save: Save, root: Path) -> None:
