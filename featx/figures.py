@@ -100,7 +100,11 @@ def _draw_lengths(part: "SubFigure", survey: Survey) -> None:
 
 def _draw_norms(part: "SubFigure", survey: Survey) -> None:
     axes = _add_axes(part, f"Feature norm over time{_sample(survey)}")
-    low, lower, middle, upper, high = survey.norms
+    times, norms = survey.times, survey.norms
+    if len(times) == 1:  # a line needs two ends
+        times, norms = np.array([-0.4, 0.4]), norms.repeat(2, axis=1)
+        axes.set_xlim(-1, 1)
+    low, lower, middle, upper, high = norms
     names = [f"{quantile:.0%}" for quantile in QUANTILES]
     lengths = survey.num_frames
     if len(lengths) > 1:
@@ -109,25 +113,21 @@ def _draw_norms(part: "SubFigure", survey: Survey) -> None:
             (lower, upper, 0.4, f"{names[1]} to {names[3]}"),
         ):
             axes.fill_between(
-                survey.times, bottom, top, color=_BLUE, alpha=alpha, linewidth=0, label=label
+                times, bottom, top, color=_BLUE, alpha=alpha, linewidth=0, label=label
             )
-    axes.plot(
-        survey.times,
-        middle,
-        color=_BLUE,
-        marker="o" if len(survey.times) == 1 else None,
-        label="median",
-    )
+    label = "median" if len(lengths) > 1 else "the video"
+    axes.plot(times, middle, color=_BLUE, label=label)
     if lengths.min() < lengths.max():
         axes.axvline(
-            float(np.median(lengths)), color="0.4", linestyle=":", label="half of the videos end"
+            float(np.median(lengths)),
+            color="0.4",
+            linestyle=":",
+            label="half of the videos are over",
         )
-    if len(survey.times) == 1:
-        axes.set_xlim(-1, 1)
     axes.set(xlabel="time (frame number)", ylabel="L2 norm of a frame's features (no unit)")
     _count_on(axes.xaxis)
     axes.ticklabel_format(axis="y", useOffset=False)
-    margin = 0.1 * max(high.max() - low.min(), 0.1 * high.max(), 1e-30)
+    margin = 0.1 * (max(high.max() - low.min(), 0.1 * high.max()) or 1.0)
     axes.set_ylim(max(low.min() - margin, 0), high.max() + margin)
     part.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
@@ -222,12 +222,13 @@ def _add_axes(part: "SubFigure", title: str) -> "Axes":
     return axes
 
 
-def _count_on(*axes: "Axis", **settings: int) -> None:
+def _count_on(*axes: "Axis", nbins: int = 9) -> None:
     """Only whole numbers: there is no half of a frame, or of a video."""
     from matplotlib.ticker import MaxNLocator
 
     for axis in axes:
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, **settings))
+        locator = MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10], nbins=nbins)
+        axis.set_major_locator(locator)
 
 
 def _sample(survey: Survey) -> str:

@@ -13,7 +13,7 @@ from featx.errors import MissingDependencyError, OutputError, UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DPI = 120
+_DPI = 150
 _WIDE_FONTS = (  # those that systems have with Chinese, Japanese, Korean, Arabic, Indian letters
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
