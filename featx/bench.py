@@ -13,7 +13,6 @@ import featx
 from featx import contenders, devices
 from featx.architectures import BackboneName
 from featx.bench_report import (
-    check_matplotlib,
     estimate,
     format_estimate,
     format_table,
@@ -24,6 +23,7 @@ from featx.contenders import HEIGHT, NUM_FRAMES, SCALES, WIDTH, Settings
 from featx.contest import Process, compete, make_videos
 from featx.disk import writing
 from featx.errors import UsageError
+from featx.plotting import check_matplotlib
 from featx.scan import scan
 from featx.temporal import output_length
 

@@ -10,7 +10,6 @@ from tabulate import tabulate
 
 from featx.contenders import NUM_FRAMES, Settings
 from featx.disk import writing
-from featx.errors import MissingDependencyError
 
 _NEARLY = 0.97  # of the best rate: what takes less memory is then recommended
 _HEADERS = ("", "frames/s", "videos/s", "x plain loop", "of (c)", "of (d)", "peak memory", "error")
@@ -184,21 +183,6 @@ def format_estimate(estimates: Sequence[Mapping[str, Any]], root: Path) -> str:
         f"{row['bytes'] / 2**30:.2f} GB, {row['bytes_on_the_way'] / 2**30:.2f} GB on the way"
         for row in estimates
     )
-
-
-def check_matplotlib() -> None:
-    """Find out before the hours of measuring whether the plot can be drawn.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib.pyplot  # noqa: F401  # it takes a second, which other commands save
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"matplotlib: expected it for the plot, found: {error}. "
-            "Install it: pip install 'featx[plot]'."
-        ) from error
 
 
 def plot(measurements: Sequence[Measurement], path: Path) -> None:

@@ -1,42 +1,70 @@
 """`featx inspect`: what a feature file holds, and whether it is valid."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featx.analysis import describe_structure
-from featx.errors import InputError, first_line, shorten
+from featx.checkpoint import InputSize, read_input_size
+from featx.dataset import FeatureDataset
+from featx.errors import InputError, first_line
+from featx.figures import draw
+from featx.plotting import check_plot
+from featx.summary_table import format_summary
+from featx.survey import survey
 from featx.validation import DAMAGE, find_problems, open_feature_file
 
 _JSON_ATTRIBUTES = ("category_mapping", "config", "skipped")
-_SHOWN_ATTRIBUTES = (
-    "multi_scale",
-    "scales",
-    "backbone",
-    "weights",
-    "weights_sha256",
-    "featx_version",
-)
 
 
-def inspect(file: Path, as_json: bool = False) -> bool:
+def inspect(
+    file: Path,
+    as_json: bool = False,
+    plot: Path | None = None,
+    expect_dim: int | None = None,
+    checkpoint: Path | None = None,
+) -> bool:
     """Print the structure, statistics and attributes of a feature file, and check it.
 
     Args:
         file: A feature file.
         as_json: Print one JSON object instead of text.
+        plot: A PNG to draw: videos per category, their lengths, feature norms over time, mean
+            features in two dimensions, and the similarity of frames.
+        expect_dim: The feature_dim that the file should have.
+        checkpoint: The checkpoint of a model, or its state dict, that the features should fit.
 
     Returns:
-        Whether the file is valid.
+        Whether the file is valid, and fits what it should.
 
     Raises:
-        InputError: It is not a feature file.
+        InputError: It is not a feature file, or the checkpoint cannot be read.
+        UsageError: The plot's name is not that of a PNG.
+        MissingDependencyError: There is to be a plot, and matplotlib is not installed.
+        OutputError: The plot cannot be written.
     """
-    summary = summarize(Path(file).expanduser())
-    print(json.dumps(summary, indent=2, default=str) if as_json else _format(summary))
-    return not summary["problems"]
+    path = Path(file).expanduser()
+    if plot is not None:
+        plot = Path(plot).expanduser()
+        check_plot(plot)
+    size = None
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint).expanduser()
+        size = read_input_size(checkpoint)
+    summary = summarize(path)
+    summary["misfits"] = _find_misfits(summary, expect_dim, checkpoint, size)
+    summary["expect_dim"] = expect_dim
+    summary["checkpoint"] = checkpoint and {
+        "path": str(checkpoint),
+        "feature_dim": size and size.feature_dim,
+        "source": size and size.source,
+    }
+    summary["plot"] = plot and {"path": str(plot), "drawn": _plot(summary, path, plot)}
+    print(json.dumps(summary, indent=2, default=str) if as_json else format_summary(summary))
+    return not summary["problems"] and not summary["misfits"]
 
 
 def summarize(path: Path) -> dict[str, Any]:
@@ -80,21 +108,36 @@ def _to_json(name: str, value: Any) -> Any:  # noqa: ANN401  # whatever an attri
     return value if isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def _format(summary: dict[str, Any]) -> str:
-    statistics = ", ".join(f"{name} {value:g}" for name, value in summary["num_frames"].items())
-    counts = summary["videos_per_category"].values()
-    rows = {
-        "features": f"{summary['features_shape']} float32",
-        "compression": f"{summary['compression']} level {summary['compression_level']}",
-        "size": f"{summary['bytes'] / 2**20:.2f} MB",
-        "num_frames": statistics or "no videos",
-        "categories": f"{len(counts)}, with {min(counts)} to {max(counts)} videos each"
-        if counts
-        else "none",
-    }
-    rows |= {name: summary["attributes"].get(name, "not recorded") for name in _SHOWN_ATTRIBUTES}
-    lines = [summary["file"], *(f"  {name:<15} {value}" for name, value in rows.items())]
-    if skipped := summary["attributes"].get("skipped"):
-        lines.append(f"  {'left out':<15} {len(skipped)} inputs: {shorten([*skipped])}")
-    lines += [f"  invalid: {problem}" for problem in summary["problems"]]
-    return "\n".join([*lines, "valid" if summary["valid"] else "not valid"])
+def _find_misfits(
+    summary: Mapping[str, Any],
+    expect_dim: int | None,
+    checkpoint: Path | None,
+    size: InputSize | None,
+) -> list[str]:
+    """Why the features are not those that someone is about to train on."""
+    name, dim = summary["file"], summary["feature_dim"]
+    misfits = []
+    if expect_dim not in (None, dim):
+        misfits.append(
+            f"{name}: expected feature_dim {expect_dim}, found {dim}. "
+            "Choose a file of another backbone, or make the model for this one."
+        )
+    if checkpoint is not None and size is None:
+        misfits.append(
+            f"{checkpoint}: expected a stored feature_dim or input_dim, or the weight of a first "
+            "layer, found none of them. Give the feature_dim that the model takes as --expect-dim."
+        )
+    if size is not None and size.feature_dim != dim:
+        misfits.append(
+            f"{name}: expected feature_dim {size.feature_dim} by {size.source} in {checkpoint}, "
+            f"found {dim}. Choose a file of the backbone that the checkpoint was trained on."
+        )
+    return misfits
+
+
+def _plot(summary: Mapping[str, Any], path: Path, plot: Path) -> bool:
+    """Draw the figures, unless the file has nothing sound to show."""
+    if summary["problems"] or 0 in summary["features_shape"]:
+        return False
+    draw(survey(FeatureDataset(path)), plot)
+    return True

@@ -193,7 +193,7 @@ def test_without_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is told before anything is measured."""
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match="pip install 'featx\\[plot\\]'"):
         bench(tmp_path / "bench")
     assert main(["bench", "--output_dir", str(tmp_path / "bench")]) == 1

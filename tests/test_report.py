@@ -1,15 +1,24 @@
 """`featx inspect`: what is in the file, and whether it is valid."""
 
 import json
+import sys
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
+from helpers import ROW_DIM, Evil
 from helpers import write_feature_file as write
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from featx.errors import InputError
+from featx.checkpoint import read_input_size
+from featx.cli import main
+from featx.errors import InputError, MissingDependencyError, MissingInputError, UsageError
 from featx.report import inspect
 
 
@@ -111,3 +120,194 @@ def test_damaged_bytes_are_no_traceback(tmp_path: Path) -> None:
         path.write_bytes(damaged[: rng.integers(1, len(content) + 1)])
         with suppress(InputError):
             inspect(path)
+
+
+def save(path: Path, content: object) -> Path:
+    """A file of torch.save."""
+    torch.save(content, path)
+    return path
+
+
+def rename_categories(path: Path, names: list[str]) -> None:
+    """Give a file other categories."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["category_mapping"] = json.dumps({name: i for i, name in enumerate(names)})
+
+
+def test_few_categories_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has a line with its number of videos; one without any is told."""
+    path = write(tmp_path / "a.h5", [3, 5, 5])
+    rename_categories(path, ["hello", "bye", "line\nbreak"])
+    assert inspect(path)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["hello", "2", "videos"] in lines
+    assert ["bye", "1", "video"] in lines
+    assert ["line\\nbreak", "none"] in lines
+
+
+def test_many_categories_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The largest, the smallest, and how many are empty, in few lines."""
+    path = write(tmp_path / "a.h5", [3, 5, 5])
+    rename_categories(path, [f"c{i:03d}" for i in range(200)])
+    assert inspect(path)
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert len(lines) < 30
+    assert "largest c000 2, c001 1" in lines
+    assert "smallest c001 1, c000 2" in lines
+    assert "empty 198: c002, c003, c004, c005, c006 and 193 more" in lines
+
+
+@pytest.mark.parametrize(("dim", "fits"), [(ROW_DIM, True), (1280, False)])
+def test_an_expected_dim(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dim: int, fits: bool
+) -> None:
+    """A file of another feature_dim is valid, unfit, and status 1."""
+    path = write(tmp_path / "a.h5", [3, 5])
+    assert main(["inspect", str(path), "--expect-dim", str(dim)]) == (not fits)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == ("valid, fit" if fits else "valid, unfit")
+    why = [line for line in lines if line.startswith("unfit:")]
+    assert (why == []) is fits
+    assert all("a.h5: expected feature_dim 1280, found 4." in line for line in why)
+    assert inspect(path, as_json=True, expect_dim=dim) is fits
+    found = json.loads(capsys.readouterr().out)
+    assert found["valid"]
+    assert found["expect_dim"] == dim
+    assert (found["misfits"] == []) is fits
+
+
+@pytest.mark.parametrize(("dim", "fits"), [(ROW_DIM, True), (9, False)])
+def test_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dim: int, fits: bool
+) -> None:
+    """What the model takes is compared with the file; text and JSON say where it was found."""
+    path = write(tmp_path / "a.h5", [3, 5])
+    best = save(tmp_path / "best_model.pt", nn.LSTM(dim, 3).state_dict())
+    assert main(["inspect", str(path), "--checkpoint", str(best)]) == (not fits)
+    out = capsys.readouterr().out
+    assert f"feature_dim {dim}, by the shape [12, {dim}] of weight_ih_l0" in out
+    assert out.splitlines()[-1] == ("valid, fit" if fits else "valid, unfit")
+    assert inspect(path, as_json=True, checkpoint=best) is fits
+    found = json.loads(capsys.readouterr().out)
+    assert found["checkpoint"] == {
+        "path": str(best),
+        "feature_dim": dim,
+        "source": f"the shape [12, {dim}] of weight_ih_l0",
+    }
+    assert len(found["misfits"]) == (not fits)
+
+
+def test_a_checkpoint_that_does_not_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a misfit, with the way out."""
+    path = write(tmp_path / "a.h5", [3, 5])
+    for content in ({"epoch": 3}, [1, 2], {"pe": torch.ones(1, 9, 4)}, torch.ones(4, 4)):
+        assert not inspect(path, checkpoint=save(tmp_path / "best.pt", content))
+        out = capsys.readouterr().out
+        assert "best.pt: expected a stored feature_dim or input_dim" in out
+        assert "as --expect-dim." in out
+
+
+@pytest.mark.parametrize(
+    ("content", "dim", "source"),
+    [
+        ({"feature_dim": 7, "input_dim": 8}, 7, "feature_dim"),
+        ({"input_dim": torch.tensor(8)}, 8, "input_dim"),
+        ({"feature_dim": 0, "config": {"feature_dim": 9}}, 9, "config.feature_dim"),
+        ({"hyper_parameters": {"feature_dim": 9}, "state_dict": {}}, 9, "hyper_parameters."),
+        ({"args": {"input_dim": 9}, "model": {"fc.weight": torch.ones(2, 3)}}, 9, "args.input_dim"),
+        ({"config": {"model": {"input_dim": 9}}}, 9, "config.model.input_dim"),
+    ],
+)
+def test_a_stored_dim(tmp_path: Path, content: object, dim: int, source: str) -> None:
+    """It comes before any weight, and feature_dim before input_dim."""
+    size = read_input_size(save(tmp_path / "a.pt", content))
+    assert size is not None
+    assert size.feature_dim == dim
+    assert size.source.startswith(f"the stored {source}")
+
+
+class Tokens(nn.Module):
+    """A model with a class token and positions before its first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.ones(1, 1, 6))
+        self.pos_embed = nn.Parameter(torch.ones(1, 9, 6))
+        self.position = nn.Embedding(9, 6)
+        self.embed = nn.Linear(5, 6)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2)), "0.weight"),
+        (nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 3)), "1.weight"),
+        (nn.Sequential(nn.Conv1d(5, 3, 3)), "0.weight"),
+        (nn.Sequential(nn.Conv1d(5, 5, 3, groups=5)), "0.weight"),
+        (nn.GRU(5, 3, bidirectional=True), "weight_ih_l0"),
+        (nn.MultiheadAttention(5, 1), "in_proj_weight"),
+        (weight_norm(nn.Linear(5, 3)), "parametrizations.weight.original1"),
+        (Tokens(), "embed.weight"),
+        (nn.Sequential(OrderedDict(input_norm=nn.LayerNorm(5))), "input_norm.weight"),
+    ],
+)
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model"])
+def test_the_first_layer(tmp_path: Path, model: nn.Module, name: str, key: str | None) -> None:
+    """Of whatever kind, its weight tells the size of the features, and is named."""
+    state: dict[str, Any] = model.state_dict()
+    path = save(tmp_path / "a.pt", {"epoch": 3, key: state} if key else state)
+    size = read_input_size(path)
+    assert size is not None
+    assert size.feature_dim == 5
+    assert size.source.endswith(f" of {name}")
+
+
+def test_an_unreadable_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing in it is executed, and one line tells the way out."""
+    path = write(tmp_path / "a.h5", [3, 5])
+    best = save(tmp_path / "best.pt", {"model": Evil(tmp_path / "evil")})
+    assert main(["inspect", str(path), "--checkpoint", str(best)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "best.pt: expected a checkpoint of tensors and plain values" in line
+    assert "such as posix.mkdir. Save its state dict alone" in line
+    assert not (tmp_path / "evil").exists()
+    best.write_bytes(b"text")
+    with pytest.raises(InputError, match="Save its state dict alone"):
+        inspect(path, checkpoint=best)
+    with pytest.raises(MissingInputError, match="expected a checkpoint, found no file"):
+        inspect(path, checkpoint=tmp_path / "none.pt")
+
+
+def test_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A PNG is drawn; with --json, standard output is still one object."""
+    path, plot = write(tmp_path / "a.h5", [3, 5]), tmp_path / "a.png"
+    assert main(["inspect", str(path), "--plot", str(plot), "--json"]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(capsys.readouterr().out)["plot"] == {"path": str(plot), "drawn": True}
+    assert sorted(tmp_path.iterdir()) == [path, plot]
+
+
+def test_no_plot_of_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report is printed, and says that there is none."""
+    path = write(tmp_path / "a.h5", [3, 5])
+    with h5py.File(path, "r+") as file:
+        file["labels"][0] = 9
+    assert not inspect(path, plot=tmp_path / "a.png")
+    assert "not drawn" in capsys.readouterr().out
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_plot_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before the file is read; the file is never overwritten."""
+    path = write(tmp_path / "a.h5", [3, 5])
+    content = path.read_bytes()
+    with pytest.raises(UsageError, match=r"ends in \.png"):
+        inspect(path, plot=path)
+    assert path.read_bytes() == content
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match="featx\\[plot\\]"):
+        inspect(tmp_path / "none.h5", plot=tmp_path / "a.png")
+    assert inspect(path)

@@ -1,0 +1,115 @@
+"""What `featx inspect` has found in a file, as a table that a person can read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import SEPARATING_LINE, tabulate
+
+from featx.errors import shorten
+
+_MAX_LISTED = 20  # categories that have a line each
+_NOT_RECORDED = "not recorded"  # in files of other writers
+_PROVENANCE = (
+    "backbone",
+    "weights",
+    "weights_sha256",
+    "multi_scale",
+    "scales",
+    "featx_version",
+    "format_version",
+    "inputs_sha256",
+)
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """A table of the structure, the provenance and the categories, and the verdict.
+
+    Args:
+        summary: The object that `featx inspect --json` prints.
+    """
+    sections: dict[str, Mapping[str, object]] = {
+        "structure": _describe_structure(summary),
+        "provenance": _describe_provenance(summary["attributes"]),
+        "categories": _describe_categories(summary["videos_per_category"]),
+        "fit": _describe_fit(summary),
+    }
+    rows: list[Any] = []
+    for section, entries in sections.items():
+        if not entries:
+            continue
+        if rows:
+            rows.append(SEPARATING_LINE)
+        rows += [
+            ("" if number else section, shorten([name]), shorten([value]))
+            for number, (name, value) in enumerate(entries.items())
+        ]
+    lines = [shorten([summary["file"]]), tabulate(rows, tablefmt="simple", disable_numparse=True)]
+    lines += [f"invalid: {problem}" for problem in summary["problems"]]
+    lines += [f"unfit: {misfit}" for misfit in summary["misfits"]]
+    return "\n".join([*lines, _conclude(summary)])
+
+
+def _describe_structure(summary: Mapping[str, Any]) -> dict[str, str]:
+    statistics = ", ".join(f"{name} {value:g}" for name, value in summary["num_frames"].items())
+    shape = summary["features_shape"]
+    rows = {
+        "features": f"{shape} float32 (videos, frames, features)",
+        "num_frames": statistics or "no videos",
+        "compression": f"{summary['compression']} level {summary['compression_level']}",
+        "size": f"{summary['bytes'] / 2**20:.2f} MB",
+    }
+    if plot := summary["plot"]:
+        rows["plot"] = plot["path"] if plot["drawn"] else "not drawn: nothing sound to show"
+    return rows
+
+
+def _describe_provenance(attributes: Mapping[str, Any]) -> dict[str, object]:
+    rows = {name: attributes.get(name, _NOT_RECORDED) for name in _PROVENANCE}
+    if skipped := attributes.get("skipped"):
+        rows["left out"] = f"{len(skipped)} inputs: {shorten([*skipped])}"
+    return rows
+
+
+def _describe_categories(counts: Mapping[str, int]) -> dict[str, str]:
+    """How many videos each category has; of many categories, only the extremes."""
+    if not counts:
+        return {"number": "none"}
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    fewest, most = min(counts.values()), max(counts.values())
+    rows = {"number": f"{len(counts)}, with {fewest} to {most} videos each"}
+    if len(counts) <= _MAX_LISTED:
+        return rows | {f"  {name}": _count(count) for name, count in counts.items()}
+    filled = [(name, count) for name, count in ranked if count]
+    empty = [name for name, count in counts.items() if not count]
+    rows["largest"] = shorten([f"{name} {count}" for name, count in filled[:5]])
+    rows["smallest"] = shorten([f"{name} {count}" for name, count in filled[:-6:-1]])
+    rows["empty"] = f"{len(empty)}: {shorten(empty)}" if empty else "none"
+    return rows
+
+
+def _count(count: int) -> str:
+    return f"{count} video{'' if count == 1 else 's'}" if count else "none"
+
+
+def _describe_fit(summary: Mapping[str, Any]) -> dict[str, str]:
+    rows = {}
+    if summary["expect_dim"] is not None:
+        rows["expected"] = f"feature_dim {summary['expect_dim']}"
+    if checkpoint := summary["checkpoint"]:
+        rows["checkpoint"] = checkpoint["path"]
+        rows["it takes"] = (
+            f"feature_dim {checkpoint['feature_dim']}, by {checkpoint['source']}"
+            if checkpoint["source"]
+            else "unknown"
+        )
+    if rows:
+        rows["found"] = f"feature_dim {summary['feature_dim']}"
+    return rows
+
+
+def _conclude(summary: Mapping[str, Any]) -> str:
+    """The last line: one word, or two, for each question that was asked."""
+    verdict = "valid" if summary["valid"] else "not valid"
+    if summary["expect_dim"] is None and not summary["checkpoint"]:
+        return verdict
+    return f"{verdict}, {'unfit' if summary['misfits'] else 'fit'}"

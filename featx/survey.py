@@ -1,0 +1,155 @@
+"""The numbers behind the figures of a feature file, gathered video by video."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.dataset import FeatureDataset
+
+MAX_VIDEOS = 2000  # whose features are read; their mean features take 30 MB at most
+MAX_TIMES = 512  # frame numbers at which norms are kept, and frames of a similarity
+MAX_SIMILARITIES = 4
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Similarity(NamedTuple):
+    """How much the frames of a video resemble each other.
+
+    Attributes:
+        category: Place of the video's category among the categories.
+        video_id: Name of the video.
+        num_frames: Number of its frames.
+        cosines: Cosine similarity `[frames, frames]` of frames, at most `MAX_TIMES` of them,
+            evenly spaced; NaN for a frame whose features are all zero.
+    """
+
+    category: int
+    video_id: str
+    num_frames: int
+    cosines: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the figures of a feature file show.
+
+    Attributes:
+        file: Name of the file.
+        feature_dim: Number of features per frame.
+        categories: Names of the categories, by label.
+        counts: Number of videos `[categories]` of each.
+        num_frames: Number of frames `[num_videos]` of each video.
+        sampled: Category `[sample]`, as a place in `categories`, of each video whose features were
+            read: all, or `MAX_VIDEOS` of them evenly spaced.
+        times: Frame numbers `[times]`, from 0.
+        norms: L2 norm of the features at these frames, `[quantiles, times]`, over the videos of
+            the sample that are as long.
+        places: First two principal components `[sample, 2]` of the mean features.
+        shares: Their shares of the variance; None if the mean features are all the same.
+        similarities: A few videos, of different categories where there are as many.
+    """
+
+    file: str
+    feature_dim: int
+    categories: list[str]
+    counts: NDArray[np.int64]
+    num_frames: NDArray[np.int32]
+    sampled: NDArray[np.int64]
+    times: NDArray[np.int64]
+    norms: NDArray[np.float64]
+    places: NDArray[np.float64]
+    shares: tuple[float, float] | None
+    similarities: list[Similarity]
+
+
+def survey(dataset: FeatureDataset) -> Survey:
+    """Gather what the figures show, in memory that does not grow with the number of videos.
+
+    Args:
+        dataset: A valid feature file with one video or more.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    names = sorted(dataset.categories, key=dataset.categories.__getitem__)
+    labels = np.array([dataset.categories[name] for name in names], np.int64)
+    categories = np.searchsorted(labels, dataset.labels)
+    rows = _evenly(len(dataset), MAX_VIDEOS)
+    times = _evenly(int(dataset.num_frames[rows].max()), MAX_TIMES)
+    norms = np.full((len(rows), len(times)), np.nan)
+    means = np.zeros((len(rows), dataset.feature_dim))
+    for number, row in enumerate(rows.tolist()):
+        features = dataset[row].features.numpy()
+        reached = times[times < len(features)]
+        norms[number, : len(reached)] = np.linalg.norm(features[reached].astype(np.float64), axis=1)
+        means[number] = features.mean(axis=0, dtype=np.float64)
+    places, shares = project(means)
+    return Survey(
+        dataset.path.name,
+        dataset.feature_dim,
+        names,
+        np.bincount(categories, minlength=len(names)),
+        dataset.num_frames,
+        categories[rows],
+        times,
+        np.stack([np.quantile(column[~np.isnan(column)], QUANTILES) for column in norms.T], axis=1),
+        places,
+        shares,
+        [
+            _compare(dataset, row, int(categories[row]))
+            for row in choose(categories, MAX_SIMILARITIES)
+        ],
+    )
+
+
+def project(
+    means: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], tuple[float, float] | None]:
+    """The first two principal components of points.
+
+    Args:
+        means: Points `[points, dim]`.
+
+    Returns:
+        The components `[points, 2]`, and their shares of the variance; None if there is none. The
+        sign of a component is such that its farthest point is on the positive side.
+    """
+    centred = means - means.mean(axis=0)
+    places = np.zeros((len(means), 2))
+    # What rounding leaves of equal points is no variance.
+    if np.abs(centred).max() <= 1e-12 * np.abs(means).max():
+        return places, None
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    kept = min(2, len(singular))
+    places[:, :kept] = left[:, :kept] * singular[:kept]
+    farthest = np.take_along_axis(places, np.abs(places).argmax(axis=0)[None], axis=0)
+    variances = np.append(singular**2, 0.0)
+    first, second = (variances[:2] / variances.sum()).tolist()
+    return places * np.where(farthest < 0, -1.0, 1.0), (first, second)
+
+
+def choose(categories: NDArray[np.int64], count: int) -> list[int]:
+    """A few rows, evenly spaced over the categories.
+
+    Where there are fewer categories than asked for, more rows of these, evenly spaced too.
+    """
+    firsts = np.unique(categories, return_index=True)[1]
+    chosen: list[int] = firsts[_evenly(len(firsts), count)].tolist()
+    spread = [row for row in _evenly(len(categories), 2 * count).tolist() if row not in chosen]
+    return sorted(chosen + [spread[i] for i in _evenly(len(spread), count - len(chosen))])
+
+
+def _compare(dataset: FeatureDataset, row: int, category: int) -> Similarity:
+    item = dataset[row]
+    frames = item.features.numpy()[_evenly(item.num_frames, MAX_TIMES)].astype(np.float64)
+    norms = np.linalg.norm(frames, axis=1, keepdims=True)
+    unit = np.divide(frames, norms, out=np.full_like(frames, np.nan), where=norms > 0)
+    return Similarity(category, item.video_id, item.num_frames, np.clip(unit @ unit.T, -1, 1))
+
+
+def _evenly(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` of the numbers below `count`, evenly spaced, the first one included."""
+    kept = min(count, limit)
+    return np.arange(kept, dtype=np.int64) * count // max(kept, 1)
