@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from featx.analysis import describe_preprocessing
 from featx.archive import file_stats
@@ -18,6 +17,7 @@ from featx.errors import ChangedInputError, InputError, MissingInputError, first
 from featx.folders import STANDARD_SPLITS, check_name, choose_splits
 from featx.headers import Block, Header
 from featx.manifest import Manifest, VideoFile
+from featx.progress import make_bar
 from featx.scan import OnError, Rejected, check_rejected
 
 _THREADS = 4
@@ -62,7 +62,7 @@ def scan_clips(
     files = []
     with ThreadPoolExecutor(_THREADS, "scanning") as pool:
         headers = pool.map(lambda clip: _read_header(clip, shape), clips)
-        bar = tqdm(headers, total=len(clips), desc="Scanning", unit="clip", disable=not progress)
+        bar = make_bar(headers, "Scanning", len(clips), "clip", progress)
         for clip, header in zip(clips, bar, strict=True):
             if isinstance(header, InputError):
                 rejected[_split(clip)][clip.name] = header

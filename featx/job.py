@@ -9,6 +9,7 @@ from featx.datamodule import Source, VideoDataModule
 from featx.extractor import BackboneChoice, FeatureExtractor
 from featx.feature_file import file_name
 from featx.folders import choose_splits
+from featx.quiet import without_chatter
 from featx.scan import OnError
 from featx.writer import FeatureWriter
 
@@ -78,14 +79,15 @@ def extract(
         FeatxError: A setting, an input or the output folder is not what it should be.
     """
     writer = FeatureWriter(output_dir, overwrite)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        precision=precision,  # type: ignore[arg-type]  # Lightning checks it
-        callbacks=[writer],
-        logger=False,
-        enable_checkpointing=False,
-    )
+    with without_chatter():
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]  # Lightning checks it
+            callbacks=[writer],
+            logger=False,
+            enable_checkpointing=False,
+        )
     extractor = FeatureExtractor(
         backbone,
         weights=weights,
@@ -113,5 +115,6 @@ def extract(
         split: writer.output_dir / file_name(split, multi_scale)
         for split in choose_splits(data.root, splits)
     }
-    trainer.predict(extractor, datamodule=data, return_predictions=False)
+    with without_chatter():
+        trainer.predict(extractor, datamodule=data, return_predictions=False)
     return paths

@@ -13,6 +13,7 @@ from featx.datamodule import VideoDataModule
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
 from featx.parsing import ConciseParser
+from featx.quiet import without_chatter
 from featx.writer import FeatureWriter
 
 _HELP = """Extract the features of a data set, one feature file per split.
@@ -75,22 +76,23 @@ class PredictCLI(LightningCLI):
 
 def predict(args: Sequence[str]) -> None:
     """Extract the features of a data set, one feature file per split."""
-    cli = PredictCLI(
-        FeatureExtractor,
-        VideoDataModule,
-        args=[*args],
-        run=False,  # no subcommands: this is the one
-        parser_class=PredictParser,
-        parser_kwargs={
-            "prog": "featx predict",
-            "usage": "featx predict --data.root ROOT [options]",
-            "description": _HELP,
-            "formatter_class": _HelpFormatter,
-        },
-        save_config_callback=None,  # it writes config.yaml to the working folder, and only once
-        seed_everything_default=False,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        trainer_defaults={"logger": False, "enable_checkpointing": False},
-    )
-    cli.trainer.predict(cli.model, datamodule=cli.datamodule, return_predictions=False)
+    with without_chatter():
+        cli = PredictCLI(
+            FeatureExtractor,
+            VideoDataModule,
+            args=[*args],
+            run=False,  # no subcommands: this is the one
+            parser_class=PredictParser,
+            parser_kwargs={
+                "prog": "featx predict",
+                "usage": "featx predict --data.root ROOT [options]",
+                "description": _HELP,
+                "formatter_class": _HelpFormatter,
+            },
+            save_config_callback=None,  # it writes config.yaml to the working folder, and only once
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={"logger": False, "enable_checkpointing": False},
+        )
+        cli.trainer.predict(cli.model, datamodule=cli.datamodule, return_predictions=False)

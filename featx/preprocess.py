@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from featx.analysis import ANALYSIS_FILE, describe_preprocessing
 from featx.archive import read_archive
@@ -20,6 +19,7 @@ from featx.clips import sample_clip
 from featx.disk import replace_file, writing
 from featx.errors import FeatxError, InputError, UsageError
 from featx.folders import check_name
+from featx.progress import make_bar
 from featx.streaming import save_videos
 from featx.transforms import normalize
 
@@ -86,7 +86,7 @@ def preprocess(
     failures = [*map(str, find_misplaced(raw_dir, clips).values())]
     with ThreadPoolExecutor(num_workers, "decoding") as pool:
         results = _map_ahead(pool, decode, stale, ahead=2 * num_workers)
-        bar = tqdm(results, total=len(stale), desc="Preprocessing", unit="clip")
+        bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for target, group in groupby(bar, key=lambda result: result[0].target):
             failures += _save(target, group)
     warn_of_others(processed_dir, clips)

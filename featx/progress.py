@@ -1,12 +1,34 @@
-"""Progress over all splits: videos, frames a second, and the time left."""
+"""Progress bars on a terminal or in a notebook; elsewhere, a line now and then."""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+_LINE_SECONDS = 60  # between two lines where there is no bar
+
+
+def is_watched() -> bool:
+    """Whether a person sees how a line changes: on a terminal, or in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def make_bar(
+    items: Iterable[Any] | None, name: str, total: int, unit: str, show: bool = True
+) -> "tqdm[Any]":
+    """A progress bar over items, or to be moved by hand; it stays invisible in a log."""
+    hidden = not (show and is_watched())
+    return tqdm(items, name, total, unit=unit, disable=hidden, dynamic_ncols=True)
+
 
 class Progress:
-    """A progress bar that counts frames, so that the time left is right for videos of any length.
+    """Videos, frames a second, and the time left over all splits.
+
+    It counts frames, so that the time left is right for videos of any length.
 
     Args:
         lengths: Number of frames `[num_videos]` of each video that this process will take.
@@ -15,19 +37,33 @@ class Progress:
     """
 
     def __init__(self, lengths: NDArray[np.int64], found: int, num_ranks: int) -> None:
-        self._num_videos = len(lengths)
-        self._count = 0
+        self._num_videos, self._num_frames = len(lengths), int(lengths.sum())
+        self._videos = self._frames = 0
         self._notes = f", process 1 of {num_ranks}" * (num_ranks > 1)
         self._notes += f", {found} found from an earlier run" * (found > 0)
-        self._bar = tqdm(total=int(lengths.sum()), unit="frame", dynamic_ncols=True)
+        self._start = self._last_line = time.monotonic()
+        self._bar = make_bar(None, "", self._num_frames, "frame")
         self.advance(0, 0)
 
     def advance(self, videos: int, frames: int) -> None:
         """Count videos, and their frames, as done."""
-        self._count += videos
-        text = f"{self._count}/{self._num_videos} videos{self._notes}"
+        self._videos += videos
+        self._frames += frames
+        text = f"{self._videos}/{self._num_videos} videos{self._notes}"
         self._bar.set_description(text, refresh=False)
         self._bar.update(frames)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            meter = tqdm.format_meter(
+                self._frames,
+                self._num_frames,
+                now - self._start,
+                prefix=text,
+                unit="frame",
+                bar_format="{desc}: {percentage:.0f}% [{elapsed}<{remaining}, {rate_fmt}]",
+            )
+            print(meter, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from featx.dataset import FeatureDataset
 from featx.errors import shorten
 from featx.extractor import FeatureExtractor
 from featx.loading import VideoDataset
 from featx.manifest import Manifest
+from featx.progress import make_bar
 from featx.temporal import output_length
 from featx.videos import VideoBatch
 
@@ -79,7 +79,7 @@ def recompute(
     """
     errors: dict[int, float] = {}
     problems: list[str] = []
-    for row, position in tqdm(positions.items(), "Recomputing", unit="video", disable=None):
+    for row, position in make_bar(positions.items(), "Recomputing", len(positions), "video"):
         batch = videos[position]
         for error in batch.errors.values():
             raise error

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from tqdm import tqdm
-
 from featx.archive import verify_checksums
 from featx.errors import InputError, MissingInputError, combine
 from featx.folders import STANDARD_SPLITS, check_name, choose_splits, has_file, list_folders
 from featx.headers import FILE_NAME, Header, read_header
 from featx.manifest import Manifest, VideoFile
+from featx.progress import make_bar
 
 OnError = Literal["stop", "skip"]
 Rejected = dict[str, InputError]
@@ -145,7 +144,7 @@ def _read_headers(
     pool = ThreadPoolExecutor(_READ_AHEAD_THREADS, "read-ahead")
     try:
         ahead = pool.map(partial(_attempt, verify_checksums if verify else _read_ends), paths)
-        for path in tqdm(paths, desc="Scanning", unit="file", disable=not progress):
+        for path in make_bar(paths, "Scanning", len(paths), "file", progress):
             found = next(ahead)
             yield path, _attempt(_read_header, path) if found is None else found
     finally:

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"errors", "temporal", "random_weights", "allocator", "progress", "transforms", "precision"},
+    {
+        "errors",
+        "temporal",
+        "random_weights",
+        "allocator",
+        "progress",
+        "transforms",
+        "precision",
+        "quiet",
+    },
     {"disk", "ranks", "compilation", "weights"},
     {
         "archive",

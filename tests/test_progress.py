@@ -1,6 +1,7 @@
 """The progress bar: videos, frames a second, the time left, and what was found."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,13 @@ from helpers import Save, random_video, random_videos
 from lightning.pytorch import Trainer
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.progress import Progress
+from featx.progress import Progress, is_watched
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error is a terminal, for all that featx knows."""
+    monkeypatch.setattr("featx.progress.is_watched", lambda: True)
 
 
 def last_line(text: str) -> str:
@@ -27,6 +34,32 @@ def test_it_counts_frames(capsys: pytest.CaptureFixture[str]) -> None:
         r"2/4 videos, process 1 of 2, 3 found from an earlier run:  67%\|.*\| 8/12 \[.*frame/s\]"
     )
     assert re.fullmatch(expected, line)
+
+
+def test_a_line_now_and_then_where_nobody_watches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a log there is no bar, but a line a minute, which tells the same."""
+    monkeypatch.setattr("featx.progress.is_watched", lambda: False)
+    now = iter([0.0, 0.0, 30.0, 70.0, 80.0])
+    monkeypatch.setattr("featx.progress.time.monotonic", lambda: next(now))
+    progress = Progress(np.array([2, 6, 2, 2]), found=0, num_ranks=1)
+    for _ in range(3):
+        progress.advance(1, 2)
+    progress.close()
+    assert capsys.readouterr().err == "2/4 videos: 33% [01:10<02:20, 17.50s/frame]\n"
+
+
+def test_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal and a notebook; not a file or a pipe."""
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not is_watched()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert is_watched()
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    assert is_watched()
 
 
 def predict(root: Path, out: Path, **settings: bool | int) -> None:

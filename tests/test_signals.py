@@ -1,10 +1,13 @@
 """A signal, an error or a death of one process ends the whole job, with a status that is true."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jobs
@@ -111,17 +114,21 @@ def test_signals_before_the_first_batch(root: Path, save: Save, signum: signal.S
         (root / f"train/{number}/x").mkdir(parents=True)
         os.link(first, root / f"train/{number}/x" / first.name)
     command = ["--model.weights=random", "--model.backbone=resnet50", f"--data.root={root}"]
+    screen, terminal = pty.openpty()  # for a progress bar
+    termios.tcsetwinsize(terminal, (24, 80))
     job = subprocess.Popen(
         [sys.executable, "-m", "featx", "predict", *command, "--trainer.accelerator=cpu"],
-        stderr=subprocess.PIPE,
+        stderr=terminal,
         cwd=root,
         start_new_session=True,
     )
-    assert job.stderr
+    os.close(terminal)
     printed = b""
     while b"Scanning" not in printed:
-        printed += job.stderr.read(1)
+        printed += os.read(screen, 1000)
     os.kill(job.pid, signum)
-    _, rest = job.communicate(timeout=30)
-    assert jobs.end(job, 1) == 128 + signum
-    assert b"Traceback" not in printed + rest
+    assert jobs.end(job, 30) == 128 + signum
+    with suppress(OSError):  # which is the end of a terminal
+        while more := os.read(screen, 1000):
+            printed += more
+    assert b"Traceback" not in printed
