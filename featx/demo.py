@@ -7,31 +7,48 @@ from numpy.typing import NDArray
 
 from featx.clips import write_clip
 from featx.disk import writing
+from featx.errors import UsageError
 from featx.job import extract
 from featx.preprocess import preprocess
 from featx.report import inspect
 
-_CLIPS = {"train": 3, "val": 1, "test": 1}  # clips per category in each split
-_DIRECTIONS = {"across": (1.0, 0.0), "down": (0.0, 1.0)}  # how the square of a category moves
-_NUM_FRAMES, _SIZE = 48, 128
+_DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+_CLIP_FRAMES, _CLIP_SIZE = 48, 128
 
 
-def demo(output_dir: Path = Path("featx_demo")) -> None:
+def demo(
+    output_dir: Path = Path("featx_demo"),
+    clips: int = 2,
+    num_frames: int = 64,
+    image_size: int = 128,
+) -> None:
     """Make clips, preprocess them, extract their features, and inspect the files.
 
-    This takes about a minute on two cores and downloads nothing. The weights are random, so the
-    features mean nothing.
+    This takes about half a minute on two cores and downloads nothing. The categories are the four
+    directions in which a square moves. The weights are random, so the features mean little.
 
     Args:
         output_dir: Folder for the clips, the videos and the features.
+        clips: Clips per category in train; val and test have half as many.
+        num_frames: Frames per video.
+        image_size: Height and width of a video.
+
+    Raises:
+        UsageError: A number is out of range.
     """
+    if clips < 1:
+        raise UsageError(f"clips: expected 1 or more, found {clips}.")
     output_dir = Path(output_dir).expanduser()
     raw, processed, features = (output_dir / name for name in ("raw", "processed", "features"))
     print(f"\n1. Making clips in {raw}", flush=True)
     with writing(raw):
-        make_clips(raw)
-    print(f"\n2. featx preprocess {raw} {processed} --image-size {_SIZE}", flush=True)
-    preprocess(raw, processed, image_size=_SIZE)
+        make_clips(raw, clips)
+    print(
+        f"\n2. featx preprocess {raw} {processed} --num-frames {num_frames} "
+        f"--image-size {image_size}",
+        flush=True,
+    )
+    preprocess(raw, processed, num_frames, image_size)
     print(
         f"\n3. featx predict --data.root {processed} --writer.output_dir {features} "
         "--writer.overwrite true --model.backbone resnet50 --model.weights random "
@@ -60,23 +77,29 @@ def demo(output_dir: Path = Path("featx_demo")) -> None:
     )
 
 
-def make_clips(folder: Path) -> None:
-    """Make clips of two categories of motion at `folder/<split>/<category>/clip_<number>.mp4`."""
-    for split, count in _CLIPS.items():
+def make_clips(folder: Path, count: int) -> None:
+    """Make clips at `folder/<split>/<direction>/clip_<number>.mp4`, `count` of each in train."""
+    seeds = iter(range(10**6))  # so that no two clips are alike
+    for split, number in {"train": count, "val": -(-count // 2), "test": -(-count // 2)}.items():
         for category, direction in _DIRECTIONS.items():
-            for number in range(count):
-                path = folder / split / category / f"clip_{number}.mp4"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_clip(path, draw_motion(direction, seed=number))
+            (folder / split / category).mkdir(parents=True, exist_ok=True)
+            for clip in range(number):
+                path = folder / split / category / f"clip_{clip:03d}.mp4"
+                write_clip(path, draw_motion(direction, next(seeds)))
 
 
-def draw_motion(direction: tuple[float, float], seed: int) -> NDArray[np.uint8]:
-    """Frames `[num_frames, height, width, 3]` of a bright square that moves over a dim texture."""
+def draw_motion(direction: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+    """Frames `[num_frames, height, width, 3]` of a bright square that moves over a dim texture.
+
+    Its way leads through the middle, so that only the order of the frames tells the direction.
+    """
     rng = np.random.default_rng(seed)
-    texture = rng.integers(0, 96, (_SIZE // 8, _SIZE // 8, 3), np.uint8)
-    frames = np.tile(texture.repeat(8, axis=0).repeat(8, axis=1), (_NUM_FRAMES, 1, 1, 1))
-    start, colour = rng.integers(0, _SIZE // 4, 2), rng.integers(160, 256, 3, np.uint8)
+    texture = rng.integers(0, 96, (_CLIP_SIZE // 8, _CLIP_SIZE // 8, 3), np.uint8)
+    frames = np.tile(texture.repeat(8, axis=0).repeat(8, axis=1), (_CLIP_FRAMES, 1, 1, 1))
+    side, colour = _CLIP_SIZE // 4, rng.integers(160, 256, 3, np.uint8)
+    middle = (_CLIP_SIZE - side) / 2 + rng.integers(-side // 4, side // 4, 2, endpoint=True)
     for number, frame in enumerate(frames):
-        left, top = start + np.array(direction) * number * (_SIZE / 2 / _NUM_FRAMES)
-        frame[int(top) : int(top) + _SIZE // 4, int(left) : int(left) + _SIZE // 4] = colour
+        way = (number / (_CLIP_FRAMES - 1) - 0.5) * _CLIP_SIZE / 2
+        left, top = (middle + np.array(direction) * way).astype(int)
+        frame[top : top + side, left : left + side] = colour
     return frames
