@@ -1,0 +1,117 @@
+"""The README's commands and examples, run as they are printed but for their size."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import featx
+from featx import FeatureDataModule, FeatureDataset, bench
+from featx.cli import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+LINES = [
+    shlex.split(line, comments=True)
+    for block in BLOCKS
+    for line in block.replace("\\\n", "").splitlines()
+]
+_SRUN = """#!/bin/bash
+for rank in 0 1; do
+  SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 "$@" & pids+=($!)
+done
+status=0
+for pid in "${pids[@]}"; do wait "$pid" || status=1; done
+exit $status
+"""
+SMALL = {
+    "preprocess": ["--num-frames", "6", "--image-size", "32"],
+    "predict": ["--model.weights=random", "--model.frames_per_forward=8", "--trainer.devices=1"],
+    "inspect": [],
+    "verify": ["--rows", "1"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*categories have no videos:UserWarning")
+def test_commands_of_featx(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other, on small clips and with random weights; each ends with status 0."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    asked: list[Path | None] = []
+    monkeypatch.setattr(bench, "bench", lambda root=None: asked.append(root))
+    found = [line[1:] for line in LINES if line and line[0] == "featx"]
+    assert {command for command, *_ in found} == {*COMMANDS} - {"demo"}  # see .ci/run and test_demo
+    for command, *args in found:
+        for name, path in {"RAW_DIR": raw, "PROCESSED_DIR": "processed"}.items():
+            args = [arg.replace(name, str(path)) for arg in args]
+        if "clips" in args:
+            args += ["--data.num_frames", "6", "--data.image_size", "32"]
+        folder = "straight" if "clips" in args else "features"
+        args = [arg.replace("FEATURES_DIR", folder) for arg in args]
+        if command == "bench":
+            bench.bench(*args[1:2])
+            continue
+        assert main([command, *args, *SMALL[command]]) == 0, (command, args)
+    assert len(asked) == 2
+    assert (tmp_path / "train.png").is_file()
+
+
+def test_the_other_commands() -> None:
+    """What is left is installed and run by .ci/run, by test_ddp, or installs extras."""
+    others = [line[0] for line in LINES if line and line[0] != "featx"]
+    assert others == ["python3", "torchrun", "python3"]
+
+
+def test_examples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names exist, and those for training run on a feature file."""
+    examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(examples) == 4
+    for example in examples:
+        compile(example, "README.md", "exec")
+        for names in re.findall(r"from featx import (.*)", example):
+            assert all(hasattr(featx, name.strip()) for name in names.split(","))
+    assert FeatureDataset.__name__ in examples[1]
+    assert FeatureDataModule.__name__ in examples[1]
+
+
+def test_files_that_it_names() -> None:
+    """Configurations, notebooks, tests and benchmarks are where it says."""
+    named = {*re.findall(r"`((?:configs|notebooks|tests)/[\w/.]+\.\w+)`", TEXT)}
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_job_script(small_root: Path, tmp_path: Path) -> None:
+    """The script for SLURM, with an `srun` that starts the processes on this machine."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(_SRUN)
+    srun.chmod(0o755)
+    job = {
+        "SLURM_JOB_NAME": "featx",
+        "SLURM_JOB_ID": "12345",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NODELIST": "localhost",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    path = os.pathsep.join([str(srun.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    options = ["--model.backbone=resnet50", "--model.weights=random", "--trainer.accelerator=cpu"]
+    done = subprocess.run(
+        ["configs/slurm.sh", small_root, tmp_path / "out", *options, "--trainer.strategy=ddp"],
+        cwd=ROOT,
+        env=os.environ | job | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "out").glob("*_features_multiscale.h5")]) == 3
