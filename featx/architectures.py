@@ -105,7 +105,7 @@ def find_architecture(name: str, weights: str) -> Architecture:
         return _find_in_timm(name.removeprefix("timm:"))
     known = models.list_models(module=models)
     if name not in known:
-        raise _unknown(name, name, known)
+        raise _unknown(name, known)
     return _find_in_torchvision(name, weights)
 
 
@@ -143,7 +143,8 @@ def _find_in_timm(name: str) -> Architecture:
             "Install it: pip install 'featx[timm]'."
         ) from error
     if not timm.is_model(name):
-        raise _unknown(f"timm:{name}", name, timm.list_models(pretrained=True))
+        known = [f"timm:{known}" for known in timm.list_models(pretrained=True)]
+        raise _unknown(f"timm:{name}", known)
 
     def build(weights: None = None, pretrained: bool = False) -> nn.Module:
         module: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
@@ -168,8 +169,8 @@ def _find_in_timm(name: str) -> Architecture:
     )
 
 
-def _unknown(found: str, name: str, known: list[str]) -> UsageError:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+def _unknown(found: str, known: list[str]) -> UsageError:
+    close = difflib.get_close_matches(found, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return UsageError(
         f"backbone: expected one of {', '.join(ARCHITECTURES)}, another of torchvision's "

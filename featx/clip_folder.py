@@ -1,13 +1,13 @@
 """Folders of clips: which there are, and which `processed_data.pt` file each belongs to."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from featx.archive import file_stats
 from featx.errors import InputError, MissingInputError, shorten
-from featx.folders import list_folders
+from featx.folders import list_entries, list_folders
 from featx.headers import FILE_NAME
 
 CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
@@ -35,8 +35,15 @@ class Clip(NamedTuple):
             return 0, 0
 
 
-def list_clips(raw_dir: Path, processed_dir: Path) -> list[Clip]:
+def list_clips(
+    raw_dir: Path, processed_dir: Path, unreadable: dict[Path, InputError]
+) -> list[Clip]:
     """All clips in a folder, by split, category, subcategory and name.
+
+    Args:
+        raw_dir: The folder.
+        processed_dir: Folder of the files that the clips belong to.
+        unreadable: Where to put folders that cannot be read, and why.
 
     Raises:
         MissingInputError: The folder does not exist, or has no clips.
@@ -46,17 +53,17 @@ def list_clips(raw_dir: Path, processed_dir: Path) -> list[Clip]:
         for category in list_folders(split):
             # Clips in the category's folder and in a subcategory of its name share a file.
             homes = {category.name: [category]}
-            for folder in list_folders(category):
+            for folder in _list_or_keep(list_folders, category, unreadable):
                 homes.setdefault(folder.name, []).append(folder)
             for subcategory, folders in sorted(homes.items()):
                 target = processed_dir / split.name / category.name / subcategory / FILE_NAME
                 clips += [
                     Clip(path, path.relative_to(raw_dir).as_posix(), target)
                     for folder in folders
-                    for path in sorted(folder.iterdir())
+                    for path in _list_or_keep(list_entries, folder, unreadable)
                     if _is_clip(path)
                 ]
-    if not clips:
+    if not clips and not unreadable:
         raise MissingInputError(
             f"{raw_dir}: expected clips at <split>/<category>/[<subcategory>/]"
             f"*{{{','.join(CLIP_SUFFIXES)}}}, found none. Give the folder that holds the splits."
@@ -89,6 +96,16 @@ def warn_of_others(processed_dir: Path, clips: Sequence[Clip]) -> None:
             f"{shorten(others)}",
             stacklevel=3,
         )
+
+
+def _list_or_keep(
+    listing: Callable[[Path], list[Path]], folder: Path, unreadable: dict[Path, InputError]
+) -> list[Path]:
+    try:
+        return listing(folder)
+    except InputError as error:
+        unreadable[folder] = error
+        return []
 
 
 def _is_clip(path: Path) -> bool:

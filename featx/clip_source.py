@@ -50,10 +50,12 @@ def scan_clips(
         InputError: Clips are damaged; or a split has no others.
     """
     splits = choose_splits(root, splits)
-    clips = [clip for clip in list_clips(root, root) if _split(clip) in {*STANDARD_SPLITS, *splits}]
+    lost: dict[Path, InputError] = {}
+    known = {*STANDARD_SPLITS, *splits}
+    clips = [clip for clip in list_clips(root, root, lost) if _split(clip) in known]
     categories = {name: i for i, name in enumerate(sorted({*map(_category, clips)}))}
     rejected: dict[str, Rejected] = {split: {} for split in splits}
-    for path, error in find_misplaced(root, clips).items():
+    for path, error in (lost | find_misplaced(root, clips)).items():
         relative = path.relative_to(root)
         if relative.parts[0] in rejected:
             rejected[relative.parts[0]][relative.as_posix()] = error

@@ -78,7 +78,10 @@ class VideoDataModule(LightningDataModule):
         if source not in get_args(Source):
             raise UsageError(f"source: expected processed or clips, found {source!r}.")
         if source == "clips" and verify_inputs:
-            raise UsageError("verify_inputs: expected false, for clips have no checksums.")
+            raise UsageError(
+                "verify_inputs: expected false with the source clips, found true. Clips have no "
+                "checksums: leave it out."
+            )
         self.root = Path(root).expanduser()
         self.splits = splits
         self.batch_size = batch_size

@@ -190,7 +190,8 @@ class FeatureExtractor(LightningModule):
         if features.shape != expected:  # of a module that is not one of ours
             raise UsageError(
                 f"{self.backbone_name}: expected features {[*expected]} of "
-                f"{self.frames_per_forward} frames, found {[*features.shape]}. Set feature_dim."
+                f"{self.frames_per_forward} frames, found {[*features.shape]}. "
+                "Pool and flatten what the module gives, or set feature_dim."
             )
         return features
 

@@ -41,9 +41,22 @@ def list_folders(path: Path) -> list[Path]:
         MissingInputError: The folder does not exist, or is a link without a target.
         InputError: It cannot be read.
     """
+    entries = list_entries(path)
+    try:
+        return [entry for entry in entries if entry.is_dir() or not entry.exists()]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def list_entries(path: Path) -> list[Path]:
+    """What is in a folder, sorted by name, without names that begin with a dot.
+
+    Raises:
+        MissingInputError: The folder does not exist, or is a link without a target.
+        InputError: It cannot be read.
+    """
     try:
         entries = [entry for entry in path.iterdir() if entry.name[0] != "."]
-        folders = [entry for entry in entries if entry.is_dir() or not entry.exists()]
     except FileNotFoundError as error:
         if path.is_symlink():
             raise _broken_link(path) from error
@@ -52,7 +65,7 @@ def list_folders(path: Path) -> list[Path]:
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    return sorted(folders, key=lambda entry: entry.name)
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def has_file(folder: Path, name: str) -> bool:

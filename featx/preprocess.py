@@ -80,10 +80,12 @@ def preprocess(
             return error
         return notes, normalize(video) if dtype == "float32" else video
 
-    clips = list_clips(raw_dir, processed_dir)
+    unreadable: dict[Path, InputError] = {}
+    clips = list_clips(raw_dir, processed_dir, unreadable)
     shape = (num_frames, 3, image_size, image_size)
     stale = _list_stale(clips, shape, getattr(torch, dtype))
-    failures = [*map(str, find_misplaced(raw_dir, clips).values())]
+    lost = unreadable | find_misplaced(raw_dir, clips)
+    failures = [*map(str, lost.values())]
     with ThreadPoolExecutor(num_workers, "decoding") as pool:
         results = _map_ahead(pool, decode, stale, ahead=2 * num_workers)
         bar = make_bar(results, "Preprocessing", len(stale), "clip")

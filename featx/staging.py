@@ -182,7 +182,8 @@ class Staging:
         if missing:
             raise IncompleteError(
                 f"{self.target}: expected {len(names)} videos, found {len(names) - len(missing)}, "
-                f"without {shorten(missing)}. Nothing was published: run again without limits."
+                f"without {shorten(missing)}. This split is not published: run again without "
+                "limit_predict_batches."
             )
         if not place:
             raise IncompleteError(

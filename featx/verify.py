@@ -86,6 +86,11 @@ def verify(
         raise UsageError(f"rows: expected 1 or more, found {rows}.")
     path = Path(file).expanduser()
     with open_feature_file(path) as opened:
+        if broken := find_problems(opened, read_features=False):
+            raise InputError(
+                f"{path}: expected a valid feature file, found {broken[0]}. "
+                "Extract the features again."
+            )
         problems = find_problems(opened)
         recipe = read_recipe(opened, backbone, weights)
     tolerance = recipe.tolerance if tolerance is None else tolerance
@@ -131,7 +136,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         UsageError: The backbone or the weights are not recorded, and not given.
     """
     path = Path(file.filename)
-    run: dict[str, Any] = json.loads(file.attrs.get("config", "{}"))
+    run = _read_config(file)
     backbone = backbone or run.get("backbone")
     if backbone is None:
         raise UsageError(f"{path}: expected a recorded backbone, found none. Give --backbone.")
@@ -161,6 +166,15 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         num_frames=made.get("frames_per_video") or 64,
         image_size=(made.get("image_size") or [256])[0],
     )
+
+
+def _read_config(file: h5py.File) -> dict[str, Any]:
+    """The record of the run in a file; empty if there is none that can be read."""
+    try:
+        run = json.loads(file.attrs["config"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 def compare_backbones(

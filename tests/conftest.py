@@ -1,5 +1,9 @@
 """Fixtures: the tiny CNN in the place of ResNet-50, and small data sets."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share the cores
+
 from pathlib import Path
 
 import pytest

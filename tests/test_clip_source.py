@@ -111,6 +111,17 @@ def test_bad_clips_are_found_before_the_first_forward_pass(raw: Path, tmp_path: 
         }
 
 
+def test_folders_that_cannot_be_read(raw: Path, tmp_path: Path) -> None:
+    """A link without a target is told, by its name, or left out; `preprocess` goes on without."""
+    (raw / "train" / "bye" / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="gone: expected a folder, found a link without a target"):
+        scan_clips(raw, num_frames=6, image_size=16)
+    manifest = scan_clips(raw, on_error="skip", num_frames=6, image_size=16)
+    assert [*manifest.rejected["train"]] == ["train/bye/gone"]
+    [failure] = preprocess(raw, tmp_path / "out", num_frames=6, image_size=16)
+    assert "gone: expected a folder" in failure
+
+
 def test_a_clip_that_opens_but_does_not_decode(raw: Path, tmp_path: Path) -> None:
     """It is found when its turn comes, and told or left out."""
     path = raw / "train" / "bye" / "x" / "b.MP4"
@@ -164,7 +175,7 @@ def test_wrong_settings(raw: Path) -> None:
     """They are refused at once."""
     with pytest.raises(UsageError, match="source: expected processed or clips, found 'video'"):
         VideoDataModule(raw, source="video")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="verify_inputs: expected false"):
+    with pytest.raises(UsageError, match="expected false with the source clips, found true"):
         VideoDataModule(raw, source="clips", verify_inputs=True)
     with pytest.raises(UsageError, match="num_frames: expected 1 or more, found 0"):
         VideoDataModule(raw, source="clips", num_frames=0)

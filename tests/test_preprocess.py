@@ -157,7 +157,7 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_clips_are_listed_in_order(raw: Path) -> None:
     """By split, category, subcategory and name."""
-    assert [clip.name for clip in list_clips(raw, Path("out"))] == [
+    assert [clip.name for clip in list_clips(raw, Path("out"), {})] == [
         "test/bye/c.mov",
         "train/bye/x/b.MP4",
         "train/hello/10.mkv",

@@ -56,7 +56,7 @@ def test_commands_of_featx(
         folder = "straight" if "clips" in args else "features"
         args = [arg.replace("FEATURES_DIR", folder) for arg in args]
         if command == "bench":
-            bench.bench(*args[1:2])
+            bench.bench(root=Path(args[1]) if args else None)
             continue
         assert main([command, *args, *SMALL[command]]) == 0, (command, args)
     assert len(asked) == 2

@@ -206,6 +206,23 @@ def test_a_file_without_a_record(
     assert capsys.readouterr().out.endswith("tolerance 0.01\n")
 
 
+@pytest.mark.parametrize("config", ["nonsense", "[1]", 3])
+def test_a_record_that_cannot_be_read(file: Path, small_root: Path, config: object) -> None:
+    """It is none."""
+    with h5py.File(file, "r+") as opened:
+        opened.attrs["config"] = config
+    with pytest.raises(UsageError, match="expected a recorded backbone, found none"):
+        verify(file, small_root)
+
+
+def test_a_broken_file(file: Path, small_root: Path) -> None:
+    """Of an invalid structure, nothing can be compared."""
+    with h5py.File(file, "r+") as opened:
+        opened.attrs["num_videos"] += 1
+    with pytest.raises(InputError, match=r"expected a valid feature file, found features: expect"):
+        verify(file, small_root)
+
+
 def test_straight_from_clips(raw: Path, tmp_path: Path, tiny: None) -> None:
     """Rows are recomputed from clips as they were sampled."""
     paths = featx.extract(
