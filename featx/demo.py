@@ -52,7 +52,7 @@ def demo(
     print(
         f"\n3. featx predict --data.root {processed} --writer.output_dir {features} "
         "--writer.overwrite true --model.backbone resnet50 --model.weights random "
-        "--trainer.accelerator cpu --trainer.devices 1",
+        "--model.frames_per_forward 16 --trainer.accelerator cpu --trainer.devices 1",
         flush=True,
     )
     paths = extract(
@@ -60,6 +60,7 @@ def demo(
         features,
         backbone="resnet50",
         weights="random",
+        frames_per_forward=16,
         overwrite=True,
         accelerator="cpu",
         devices=1,
