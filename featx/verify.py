@@ -13,7 +13,7 @@ from tabulate import tabulate
 from featx.architectures import find_architecture
 from featx.datamodule import Source, VideoDataModule
 from featx.dataset import FeatureDataset
-from featx.errors import InputError, UsageError
+from featx.errors import InputError, UsageError, first_line
 from featx.extractor import FeatureExtractor
 from featx.feature_file import read_skipped
 from featx.recomputation import compare_rows, recompute
@@ -86,12 +86,12 @@ def verify(
         raise UsageError(f"rows: expected 1 or more, found {rows}.")
     path = Path(file).expanduser()
     with open_feature_file(path) as opened:
-        if broken := find_problems(opened, read_features=False):
+        problems = find_problems(opened)
+        if problems and not _has_rows(opened):
             raise InputError(
-                f"{path}: expected a valid feature file, found {broken[0]}. "
+                f"{path}: expected a feature file whose rows can be compared, found {problems[0]}. "
                 "Extract the features again."
             )
-        problems = find_problems(opened)
         recipe = read_recipe(opened, backbone, weights)
     tolerance = recipe.tolerance if tolerance is None else tolerance
     data = FeatureDataset(path)
@@ -117,7 +117,13 @@ def verify(
     problems += compare_backbones(data, recipe, extractor)
     errors: dict[int, float] = {}
     if extractor.feature_dim == data.feature_dim:
-        extractor.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            extractor.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except (RuntimeError, AssertionError) as error:  # torch raises both for want of a device
+            raise UsageError(
+                f"device: expected one that torch finds, such as cpu, found {device}: "
+                f"{first_line(error)}."
+            ) from error
         count = len(data)
         chosen = range(count) if all else np.linspace(0, count - 1, min(rows, count)).astype(int)
         start = manifest.positions[split].start
@@ -166,6 +172,14 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         num_frames=made.get("frames_per_video") or 64,
         image_size=(made.get("image_size") or [256])[0],
     )
+
+
+def _has_rows(file: h5py.File) -> bool:
+    """Whether the datasets are of as many rows, and the features of as many frames."""
+    names = [name for name in ("features", "labels", "num_frames", "video_ids") if name in file]
+    num_frames = file["num_frames"][:]
+    longest = file["features"].shape[1]
+    return len({len(file[name]) for name in names}) == 1 and bool((num_frames <= longest).all())
 
 
 def _read_config(file: h5py.File) -> dict[str, Any]:

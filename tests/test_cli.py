@@ -13,7 +13,7 @@ import torch
 from helpers import Evil, Save, grey_levels, random_videos
 from lightning.pytorch import Trainer
 
-from featx.cli import main
+from featx.cli import COMMANDS, main
 from featx.clips import write_clip
 
 Run = Callable[..., tuple[int, str]]
@@ -181,7 +181,7 @@ def test_wrong_commands(run: Run, args: list[str]) -> None:
     assert run(*args)[0] == 2
 
 
-@pytest.mark.parametrize("command", [[], ["predict"], ["preprocess"], ["inspect"], ["demo"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Every command tells its use, with status 0."""
     with pytest.raises(SystemExit) as caught:

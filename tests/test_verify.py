@@ -218,8 +218,10 @@ def test_a_record_that_cannot_be_read(file: Path, small_root: Path, config: obje
 def test_a_broken_file(file: Path, small_root: Path) -> None:
     """Of an invalid structure, nothing can be compared."""
     with h5py.File(file, "r+") as opened:
-        opened.attrs["num_videos"] += 1
-    with pytest.raises(InputError, match=r"expected a valid feature file, found features: expect"):
+        labels = opened["labels"][1:]
+        del opened["labels"]
+        opened["labels"] = labels
+    with pytest.raises(InputError, match=r"whose rows can be compared, found labels: expected"):
         verify(file, small_root)
 
 
@@ -244,6 +246,8 @@ def test_the_command_line(file: Path, small_root: Path, capsys: pytest.CaptureFi
         zero_row(opened)
     assert main(["verify", str(file), "--root", str(small_root), "--all"]) == 1
     assert main(["verify", str(file), "--root", str(small_root), "--rows", "0"]) == 2
+    assert main(["verify", str(file), "--root", str(small_root), "--device", "gpu"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("featx verify: error: device: expec")
     with pytest.raises(SystemExit) as caught:
         main(["verify", str(file)])
     assert caught.value.code == 2
