@@ -10,6 +10,6 @@
 set -euo pipefail
 root=$1 output_dir=$2
 shift 2
-srun featx predict --config configs/efficientnet_v2_m.yaml \
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" featx predict --config configs/efficientnet_v2_m.yaml \
   --data.root "$root" --writer.output_dir "$output_dir" \
   --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "$SLURM_NTASKS_PER_NODE" "$@"

@@ -88,12 +88,14 @@ ARCHITECTURES: dict[str, Architecture] = {
 """The tested core. These take frames of any size as they are."""
 
 
-def find_architecture(name: str, weights: str) -> Architecture:
+def find_architecture(name: str, weights: str, input_size: int | None = None) -> Architecture:
     """Find an architecture by name.
 
     Args:
         name: One of `ARCHITECTURES`, of torchvision's classification models, or `timm:<name>`.
-        weights: The weights that it is to have: some have an input size of their own.
+        weights: The weights that it is to have: some have an input size of their own. A file is
+            taken for what its name says, if it is that of a download.
+        input_size: Height and width to which frames are resized; by default those of the weights.
 
     Raises:
         UsageError: There is none of this name.
@@ -106,16 +108,18 @@ def find_architecture(name: str, weights: str) -> Architecture:
     known = models.list_models(module=models)
     if name not in known:
         raise _unknown(name, known)
-    return _find_in_torchvision(name, weights)
+    return _find_in_torchvision(name, weights, input_size)
 
 
-def _find_in_torchvision(name: str, weights: str) -> Architecture:
+def _find_in_torchvision(name: str, weights: str, input_size: int | None) -> Architecture:
     enum = models.get_model_weights(name)
-    entry = enum[weights if weights in enum.__members__ else "DEFAULT"]
+    downloads = {Path(entry.url).name: entry.name for entry in enum}
+    known = downloads.get(Path(weights).name, weights)
+    entry = enum[known if known in enum.__members__ else "DEFAULT"]
     preset = entry.transforms()
     options = _OPTIONS.get(name, {})
     if name.startswith("vit_"):  # its position embeddings are made for one size
-        options = {"image_size": preset.crop_size[0]}
+        options = {"image_size": input_size or preset.crop_size[0]}
     build = partial(models.get_model_builder(name), **options)
     transform = InputTransform(
         preset.crop_size[0],

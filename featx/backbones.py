@@ -51,7 +51,7 @@ def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None =
         WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
         MissingDependencyError: It is one of timm's, and there is no timm.
     """
-    architecture = find_architecture(name, weights)
+    architecture = find_architecture(name, weights, input_size)
     transform = architecture.transform
     if weights == "random":
         module = build_random(architecture.build, transform.size)

@@ -1,7 +1,7 @@
 """Folders of clips: which there are, and which `processed_data.pt` file each belongs to."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,10 @@ class Clip(NamedTuple):
 
 
 def list_clips(
-    raw_dir: Path, processed_dir: Path, unreadable: dict[Path, InputError]
+    raw_dir: Path,
+    processed_dir: Path,
+    unreadable: dict[Path, InputError],
+    splits: Collection[str] | None = None,
 ) -> list[Clip]:
     """All clips in a folder, by split, category, subcategory and name.
 
@@ -44,13 +47,16 @@ def list_clips(
         raw_dir: The folder.
         processed_dir: Folder of the files that the clips belong to.
         unreadable: Where to put folders that cannot be read, and why.
+        splits: Which splits; by default, all folders.
 
     Raises:
         MissingInputError: The folder does not exist, or has no clips.
     """
     clips: list[Clip] = []
     for split in list_folders(raw_dir):
-        for category in list_folders(split):
+        if splits is not None and split.name not in splits:
+            continue
+        for category in _list_or_keep(list_folders, split, unreadable):
             # Clips in the category's folder and in a subcategory of its name share a file.
             homes = {category.name: [category]}
             for folder in _list_or_keep(list_folders, category, unreadable):
@@ -82,7 +88,7 @@ def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> dict[Path, InputErro
         for path in sorted(raw_dir.rglob("*"))
         if _is_clip(path)
         and path not in known
-        and path.is_file()
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(raw_dir).parts)
     }
 

@@ -1,7 +1,6 @@
 """Videos straight from clips: the same as `featx preprocess` makes, and in the same order."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,6 @@ from featx.progress import make_bar
 from featx.scan import OnError, Rejected, check_rejected
 
 _THREADS = 4
-_END_BYTES = 2**16  # of a clip; one of the ends has the index of its packets
 
 
 def scan_clips(
@@ -34,8 +32,9 @@ def scan_clips(
 ) -> Manifest:
     """List the clips under `ROOT/<split>/<category>/[<subcategory>/]` as videos.
 
-    Every clip is opened, so that most damage is found before the first forward pass; its frames
-    are decoded when their turn comes.
+    Every clip is opened, so that most damage is found before the first forward pass, and all of
+    its bytes are read once, for a digest that tells it from others. Its frames are decoded when
+    their turn comes.
 
     Args:
         root: The folder of the clips.
@@ -52,7 +51,7 @@ def scan_clips(
     splits = choose_splits(root, splits)
     lost: dict[Path, InputError] = {}
     known = {*STANDARD_SPLITS, *splits}
-    clips = [clip for clip in list_clips(root, root, lost) if _split(clip) in known]
+    clips = list_clips(root, root, lost, known)
     categories = {name: i for i, name in enumerate(sorted({*map(_category, clips)}))}
     rejected: dict[str, Rejected] = {split: {} for split in splits}
     for path, error in (lost | find_misplaced(root, clips)).items():
@@ -62,7 +61,8 @@ def scan_clips(
     clips = [clip for split in splits for clip in clips if _split(clip) == split]
     shape = (num_frames, 3, image_size, image_size)
     files = []
-    with ThreadPoolExecutor(_THREADS, "scanning") as pool:
+    pool = ThreadPoolExecutor(_THREADS, "scanning")
+    try:
         headers = pool.map(lambda clip: _read_header(clip, shape), clips)
         bar = make_bar(headers, "Scanning", len(clips), "clip", progress)
         for clip, header in zip(clips, bar, strict=True):
@@ -71,6 +71,8 @@ def scan_clips(
             else:
                 place = clip.target.parent.relative_to(root).as_posix()
                 files.append(VideoFile(clip.path, header, place))
+    finally:
+        pool.shutdown(cancel_futures=True)
     for split in {*splits} - {*map(_split, clips)}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
@@ -99,17 +101,26 @@ def read_clip(path: Path, header: Header, index: int = 0) -> Tensor:
     try:
         unchanged = file_stats(path.stat()) == header.stats or _digest(path) == header.digest
     except OSError as error:
-        raise ChangedInputError(
-            f"{path}: expected a readable clip, found: {first_line(error)}. "
-            "It was readable when it was scanned: check the disk, and start again."
-        ) from error
+        raise _unreadable(path, error) from error
     if not unchanged:
         raise ChangedInputError(
             f"{path}: expected the clip that was scanned, found another. "
             "It has changed since: start again."
         )
     num_frames, _, image_size, _ = header.blocks[index].shape
-    return sample_clip(path, num_frames, image_size)
+    try:
+        return sample_clip(path, num_frames, image_size)
+    except InputError as error:
+        if isinstance(error.__cause__, (OSError, MemoryError)):  # of the system, not of the clip
+            raise _unreadable(path, error.__cause__) from error
+        raise
+
+
+def _unreadable(path: Path, error: BaseException) -> ChangedInputError:
+    return ChangedInputError(
+        f"{path}: expected a readable clip, found: {first_line(error)}. "
+        "It was readable when it was scanned: check the disk, and start again."
+    )
 
 
 def _read_header(clip: Clip, shape: tuple[int, ...]) -> Header | InputError:
@@ -132,13 +143,8 @@ def _read_header(clip: Clip, shape: tuple[int, ...]) -> Header | InputError:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a clip's size and its two ends, which no other encoding leaves as they are."""
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(f"{size} ".encode() + file.read(_END_BYTES))
-        file.seek(-min(_END_BYTES, size), os.SEEK_END)
-        digest.update(file.read(_END_BYTES))
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _split(clip: Clip) -> str:

@@ -1,7 +1,6 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
+from featx.cores import count_cores
 from featx.errors import InputError, UsageError, shorten
 from featx.loading import RankShare, VideoDataset, join, outlive_signals
 from featx.manifest import Manifest, missing_categories
@@ -33,7 +33,7 @@ class VideoDataModule(LightningDataModule):
         splits: Which splits; by default, whichever of train, val and test exist.
         batch_size: Videos per step; their frames share the forward passes.
         num_workers: Processes per rank that read videos ahead; with 0, a thread does. By default 0
-            on a CPU, whose cores the CNN needs, and up to 4 on a GPU.
+            on a CPU, whose cores the CNN needs, and up to 4 on a GPU, or 16 for clips.
         on_error: Whether a bad input stops the run, or is left out; those left out are listed in
             the log and in the feature file.
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
@@ -136,8 +136,8 @@ class VideoDataModule(LightningDataModule):
             rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
             if on_cuda and self.num_workers is None:
-                num_cores = os.cpu_count() or 1
-                num_workers = min(_MAX_WORKERS[self.source], num_cores // self.trainer.num_devices)
+                num_cores = count_cores() // self.trainer.num_devices
+                num_workers = min(_MAX_WORKERS[self.source], num_cores)
         share = RankShare(self.manifest.lengths, self.done, rank, num_ranks)
         self.share = share.share
         num_workers = num_workers if len(share) else 0

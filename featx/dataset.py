@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from featx.errors import InputError, first_line
 from featx.validation import DAMAGE, open_feature_file
 
+_RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
+
 
 class FeatureItem(NamedTuple):
     """A video.
@@ -46,6 +48,7 @@ class FeatureDataset(Dataset[FeatureItem]):
         feature_dim: Number of features per frame.
         max_frames: Number of frames of the longest video.
         categories: Label of each category.
+        recipe: What else the features depend on, as far as the file records it.
         labels: Label `[num_videos]` of each video, int64.
         num_frames: Number of frames `[num_videos]` of each video, int32.
         video_ids: Name of each video; its row, if the file has no names.
@@ -65,6 +68,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.categories: dict[str, int] = json.loads(file.attrs["category_mapping"])
                 self.labels: NDArray[np.int64] = file["labels"][:]
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
+                self.recipe = {name: str(file.attrs.get(name)) for name in _RECIPE}
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
             except DAMAGE as error:
                 raise self._damaged(error) from error

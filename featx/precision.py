@@ -1,4 +1,4 @@
-"""How float32 is multiplied on CUDA, for as long as featx computes."""
+"""How float32 is multiplied, for as long as featx computes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,13 +13,16 @@ def float32_precision(allow_tf32: bool) -> Iterator[None]:
     """Let float32 convolutions and matrix products round to TF32, or not; and undo it afterwards.
 
     The settings are the process's, and a notebook goes on with its own. torch has two names for
-    each, which it keeps apart: the compiler reads the old ones, and the kernels the new ones.
+    each, which it keeps apart: the compiler reads the old ones, and the kernels the new ones. On a
+    CPU, nothing is rounded either, unless it is allowed and the process has asked for it.
     """
     # torch declares no type for them.
     operations: tuple[Any, ...] = (
         cast(Any, backends.cudnn).conv,
         cast(Any, backends.cudnn).rnn,
         backends.cuda.matmul,
+        cast(Any, backends.mkldnn).conv,
+        cast(Any, backends.mkldnn).matmul,
     )
     before = [operation.fp32_precision for operation in operations]
     convolution = product = None
@@ -29,8 +32,10 @@ def float32_precision(allow_tf32: bool) -> Iterator[None]:
         product = torch.get_float32_matmul_precision()
     backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = allow_tf32
     for operation in operations:
-        if (operation.fp32_precision == "tf32") != allow_tf32:
-            operation.fp32_precision = "tf32" if allow_tf32 else "ieee"
+        if not allow_tf32 and operation.fp32_precision not in ("ieee", "none"):
+            operation.fp32_precision = "ieee"
+        elif allow_tf32 and operation in operations[:3] and operation.fp32_precision != "tf32":
+            operation.fp32_precision = "tf32"
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """Clips to `processed_data.pt` files, decoded in parallel, with a few clips in memory at a time."""
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from featx.analysis import ANALYSIS_FILE, describe_preprocessing
 from featx.archive import read_archive
 from featx.clip_folder import Clip, find_misplaced, list_clips, warn_of_others
 from featx.clips import sample_clip
+from featx.cores import count_cores
 from featx.disk import replace_file, writing
 from featx.errors import FeatxError, InputError, UsageError
 from featx.folders import check_name
@@ -65,7 +65,7 @@ def preprocess(
     """
     raw_dir, processed_dir = Path(raw_dir).expanduser(), Path(processed_dir).expanduser()
     if num_workers is None:
-        num_workers = _count_cores()
+        num_workers = count_cores()
     numbers = {"num_frames": num_frames, "image_size": image_size, "num_workers": num_workers}
     for name, value in numbers.items():
         if value < 1:
@@ -156,10 +156,3 @@ def _map_ahead(
         waiting.append((item, pool.submit(function, item)))
     for first, future in waiting:
         yield first, future.result()
-
-
-def _count_cores() -> int:
-    """Cores that this process may use: a job scheduler may allow it fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from featx.dataset import FeatureDataset
-from featx.errors import shorten
+from featx.errors import InputError, shorten
 from featx.extractor import FeatureExtractor
 from featx.loading import VideoDataset
 from featx.manifest import Manifest
@@ -36,10 +36,12 @@ def compare_rows(
         scales: Temporal scales.
     """
     problems = []
-    names, labels = manifest.video_ids(split), manifest.labels(split)
+    names, labels = manifest.video_ids(split), manifest.labels(split).tolist()
+    categories = [*manifest.categories]
     start = manifest.positions[split].start
     expected: dict[str, Sequence[Any]] = {
-        "labels": labels[rows].tolist(),
+        # By name: other splits, extracted together, may have more categories.
+        "labels": [data.categories.get(categories[labels[i]]) for i in rows],
         "num_frames": [output_length(int(manifest.lengths[start + i]), scales) for i in rows],
     }
     if data.has_names:
@@ -51,9 +53,11 @@ def compare_rows(
                 f"{name}: expected those of the inputs, found others in {len(off)} rows "
                 f"({shorten(off)}): row {off[0]} has {found[off[0]]} instead of {values[off[0]]}"
             )
-    if data.categories != manifest.categories:
+    numbered = {name: label for label, name in enumerate(sorted(data.categories))}
+    if data.categories != numbered or not manifest.categories.keys() <= numbered.keys():
         problems.append(
-            f"category_mapping: expected {manifest.categories}, found {data.categories}"
+            f"category_mapping: expected that of {shorten(categories)}, sorted by name, found "
+            f"{data.categories}"
         )
     return problems
 
@@ -84,7 +88,7 @@ def recompute(
         for error in batch.errors.values():
             raise error
         expected = _extract(extractor, batch)
-        found = data[row].features.numpy()
+        found = _read(data, row)
         errors[row] = relative_error(found, expected)
         if not errors[row] <= tolerance:  # NaN is off, too
             reason = ""
@@ -115,6 +119,14 @@ def _extract(extractor: FeatureExtractor, batch: VideoBatch) -> NDArray[np.float
     return features.cpu().numpy()
 
 
+def _read(data: FeatureDataset, row: int) -> NDArray[np.float32]:
+    """Features of a row; none at all if they cannot be read, which the check of the file tells."""
+    try:
+        return data[row].features.numpy()
+    except InputError:
+        return np.empty((0, data.feature_dim), np.float32)
+
+
 def _explain(
     data: FeatureDataset,
     row: int,
@@ -124,8 +136,8 @@ def _explain(
 ) -> str:
     """What stands in a row, if that can be told."""
     if not found.any():
-        return ": all zeros"
+        return ": all zeros" if len(found) else ": it cannot be read"
     for other in range(len(data)):
-        if other != row and relative_error(data[other].features.numpy(), expected) <= tolerance:
+        if other != row and relative_error(_read(data, other), expected) <= tolerance:
             return f": they stand in row {other}"
     return ""

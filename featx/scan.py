@@ -119,7 +119,8 @@ def _list_split(root: Path, split: str, rejected: Rejected) -> list[Path]:
     if not paths and not rejected:
         rejected[split] = MissingInputError(
             f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
-            "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR."
+            "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR; or set "
+            "source to clips."
         )
     return paths
 

@@ -1,6 +1,5 @@
 """`FeatureDataModule`: feature files as batches for training, padded or packed."""
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
+from featx.cores import count_cores
 from featx.dataset import FeatureDataset, FeatureItem
 from featx.errors import InputError, MissingInputError, UsageError
 from featx.feature_file import file_name
@@ -99,7 +99,7 @@ class FeatureDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if num_workers is None:
-            num_workers = min(_MAX_WORKERS, (os.cpu_count() or 1) // 2)
+            num_workers = min(_MAX_WORKERS, count_cores() // 2)
         if batch_size < 1:
             raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
         if num_workers < 0:
@@ -128,10 +128,11 @@ class FeatureDataModule(LightningDataModule):
             )
         first = next(iter(datasets.values()))
         for dataset in datasets.values():
-            for name in ("feature_dim", "categories"):
+            for name in ("feature_dim", "categories", "recipe"):
                 if getattr(dataset, name) != getattr(first, name):
                     raise InputError(
-                        f"{dataset.path}: expected the {name} of {first.path.name}, found another. "
+                        f"{dataset.path}: expected the {name} of {first.path.name}, found another: "
+                        f"{getattr(dataset, name)} instead of {getattr(first, name)}. "
                         "Extract all splits together."
                     )
         return datasets

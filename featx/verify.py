@@ -17,7 +17,7 @@ from featx.errors import InputError, UsageError, first_line
 from featx.extractor import FeatureExtractor
 from featx.feature_file import read_skipped
 from featx.recomputation import compare_rows, recompute
-from featx.validation import find_problems, open_feature_file
+from featx.validation import DAMAGE, find_problems, open_feature_file
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
 _COARSE = 5e-2  # bfloat16: some 1e-2 from float32, and twice that where layers are many
@@ -147,15 +147,19 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
     if backbone is None:
         raise UsageError(f"{path}: expected a recorded backbone, found none. Give --backbone.")
     if weights is None:
-        weights = "DEFAULT" if backbone != run.get("backbone") else run["weights"]
+        weights = "DEFAULT" if backbone != run.get("backbone") else str(run.get("weights"))
         if weights != "random" and weights not in find_architecture(backbone, weights).weights:
             raise UsageError(
                 f"{path}: expected weights that can be found by name, found {weights!r}, of a "
                 "state dict. Give its path with --weights."
             )
     multi_scale = bool(file.attrs["multi_scale"])
-    made = run.get("preprocessing") or {}
-    precise = "precision" in run and not run.get("allow_tf32")
+    size = _get(run, "input", "size")
+    made = _get(run, "preprocessing", "frames_per_video"), _get(run, "preprocessing", "image_size")
+    known = isinstance(made[0], int) and isinstance(made[1], list) and len(made[1]) == 2
+    tolerance = _TOLERANCES.get(run["precision"], _COARSE) if "precision" in run else _TF32
+    if run.get("allow_tf32"):
+        tolerance = max(tolerance, _TF32)
     return Recipe(
         split=run.get("split") or path.name.partition("_features")[0],
         settings={
@@ -164,22 +168,30 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
             "multi_scale": multi_scale,
             "scales": run.get("scales", _SCALES) if multi_scale else _SCALES,
             "frames_per_forward": run.get("frames_per_forward", 32),
-            "input_size": run.get("input", {}).get("size"),
+            "input_size": size if backbone == run.get("backbone") else None,
         },
         weights_sha256=run.get("weights_sha256", ""),
-        tolerance=_TOLERANCES.get(run["precision"], _COARSE) if precise else _TF32,
+        tolerance=tolerance,
         skipped=[*read_skipped(file.attrs)],
-        num_frames=made.get("frames_per_video") or 64,
-        image_size=(made.get("image_size") or [256])[0],
+        num_frames=made[0] if known else 64,
+        image_size=made[1][0] if known else 256,
     )
+
+
+def _get(run: Mapping[str, Any], section: str, name: str) -> Any:  # noqa: ANN401  # of JSON
+    """An entry of a section of the record; None if there is none."""
+    found = run.get(section)
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _has_rows(file: h5py.File) -> bool:
     """Whether the datasets are of as many rows, and the features of as many frames."""
     names = [name for name in ("features", "labels", "num_frames", "video_ids") if name in file]
-    num_frames = file["num_frames"][:]
-    longest = file["features"].shape[1]
-    return len({len(file[name]) for name in names}) == 1 and bool((num_frames <= longest).all())
+    try:
+        fits = file["num_frames"][:] <= file["features"].shape[1]
+    except DAMAGE:
+        return False
+    return len({len(file[name]) for name in names}) == 1 and bool(fits.all())
 
 
 def _read_config(file: h5py.File) -> dict[str, Any]:

@@ -101,6 +101,16 @@ def test_the_size_and_normalization_of_the_weights() -> None:
     assert (other.size, other.mean, other.std) == (480, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+def test_a_downloaded_file_is_known_by_its_name() -> None:
+    """Given by path, it has the size that it has by name; other files have that of DEFAULT."""
+    path = "/weights/vit_b_16_swag-9ac1b537.pth"
+    assert find_architecture("vit_b_16", path).transform.size == 384
+    assert find_architecture("vit_b_16", "/weights/mine.pth").transform.size == 224
+    with torch.device("meta"):
+        cnn: Any = find_architecture("vit_b_16", "/mine.pth", 160).build(weights=None)
+    assert cnn.image_size == 160
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_frames_become_what_the_weights_take(raw: bool) -> None:
     """Raw and ImageNet-normalized frames alike: another normalization, resized, cut out."""
@@ -132,8 +142,8 @@ def test_an_input_size_of_ones_own() -> None:
     [features] = extractor.predict_step(VideoBatch([0], [images]))
     torch.testing.assert_close(features, extractor.backbone(images))
     assert extractor.settings()["input"]["size"] == 32
-    with pytest.raises(UsageError, match="vit_b_16: expected a backbone for frames of 200 x 200"):
-        FeatureExtractor("vit_b_16", "random", input_size=200)
+    with pytest.raises(UsageError, match="swin_t: expected a backbone for frames of 2 x 2, found"):
+        FeatureExtractor("swin_t", "random", input_size=2)
 
 
 class Pooled(nn.Module):

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
 import pytest
@@ -157,6 +158,42 @@ def test_a_clip_that_changes_on_the_way(raw: Path, tmp_path: Path) -> None:
         read_clip(file.path, file.header)
     file.path.unlink()
     with pytest.raises(ChangedInputError, match="expected a readable clip"):
+        read_clip(file.path, file.header)
+
+
+def test_every_byte_counts(raw: Path) -> None:
+    """A change in the middle of a clip makes it another one."""
+    path = raw / "train" / "hello" / "slow" / "a.avi"
+    digests = []
+    for _ in range(2):
+        [file] = [f for f in scan_clips(raw, ["train"]).files if f.path == path]
+        digests.append(file.header.digest)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert digests[0] != digests[1]
+
+
+def test_what_is_no_split_does_not_matter(raw: Path, tmp_path: Path) -> None:
+    """A link without a target beside the splits, or clips elsewhere in the root."""
+    (raw / "lost").symlink_to(tmp_path / "nowhere")
+    (raw / "other" / "x").mkdir(parents=True)
+    (raw / "other" / "x" / "text.mp4").write_text("hello")
+    manifest = scan_clips(raw, num_frames=6, image_size=16)
+    assert (len(manifest), manifest.rejected) == (5, {"train": {}, "test": {}})
+
+
+def test_a_fault_of_the_disk_is_not_one_of_the_clip(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `skip`, a clip is left out for what is in it, not because the disk is away."""
+    file, _ = scan_clips(raw, ["train"], num_frames=6, image_size=16).locate(0)
+
+    def fail(path: Path) -> None:
+        raise av.error.OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("featx.clips.av.open", fail)
+    with pytest.raises(ChangedInputError, match="expected a readable clip, found: Input/output er"):
         read_clip(file.path, file.header)
 
 

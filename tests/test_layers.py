@@ -15,6 +15,7 @@ LAYERS = (
         "transforms",
         "precision",
         "quiet",
+        "cores",
     },
     {"disk", "ranks", "compilation", "weights"},
     {

@@ -11,7 +11,8 @@ from torch import backends
 from featx.precision import float32_precision
 
 def show():
-    operations = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
+    operations = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul,
+                  backends.mkldnn.conv, backends.mkldnn.matmul)
     shown = [operation.fp32_precision for operation in operations]
     for read in (lambda: backends.cudnn.allow_tf32, torch.get_float32_matmul_precision):
         try:
@@ -26,6 +27,8 @@ for allow in (False, True, False):
     with float32_precision(allow):
         inside = [operation == "tf32" for operation in show()[:3]]
         assert inside == [allow] * 3, (allow, show())
+        if not allow:
+            assert {{*show()[3:5]}} <= {{"ieee", "none"}}
         assert backends.cudnn.allow_tf32 == allow  # the compiler asks for it
         assert backends.cuda.matmul.allow_tf32 == allow
     assert show() == before, (before, show())
@@ -35,6 +38,7 @@ SETTINGS = {
     "torch's own": "",
     "the old names": "backends.cudnn.allow_tf32 = False",
     "as Lightning advises": "torch.set_float32_matmul_precision('high')",
+    "coarser": "torch.set_float32_matmul_precision('medium')",
     "a new name": "backends.cudnn.conv.fp32_precision = 'ieee'",
 }
 

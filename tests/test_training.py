@@ -132,6 +132,19 @@ def test_files_that_do_not_belong_together(folder: Path) -> None:
         _ = FeatureDataModule(folder).datasets
 
 
+def test_other_recipes(folder: Path) -> None:
+    """As many features, but of other weights, or of one scale: no classifier can take both."""
+    with h5py.File(folder / "train_features_multiscale.h5", "r+") as file:
+        file.attrs["weights_sha256"] = "abc"
+    with pytest.raises(InputError, match=r"expected the recipe of train_.*'abc'"):
+        _ = FeatureDataModule(folder).datasets
+    (folder / "train_features_multiscale.h5").unlink()
+    with h5py.File(write_feature_file(folder / "train_features.h5", [2]), "r+") as file:
+        file.attrs["multi_scale"] = False
+    with pytest.raises(InputError, match="expected the recipe of train_features"):
+        _ = FeatureDataModule(folder).datasets
+
+
 def test_wrong_settings(folder: Path) -> None:
     """They are refused at once."""
     with pytest.raises(UsageError, match="batch_size: expected 1 or more, found 0"):

@@ -225,6 +225,42 @@ def test_a_broken_file(file: Path, small_root: Path) -> None:
         verify(file, small_root)
 
 
+@pytest.mark.filterwarnings("ignore:.*categories have no videos:UserWarning")
+def test_more_categories_in_another_split(small_root: Path, save: Save, tiny: None) -> None:
+    """Labels number the categories of all splits that were extracted together."""
+    save("dev/aaa/x", random_videos(1, 4))
+    file = extract(small_root, splits=["train", "dev"])
+    with h5py.File(file) as opened:
+        assert json.loads(opened.attrs["category_mapping"]) == {"aaa": 0, "bye": 1, "hello": 2}
+    assert verify(file, small_root, all=True)
+
+
+def test_tf32_does_not_make_bfloat16_finer(
+    small_root: Path, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The coarser of the two tolerances counts."""
+    file = extract(small_root, precision="bf16-mixed", allow_tf32=True)
+    assert verify(file, small_root)
+    assert capsys.readouterr().out.endswith("tolerance 0.05\n")
+
+
+def test_odd_notes_about_the_preprocessing(small_root: Path, tiny: None) -> None:
+    """They may be a user's own."""
+    note = {"preprocessing_info": {"image_size": 256, "frames_per_video": "many"}}
+    (small_root / "configuration_analysis.json").write_text(json.dumps(note))
+    assert verify(extract(small_root), small_root)
+
+
+def test_a_damaged_row(file: Path, small_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told beside everything else."""
+    with h5py.File(file, "r+") as opened:
+        opened["features"].id.write_direct_chunk((1, 0, 0), b"nonsense")
+    assert not verify(file, small_root, all=True)
+    out = capsys.readouterr().out
+    assert re.search(r"wrong: features\[1\]: .*relative error of inf: it cannot be read", out)
+    assert "not verified: 5 of 5 rows recomputed" in out
+
+
 def test_straight_from_clips(raw: Path, tmp_path: Path, tiny: None) -> None:
     """Rows are recomputed from clips as they were sampled."""
     paths = featx.extract(
