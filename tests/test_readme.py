@@ -22,6 +22,7 @@ LINES = [
     for line in block.replace("\\\n", "").splitlines()
 ]
 _SRUN = """#!/bin/bash
+shift  # its own option
 for rank in 0 1; do
   SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NODEID=0 "$@" & pids+=($!)
 done
@@ -100,6 +101,7 @@ def test_the_job_script(small_root: Path, tmp_path: Path) -> None:
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_CPUS_PER_TASK": "1",
         "SLURM_NODELIST": "localhost",
         "MASTER_ADDR": "127.0.0.1",
     }
