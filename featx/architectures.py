@@ -143,8 +143,7 @@ def _find_in_timm(name: str) -> Architecture:
         import timm
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "backbone: expected the package timm, found none. "
-            "Install it: pip install 'featx[timm]'."
+            "backbone: expected the package timm, found none. Install it: pip install timm."
         ) from error
     if not timm.is_model(name):
         known = [f"timm:{known}" for known in timm.list_models(pretrained=True)]

@@ -16,7 +16,7 @@ try:
     import av
 except ModuleNotFoundError as error:
     raise MissingDependencyError(
-        "clips: expected the package av (PyAV), found none. Install it: pip install 'featx[video]'."
+        "clips: expected the package av (PyAV), found none. Install it: pip install av."
     ) from error
 
 

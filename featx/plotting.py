@@ -39,7 +39,7 @@ def check_matplotlib() -> None:
     except ImportError as error:
         raise MissingDependencyError(
             f"matplotlib: expected it for the plot, found: {error}. "
-            "Install it: pip install 'featx[plot]'."
+            "Install it: pip install matplotlib."
         ) from error
 
 
