@@ -308,6 +308,6 @@ def test_a_plot_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         inspect(path, plot=path)
     assert path.read_bytes() == content
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingDependencyError, match="featx\\[plot\\]"):
+    with pytest.raises(MissingDependencyError, match="pip install matplotlib"):
         inspect(tmp_path / "none.h5", plot=tmp_path / "a.png")
     assert inspect(path)
