@@ -96,7 +96,8 @@ def run_backbone(settings: Settings, num_frames: int) -> float:
     """Seconds of the bare backbone for frames that are in memory, in passes of the same shape."""
     with _ready(settings) as (extractor, device):
         frames = _make_frames(extractor, settings.frames_per_forward, device)
-        seconds = _time(partial(extractor.backbone, frames), device)
+        passes = -(-num_frames // settings.frames_per_forward)  # as many as featx does
+        seconds = _time(partial(extractor.backbone, frames), device, passes)
     return seconds * num_frames / settings.frames_per_forward
 
 
@@ -199,19 +200,20 @@ def _make_frames(extractor: FeatureExtractor, count: int, device: torch.device) 
     return frames.contiguous(memory_format=torch.channels_last)
 
 
-def _time(run: Callable[[], Any], device: torch.device) -> float:
+def _time(run: Callable[[], Any], device: torch.device, least_repeats: int = 2) -> float:
     """Seconds of one run, out of many; an untimed one before finds memory and libraries."""
     run()
-    repeats, seconds = 1, 0.0
-    while seconds < _LEAST_SECONDS:
-        repeats *= 2
+    repeats = least_repeats
+    while True:
         _wait(device)
         start = time.perf_counter()
         for _ in range(repeats):
             run()
         _wait(device)
         seconds = time.perf_counter() - start
-    return seconds / repeats
+        if seconds >= _LEAST_SECONDS:
+            return seconds / repeats
+        repeats *= 2
 
 
 def _wait(device: torch.device) -> None:

@@ -67,9 +67,8 @@ def collate_padded(items: Sequence[FeatureItem]) -> PaddedBatch:
 def collate_packed(items: Sequence[FeatureItem]) -> PackedBatch:
     """Join videos without padding."""
     features = pack_sequence([item.features for item in items], enforce_sorted=False)
-    labels, num_frames = (
-        torch.tensor([getattr(item, name) for item in items]) for name in ("label", "num_frames")
-    )
+    labels = torch.tensor([item.label for item in items])
+    num_frames = torch.tensor([item.num_frames for item in items])
     return PackedBatch(features, labels, num_frames, [item.video_id for item in items])
 
 

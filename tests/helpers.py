@@ -56,6 +56,16 @@ WIDE = TINY._replace(build=partial(build_tiny, dim=2048), feature_dim=2048)
 """The same, with features of the size of ResNet-50's."""
 
 
+TINY_JOB: dict[str, object] = {
+    "backbone": "resnet50",
+    "weights": "random",
+    "frames_per_forward": 4,
+    "accelerator": "cpu",
+    "devices": 1,
+}
+"""Arguments of `featx.extract` for a small job with the tiny CNN."""
+
+
 def random_video(num_frames: int, seed: int = 0, size: int = 8) -> Tensor:
     """A uint8 video `[num_frames, 3, size, size]`."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ import av
 import h5py
 import numpy as np
 import pytest
-from helpers import grey_levels
+from helpers import TINY_JOB, grey_levels
 
 import featx
 from featx import VideoDataModule
@@ -24,18 +24,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*categories have no videos. hello:UserWarning"),
 ]
 
-SETTINGS: dict[str, object] = {
-    "backbone": "resnet50",
-    "weights": "random",
-    "frames_per_forward": 4,
-    "accelerator": "cpu",
-    "devices": 1,
-}
-
 
 def extract(root: Path, out: Path, **settings: object) -> dict[str, Path]:
     """The whole job, small."""
-    return featx.extract(root, out, **(SETTINGS | settings))  # type: ignore[arg-type]
+    return featx.extract(root, out, **(TINY_JOB | settings))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import TINY, WIDE, Save, random_videos
+from helpers import TINY, TINY_JOB, WIDE, Save, random_videos
 
 import featx
 from featx import architectures
@@ -18,19 +18,11 @@ from featx.cli import main
 from featx.errors import InputError, UsageError
 from featx.verify import verify
 
-SETTINGS: dict[str, object] = {
-    "backbone": "resnet50",
-    "weights": "random",
-    "frames_per_forward": 4,
-    "accelerator": "cpu",
-    "devices": 1,
-}
-
 
 def extract(root: Path, **settings: object) -> Path:
     """The feature file of train, under the tiny CNN."""
     out = root.parent / "features"
-    return featx.extract(root, out, **(SETTINGS | settings))["train"]  # type: ignore[arg-type]
+    return featx.extract(root, out, **(TINY_JOB | settings))["train"]  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -270,7 +262,7 @@ def test_straight_from_clips(raw: Path, tmp_path: Path, tiny: None) -> None:
         num_frames=6,
         image_size=16,
         splits=["train"],
-        **SETTINGS,  # type: ignore[arg-type]
+        **TINY_JOB,  # type: ignore[arg-type]
     )
     assert verify(paths["train"], raw, source="clips", all=True)
 
