@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _LOGGER = "lightning.pytorch.utilities.rank_zero"
-_LINES = ("💡 Tip:", "TPU available:", "HPU available:", "You are using the plain ModelCheckpoint")
+_LINES = ("💡 Tip:", "TPU available:")
 _WARNINGS = (
     ".*does not have many workers",  # as many as were measured to be best
     ".*LeafSpec",

@@ -1,5 +1,6 @@
 """A dataset of features: one video per item, from any process."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from helpers import make_rows, write_feature_file
 from torch.utils.data import DataLoader
 
 from featx import FeatureDataset
+from featx.dataset import FeatureItem
 from featx.errors import InputError, MissingInputError
 
 LENGTHS = [3, 1, 5, 2]
@@ -54,10 +56,19 @@ def test_it_opens_lazily_and_travels(path: Path) -> None:
     assert torch.equal(copy[2].features, dataset[2].features)
 
 
+class Telling(FeatureDataset):
+    """Fails where a process reads from a file that another one has opened."""
+
+    def __getitem__(self, row: int) -> FeatureItem:
+        item = super().__getitem__(row)
+        assert self._process == os.getpid()
+        return item
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers(path: Path, method: str) -> None:
-    """Workers read the same, also after the file was opened in the main process."""
-    dataset = FeatureDataset(path)
+    """Each opens the file itself, also after it was opened in the main process."""
+    dataset = Telling(path)
     expected = [dataset[row].features for row in range(4)]
     loader = DataLoader(
         dataset, batch_size=None, num_workers=2, multiprocessing_context=method, shuffle=False
