@@ -1,4 +1,4 @@
-"""`configuration_analysis.json`: how the videos were made, and the structure of every split."""
+"""`configuration_analysis.json`, beside the feature files: the structure of every split."""
 
 import json
 from collections.abc import Mapping
@@ -7,43 +7,10 @@ from typing import Any
 
 import h5py
 
-from featx.disk import replace_file, writing
-from featx.manifest import Manifest
+from featx.disk import read_json, replace_file, writing
+from featx.manifest import ANALYSIS_FILE
 from featx.staging import STAGING_FOLDER
 from featx.validation import open_feature_file
-
-ANALYSIS_FILE = "configuration_analysis.json"
-
-
-def describe_preprocessing(num_frames: int, image_size: int, dtype: str) -> dict[str, Any]:
-    """How videos are made from clips, as the analysis words it."""
-    return {
-        "frames_per_video": num_frames,
-        "image_size": [image_size, image_size],
-        "processing_mode": "cpu",
-        "dtype": dtype,
-    }
-
-
-def read_preprocessing(manifest: Manifest, split: str | None = None) -> dict[str, Any]:
-    """How the videos of a data set, or of one split, were made.
-
-    `featx preprocess` records it beside the data. For other data it follows from the headers; a
-    value is None where the videos differ, or where it is unknown.
-    """
-    if manifest.preprocessing:
-        return dict(manifest.preprocessing)
-    info = _read(manifest.root / ANALYSIS_FILE).get("preprocessing_info")
-    if isinstance(info, dict):
-        return info
-    files = manifest.select(split) if split else manifest.files
-    shapes = {block.shape for file in files for block in file.header.blocks}
-    lengths, sizes = {shape[0] for shape in shapes}, {shape[2:] for shape in shapes}
-    return {
-        "frames_per_video": lengths.pop() if len(lengths) == 1 else None,
-        "image_size": [*sizes.pop()] if len(sizes) == 1 else None,
-        "processing_mode": None,
-    }
 
 
 def write_analysis(
@@ -54,10 +21,10 @@ def write_analysis(
     Args:
         folder: The folder of the feature files; its staging folder exists.
         paths: The file of each split; splits of earlier runs keep their entries.
-        preprocessing: See `read_preprocessing`.
+        preprocessing: See `Manifest.preprocessing`.
     """
     path = folder / ANALYSIS_FILE
-    splits = _read(path).get("splits")
+    splits = read_json(path).get("splits")
     structures = {**splits} if isinstance(splits, dict) else {}
     for split, feature_path in paths.items():
         with open_feature_file(feature_path) as file:
@@ -88,12 +55,3 @@ def describe_structure(file: h5py.File) -> dict[str, Any]:
         "compression": features.compression,
         "compression_level": features.compression_opts,
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is none: the file is only a report."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

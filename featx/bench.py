@@ -23,8 +23,9 @@ from featx.contenders import HEIGHT, NUM_FRAMES, SCALES, WIDTH, Settings
 from featx.contest import Process, compete, make_videos
 from featx.disk import writing
 from featx.errors import UsageError
+from featx.manifest import ScanSettings
 from featx.plotting import check_matplotlib
-from featx.scan import scan
+from featx.sources import SOURCES
 from featx.temporal import output_length
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")
@@ -77,7 +78,8 @@ def bench(
     if not precisions:
         raise UsageError("precisions: expected one or more, found none.")
     check_matplotlib()
-    lengths = scan(Path(root)).lengths.tolist() if root else []
+    manifest = SOURCES["processed"].scan(ScanSettings(Path(root))) if root else None
+    lengths = manifest.lengths.tolist() if manifest else []
     output_dir = Path(output_dir).expanduser()
     work = output_dir / "videos"
     with writing(output_dir), ExitStack() as stack:

@@ -1,155 +1,195 @@
-"""Videos straight from clips: the same as `featx preprocess` makes, and in the same order."""
+"""The source `clips`: the same videos as `featx preprocess` makes of them, in the same order."""
 
-import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from featx.analysis import describe_preprocessing
 from featx.archive import file_stats
-from featx.clip_folder import Clip, find_misplaced, list_clips
-from featx.clips import check_clip, sample_clip
-from featx.errors import ChangedInputError, InputError, MissingInputError, first_line
-from featx.folders import STANDARD_SPLITS, check_name, choose_splits
-from featx.headers import Block, Header
-from featx.manifest import Manifest, VideoFile
+from featx.clip_file import ClipFile, open_clip
+from featx.errors import InputError, MissingInputError, shorten
+from featx.folders import STANDARD_SPLITS, check_name, choose_splits, list_entries, list_folders
+from featx.manifest import (
+    Manifest,
+    Rejections,
+    ScanSettings,
+    VideoFile,
+    describe_preprocessing,
+)
+from featx.parallel import map_ahead
+from featx.processed_file import FILE_NAME
 from featx.progress import make_bar
-from featx.scan import OnError, Rejected, check_rejected
+
+CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 _THREADS = 4
 
 
-def scan_clips(
-    root: Path,
-    splits: Sequence[str] | None = None,
-    on_error: OnError = "stop",
-    num_frames: int = 64,
-    image_size: int = 256,
-    progress: bool = False,
-) -> Manifest:
+def scan_clips(settings: ScanSettings) -> Manifest:
     """List the clips under `ROOT/<split>/<category>/[<subcategory>/]` as videos.
 
     Every clip is opened, so that most damage is found before the first forward pass, and all of
     its bytes are read once, for a digest that tells it from others. Its frames are decoded when
     their turn comes.
 
-    Args:
-        root: The folder of the clips.
-        splits: Which splits; by default, whichever of train, val and test exist.
-        on_error: Whether bad clips stop the scan, all of them reported together, or are left out.
-        num_frames: Frames per video, sampled uniformly over the clip.
-        image_size: Height and width in pixels.
-        progress: Show a progress bar.
-
     Raises:
         MissingInputError: The folder or a split does not exist, or a split has no clips.
         InputError: Clips are damaged; or a split has no others.
     """
-    splits = choose_splits(root, splits)
+    root = settings.root
+    splits = choose_splits(root, settings.splits)
     lost: dict[Path, InputError] = {}
-    known = {*STANDARD_SPLITS, *splits}
-    clips = list_clips(root, root, lost, known)
-    categories = {name: i for i, name in enumerate(sorted({*map(_category, clips)}))}
-    rejected: dict[str, Rejected] = {split: {} for split in splits}
+    clips = list_clips(root, root, lost, {*STANDARD_SPLITS, *splits})
+    names = sorted({clip.category for clip in clips})
+    categories = {name: label for label, name in enumerate(names)}
+    rejected = Rejections(splits)
     for path, error in (lost | find_misplaced(root, clips)).items():
         relative = path.relative_to(root)
         if relative.parts[0] in rejected:
             rejected[relative.parts[0]][relative.as_posix()] = error
-    clips = [clip for split in splits for clip in clips if _split(clip) == split]
-    shape = (num_frames, 3, image_size, image_size)
-    files = []
-    pool = ThreadPoolExecutor(_THREADS, "scanning")
-    try:
-        headers = pool.map(lambda clip: _read_header(clip, shape), clips)
-        bar = make_bar(headers, "Scanning", len(clips), "clip", progress)
-        for clip, header in zip(clips, bar, strict=True):
-            if isinstance(header, InputError):
-                rejected[_split(clip)][clip.name] = header
-            else:
-                place = clip.target.parent.relative_to(root).as_posix()
-                files.append(VideoFile(clip.path, header, place))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for split in {*splits} - {*map(_split, clips)}:
+
+    def open_or_tell(clip: Clip) -> ClipFile | InputError:
+        try:
+            check_name(clip.path, clip.name)
+            return open_clip(
+                clip.path, clip.place, clip.name, settings.num_frames, settings.image_size
+            )
+        except InputError as error:
+            return error
+
+    clips = [clip for split in splits for clip in clips if clip.split == split]
+    files: list[VideoFile] = []
+    opened = map_ahead(open_or_tell, clips, _THREADS, "scanning")
+    for clip, file in make_bar(opened, "Scanning", len(clips), "clip", settings.progress):
+        with rejected.collect(clip.split, clip.name):
+            if isinstance(file, InputError):
+                raise file
+            files.append(file)
+    for split in {*splits} - {clip.split for clip in clips}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
             "Give the folder that holds the splits."
         )
-    check_rejected(root, files, rejected, on_error)
-    preprocessing = describe_preprocessing(num_frames, image_size, "uint8")
+    rejected.check(root, files, settings.on_error)
+    preprocessing = describe_preprocessing(settings.num_frames, settings.image_size, "uint8")
     return Manifest(root, categories, files, rejected, preprocessing)
 
 
-def read_clip(path: Path, header: Header, index: int = 0) -> Tensor:
-    """Decode a clip to the video that its header promises.
+class Clip(NamedTuple):
+    """A video file.
+
+    Attributes:
+        path: Its path.
+        name: Its path below the folder of all clips.
+        target: The `processed_data.pt` file that it belongs to.
+    """
+
+    path: Path
+    name: str
+    target: Path
+
+    @property
+    def place(self) -> str:
+        """Split, category and subcategory."""
+        return "/".join(self.target.parts[-4:-1])
+
+    @property
+    def split(self) -> str:
+        """The folder of the split."""
+        return self.target.parts[-4]
+
+    @property
+    def category(self) -> str:
+        """The folder of the category."""
+        return self.target.parts[-3]
+
+    @property
+    def stats(self) -> tuple[int, int]:
+        """See `file_stats`; (0, 0) if there is no file."""
+        try:
+            return file_stats(self.path.stat())
+        except OSError:
+            return 0, 0
+
+
+def list_clips(
+    raw_dir: Path,
+    processed_dir: Path,
+    unreadable: dict[Path, InputError],
+    splits: Collection[str] | None = None,
+) -> list[Clip]:
+    """All clips in a folder, by split, category, subcategory and name.
 
     Args:
-        path: The clip that `header` is of.
-        header: Its header.
-        index: Always 0: a clip is one video.
-
-    Returns:
-        uint8 RGB `[num_frames, 3, image_size, image_size]`.
+        raw_dir: The folder.
+        processed_dir: Folder of the files that the clips belong to.
+        unreadable: Where to put folders that cannot be read, and why.
+        splits: Which splits; by default, all folders.
 
     Raises:
-        InputError: The clip does not decode.
-        ChangedInputError: It has changed since, or cannot be read any more.
+        MissingInputError: The folder does not exist, or has no clips.
     """
-    try:
-        unchanged = file_stats(path.stat()) == header.stats or _digest(path) == header.digest
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not unchanged:
-        raise ChangedInputError(
-            f"{path}: expected the clip that was scanned, found another. "
-            "It has changed since: start again."
+    clips: list[Clip] = []
+    for split in list_folders(raw_dir):
+        if splits is not None and split.name not in splits:
+            continue
+        for category in _list_or_keep(list_folders, split, unreadable):
+            # Clips in the category's folder and in a subcategory of its name share a file.
+            homes = {category.name: [category]}
+            for folder in _list_or_keep(list_folders, category, unreadable):
+                homes.setdefault(folder.name, []).append(folder)
+            for subcategory, folders in sorted(homes.items()):
+                target = processed_dir / split.name / category.name / subcategory / FILE_NAME
+                clips += [
+                    Clip(path, path.relative_to(raw_dir).as_posix(), target)
+                    for folder in folders
+                    for path in _list_or_keep(list_entries, folder, unreadable)
+                    if _is_clip(path)
+                ]
+    if not clips and not unreadable:
+        raise MissingInputError(
+            f"{raw_dir}: expected clips at <split>/<category>/[<subcategory>/]"
+            f"*{{{','.join(CLIP_SUFFIXES)}}}, found none. Give the folder that holds the splits."
         )
-    num_frames, _, image_size, _ = header.blocks[index].shape
-    try:
-        return sample_clip(path, num_frames, image_size)
-    except InputError as error:
-        if isinstance(error.__cause__, (OSError, MemoryError)):  # of the system, not of the clip
-            raise _unreadable(path, error.__cause__) from error
-        raise
+    return clips
 
 
-def _unreadable(path: Path, error: BaseException) -> ChangedInputError:
-    return ChangedInputError(
-        f"{path}: expected a readable clip, found: {first_line(error)}. "
-        "It was readable when it was scanned: check the disk, and start again."
-    )
-
-
-def _read_header(clip: Clip, shape: tuple[int, ...]) -> Header | InputError:
-    """A clip as a file of one video, or what is wrong with it."""
-    try:
-        check_name(clip.path, clip.name)
-        stats = clip.stats  # as it was before it was read
-        check_clip(clip.path)
-        digest = _digest(clip.path)
-    except InputError as error:
-        return error
-    except OSError as error:
-        return InputError(
-            f"{clip.path}: expected a readable clip, found: {first_line(error)}. "
-            "Check its permissions, or leave it out."
+def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> dict[Path, InputError]:
+    """Clips that are in no category's folder, or too deep in it."""
+    known = {clip.path for clip in clips}
+    return {
+        path: InputError(
+            f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
+            "Move it."
         )
-    stride = torch.empty(shape, device="meta").stride()
-    block = Block(0, 1, shape, stride, torch.uint8, offset=None, step=0)
-    return Header((block,), {}, (clip.name,), digest, stats)
+        for path in sorted(raw_dir.rglob("*"))
+        if _is_clip(path)
+        and path not in known
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(raw_dir).parts)
+    }
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def warn_of_others(processed_dir: Path, clips: Sequence[Clip]) -> None:
+    """Warn of files that predict will read, although none of the clips belongs to them."""
+    targets = {clip.target for clip in clips}
+    if others := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in targets):
+        warnings.warn(
+            f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
+            f"{shorten(others)}",
+            stacklevel=3,
+        )
 
 
-def _split(clip: Clip) -> str:
-    return clip.target.parts[-4]
+def _list_or_keep(
+    listing: Callable[[Path], list[Path]], folder: Path, unreadable: dict[Path, InputError]
+) -> list[Path]:
+    try:
+        return listing(folder)
+    except InputError as error:
+        unreadable[folder] = error
+        return []
 
 
-def _category(clip: Clip) -> str:
-    return clip.target.parts[-3]
+def _is_clip(path: Path) -> bool:
+    return path.suffix.lower() in CLIP_SUFFIXES and not path.name.startswith(".")

@@ -3,26 +3,27 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from featx.cores import count_cores
 from featx.errors import InputError, UsageError, shorten
-from featx.loading import RankShare, VideoDataset, join, outlive_signals
-from featx.manifest import Manifest, missing_categories
+from featx.loading import RankShare, VideoBatch, VideoDataset, join, outlive_signals
+from featx.manifest import (
+    IMAGE_SIZE,
+    NUM_FRAMES,
+    Manifest,
+    OnError,
+    ScanSettings,
+    missing_categories,
+)
+from featx.parallel import count_cores
 from featx.ranks import Ranks
-from featx.scan import OnError, scan
-from featx.videos import VideoBatch
+from featx.sources import SOURCES, SourceName
 
 _log = logging.getLogger(__name__)
-
-_MAX_WORKERS = {"processed": 4, "clips": 16}
-"""One reads some 80 uint8 videos of 64 x 256 x 256 a second, but decodes only a few clips."""
-
-Source = Literal["processed", "clips"]
 
 
 class VideoDataModule(LightningDataModule):
@@ -60,9 +61,9 @@ class VideoDataModule(LightningDataModule):
         num_workers: int | None = None,
         on_error: OnError = "stop",
         verify_inputs: bool = False,
-        source: Source = "processed",
-        num_frames: int = 64,
-        image_size: int = 256,
+        source: SourceName = "processed",
+        num_frames: int = NUM_FRAMES,
+        image_size: int = IMAGE_SIZE,
     ) -> None:
         super().__init__()
         numbers = {"batch_size": batch_size, "num_frames": num_frames, "image_size": image_size}
@@ -75,11 +76,11 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         if on_error not in get_args(OnError):
             raise UsageError(f"on_error: expected stop or skip, found {on_error!r}.")
-        if source not in get_args(Source):
-            raise UsageError(f"source: expected processed or clips, found {source!r}.")
-        if source == "clips" and verify_inputs:
+        if source not in SOURCES:
+            raise UsageError(f"source: expected {' or '.join(SOURCES)}, found {source!r}.")
+        if verify_inputs and not SOURCES[source].has_checksums:
             raise UsageError(
-                "verify_inputs: expected false with the source clips, found true. Clips have no "
+                f"verify_inputs: expected false with the source {source}, found true. They have no "
                 "checksums: leave it out."
             )
         self.root = Path(root).expanduser()
@@ -104,21 +105,16 @@ class VideoDataModule(LightningDataModule):
         self.manifest = self.ranks.from_first(self._scan)
 
     def _scan(self) -> Manifest:
-        if self.source == "clips":
-            from featx.clip_source import scan_clips  # it needs PyAV, which is optional
-
-            manifest = scan_clips(
-                self.root,
-                self.splits,
-                self.on_error,
-                self.num_frames,
-                self.image_size,
-                progress=True,
-            )
-        else:
-            manifest = scan(
-                self.root, self.splits, self.on_error, verify=self.verify_inputs, progress=True
-            )
+        settings = ScanSettings(
+            self.root,
+            self.splits,
+            self.on_error,
+            self.verify_inputs,
+            self.num_frames,
+            self.image_size,
+            progress=True,
+        )
+        manifest = SOURCES[self.source].scan(settings)
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)
@@ -137,12 +133,12 @@ class VideoDataModule(LightningDataModule):
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
             if on_cuda and self.num_workers is None:
                 num_cores = count_cores() // self.trainer.num_devices
-                num_workers = min(_MAX_WORKERS[self.source], num_cores)
+                num_workers = min(SOURCES[self.source].max_workers, num_cores)
         share = RankShare(self.manifest.lengths, self.done, rank, num_ranks)
         self.share = share.share
         num_workers = num_workers if len(share) else 0
         return DataLoader(
-            self.make_dataset([] if num_workers else self.share),
+            VideoDataset(self.manifest, [] if num_workers else self.share),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=num_workers,
@@ -150,14 +146,6 @@ class VideoDataModule(LightningDataModule):
             collate_fn=join,
             worker_init_fn=outlive_signals,
         )
-
-    def make_dataset(self, order: Sequence[int] = ()) -> VideoDataset:
-        """The videos by position; see `VideoDataset`."""
-        if self.source == "processed":
-            return VideoDataset(self.manifest, order)
-        from featx.clip_source import read_clip
-
-        return VideoDataset(self.manifest, order, read_clip)
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
         """Raise the first error that a worker met, unless it is a bad video to be left out."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.clips import write_clip
+from featx.clip_file import write_clip
 from featx.disk import writing
 from featx.errors import UsageError
 from featx.job import extract

@@ -1,10 +1,12 @@
 """Durable writes: a path holds the old content or the new one, whatever fails in between."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from featx.errors import FeatxError, OutputError, first_line
 
@@ -43,6 +45,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that is only a report: an empty one if none can be read."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def replace_file(path: Path, content: bytes | memoryview, temporary: Path | None = None) -> None:

@@ -16,10 +16,10 @@ from featx.allocator import keep_freed_memory
 from featx.backbones import build_backbone, wrap_module
 from featx.compilation import compile_frozen, frozen
 from featx.errors import UsageError
+from featx.loading import VideoBatch
 from featx.precision import float32_precision
 from featx.temporal import average_scales
 from featx.transforms import IMAGENET_MEAN, IMAGENET_STD
-from featx.videos import VideoBatch
 
 _MAX_SCALE = 100
 
@@ -154,9 +154,9 @@ class FeatureExtractor(LightningModule):
             videos = [*group]
             frames = videos[0] if len(videos) == 1 else torch.cat(videos)
             per_frame += self(frames).split_with_sizes([len(video) for video in videos])
-        if batch.frames:
-            pairs = zip(per_frame, batch.frames, strict=True)
-            per_frame = [features[frames] for features, frames in pairs]
+        if batch.frame_index:
+            pairs = zip(per_frame, batch.frame_index, strict=True)
+            per_frame = [features[index] for features, index in pairs]
         return [average_scales(features, self.scales) for features in per_frame]
 
     def forward(self, frames: Tensor) -> Tensor:

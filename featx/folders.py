@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featx.errors import InputError, MissingInputError, first_line
-from featx.headers import is_name
 
 STANDARD_SPLITS = ("train", "val", "test")
 
@@ -79,6 +78,15 @@ def has_file(folder: Path, name: str) -> bool:
     except OSError as error:
         raise _unreadable(folder, error) from error
     return True
+
+
+def is_name(text: str) -> bool:
+    """Whether HDF5 can hold a text: it is UTF-8 without NUL."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def check_name(path: Path, name: str) -> None:

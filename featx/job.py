@@ -5,12 +5,13 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from featx.datamodule import Source, VideoDataModule
+from featx.datamodule import VideoDataModule
 from featx.extractor import BackboneChoice, FeatureExtractor
 from featx.feature_file import file_name
 from featx.folders import choose_splits
+from featx.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
 from featx.quiet import without_chatter
-from featx.scan import OnError
+from featx.sources import SourceName
 from featx.writer import FeatureWriter
 
 
@@ -32,9 +33,9 @@ def extract(
     num_workers: int | None = None,
     on_error: OnError = "stop",
     verify_inputs: bool = False,
-    source: Source = "processed",
-    num_frames: int = 64,
-    image_size: int = 256,
+    source: SourceName = "processed",
+    num_frames: int = NUM_FRAMES,
+    image_size: int = IMAGE_SIZE,
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",

@@ -2,26 +2,41 @@
 
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from featx.errors import FeatxError
-from featx.headers import Header
 from featx.manifest import Manifest
-from featx.temporal import drop_repeats
-from featx.videos import VideoBatch, read_video
-
-Reader = Callable[[Path, Header, int], Tensor]
 
 _GRACE_SECONDS = 5
+
+
+class VideoBatch(NamedTuple):
+    """Videos on their way to the backbone; the batch itself records which videos it holds.
+
+    Attributes:
+        positions: Position of each video in the manifest.
+        videos: Pixels `[D, 3, H, W]` of the distinct frames of each video.
+        frame_index: Which of them stands at each position of each video, int64 `[T]`;
+            none at all means that every frame is distinct. See `drop_repeats`.
+        errors: Positions of the videos that could not be read, and why. An error leaves a
+            DataLoader worker as a value, because an exception raised there arrives as the text of
+            a traceback.
+    """
+
+    positions: list[int]
+    videos: list[Tensor]
+    frame_index: list[Tensor] = []  # noqa: RUF012  # a NamedTuple's default; nobody changes it
+    errors: Mapping[int, FeatxError] = {}
 
 
 class VideoDataset(Dataset[VideoBatch]):
@@ -31,14 +46,10 @@ class VideoDataset(Dataset[VideoBatch]):
         manifest: The videos.
         order: The positions in the order in which they will be asked for, if a thread is to read
             each one ahead, while the CNN computes.
-        read: Reads one video of a file.
     """
 
-    def __init__(
-        self, manifest: Manifest, order: Sequence[int] = (), read: Reader = read_video
-    ) -> None:
+    def __init__(self, manifest: Manifest, order: Sequence[int] = ()) -> None:
         self.manifest = manifest
-        self._reader = read
         self._next = dict(pairwise(order))
         self._pool = ThreadPoolExecutor(1, "reading") if order else None  # it cannot be pickled
         self._ahead: dict[int, Future[VideoBatch]] = {}
@@ -57,10 +68,10 @@ class VideoDataset(Dataset[VideoBatch]):
     def _read(self, position: int) -> VideoBatch:
         file, index = self.manifest.locate(position)
         try:
-            video, frames = drop_repeats(self._reader(file.path, file.header, index))
+            video, frame_index = drop_repeats(file.read(index))
         except FeatxError as error:
             return VideoBatch([], [], errors={position: error})
-        return VideoBatch([position], [video], [frames])
+        return VideoBatch([position], [video], [frame_index])
 
 
 class RankShare(DistributedSampler[int]):
@@ -107,6 +118,23 @@ def join(batches: Sequence[VideoBatch]) -> VideoBatch:
     return VideoBatch(
         [position for batch in batches for position in batch.positions],
         [video for batch in batches for video in batch.videos],
-        [frames for batch in batches for frames in batch.frames],
+        [index for batch in batches for index in batch.frame_index],
         {position: error for batch in batches for position, error in batch.errors.items()},
     )
+
+
+def drop_repeats(video: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop the frames that equal the one before, byte for byte.
+
+    Args:
+        video: Pixels `[T, 3, H, W]`, on the CPU.
+
+    Returns:
+        The frames that are left, `[D, 3, H, W]`, and which of them stands at each position of the
+        video, int64 `[T]`. Without repeats, the first is the video itself.
+    """
+    numbers = video.view(torch.int16) if video.dtype == torch.bfloat16 else video  # for NumPy
+    frames = (frame.tobytes() for frame in numbers.numpy())  # compared until they differ
+    is_new = [True, *(frame != before for before, frame in pairwise(frames))]
+    index = torch.from_numpy(np.cumsum(is_new) - 1)
+    return (video if all(is_new) else video[torch.tensor(is_new)]), index

@@ -1,33 +1,106 @@
-"""Which videos a data set holds, in which order and with which labels."""
+"""Which videos a data set holds, in which order and with which labels.
+
+What every kind of source shares is here: a scanner is a function from `ScanSettings` to a
+`Manifest`, whose files are of a class of their own that is a `VideoFile`.
+"""
 
 import hashlib
+from abc import ABC, abstractmethod
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from featx.errors import InputError
-from featx.headers import Header
+from featx.errors import InputError, combine
+
+ANALYSIS_FILE = "configuration_analysis.json"
+"""In a data set's folder, `preprocessing_info` says how its videos were made."""
+
+NUM_FRAMES, IMAGE_SIZE = 64, 256
+"""What clips become, unless something else is asked for: so many frames, so high and wide."""
+
+OnError = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
-class VideoFile:
-    """One file of videos.
+class ScanSettings:
+    """What a scanner is asked for.
+
+    Attributes:
+        root: The data set's folder.
+        splits: Which splits; by default, whichever of train, val and test exist.
+        on_error: Whether bad inputs stop the scan, all of them reported together, or are left out.
+        verify: Read every byte, and compare it with the files' own checksums, where they have some.
+        num_frames: Frames per video, where these are sampled on the way.
+        image_size: Height and width in pixels, where frames are resized on the way.
+        progress: Show a progress bar.
+    """
+
+    root: Path
+    splits: Sequence[str] | None = None
+    on_error: OnError = "stop"
+    verify: bool = False
+    num_frames: int = NUM_FRAMES
+    image_size: int = IMAGE_SIZE
+    progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile(ABC):
+    """One file of videos, of whatever kind.
 
     Attributes:
         path: Its path.
-        header: What it holds.
         place: Where it is in the data set: split, category and subcategory.
+        digest: SHA-256 that changes with the content.
     """
 
     path: Path
-    header: Header
     place: str
+    digest: str
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Sequence[tuple[int, ...]]:
+        """`[T, 3, H, W]` of each video, without those rejected."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Name of each video, as the file has it."""
+
+    @property
+    @abstractmethod
+    def places(self) -> Sequence[str]:
+        """Place of each video in the data set, which tells it from all others."""
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """Read one video.
+
+        Args:
+            index: Which of those in `shapes`.
+
+        Returns:
+            Pixels `[T, 3, H, W]`: uint8 as raw RGB, floating point as normalized with ImageNet's
+            mean and std.
+
+        Raises:
+            InputError: The video is bad.
+            ChangedInputError: The file has changed since the scan, or cannot be read any more.
+        """
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of frames of each video."""
+        return [shape[0] for shape in self.shapes]
 
     @property
     def split(self) -> str:
@@ -39,14 +112,47 @@ class VideoFile:
         """The folder of the category."""
         return self.place.split("/")[1]
 
-    def name_places(self, indices: Iterable[int]) -> list[str]:
-        """Name of each of some videos of the file by its place in the data set."""
-        return [f"{self.place}/{index}" for index in indices]
+    def name_place(self, index: int) -> str:
+        """The place in the data set of what is at an index of the file."""
+        return f"{self.place}/{index}"
 
-    def name_videos(self, indices: Iterable[int]) -> list[str]:
-        """Name of each of some videos of the file: its clip if the file has it, else its place."""
-        clips = self.header.clips
-        return [clips[index] for index in indices] if clips else self.name_places(indices)
+
+class Rejections(dict[str, dict[str, InputError]]):
+    """What a scan leaves out of each split: by its place, what is wrong with it."""
+
+    def __init__(self, splits: Sequence[str]) -> None:
+        super().__init__({split: {} for split in splits})
+
+    @contextmanager
+    def collect(self, split: str, place: str) -> Iterator[None]:
+        """Keep an error for later, by the place where it is."""
+        try:
+            yield
+        except InputError as error:
+            self[split][place] = error
+
+    def check(self, root: Path, files: Sequence[VideoFile], on_error: OnError) -> None:
+        """Check that nothing is rejected; or, if that is left out, that each split has others.
+
+        Raises:
+            InputError: All that is wrong, together.
+        """
+        filled = {file.split for file in files} if on_error == "skip" else set()
+        errors = [
+            error
+            for split, found in self.items()
+            if split not in filled
+            for _, error in sorted(found.items())
+        ]
+        if errors:
+            others, way_out = f"{len(errors)} others", "Mend or remove them"
+            if on_error == "skip":
+                others += " and no good one beside them"
+            else:
+                way_out += ", or set on_error to skip to leave them out"
+            raise combine(
+                f"{root}: expected inputs that featx accepts, found {others}. {way_out}.", errors
+            )
 
 
 class Manifest:
@@ -62,7 +168,6 @@ class Manifest:
         lengths: Number of frames `[num_videos]` of each video, int64.
         positions: Positions of the videos of each split: its rows, in order.
         rejected: For each split, the videos, files and folders that are left out, and why.
-        preprocessing: How the videos are made, where that happens on the way.
     """
 
     def __init__(
@@ -75,12 +180,12 @@ class Manifest:
     ) -> None:
         self.root = root
         self.rejected = rejected
-        self.preprocessing = preprocessing
+        self._preprocessing = preprocessing
         self.categories = categories
         self.files = tuple(files)
-        lengths = [length for file in files for length in file.header.lengths]
-        self.lengths: NDArray[np.int64] = np.array(lengths, dtype=np.int64)
-        self._starts = [0, *accumulate(file.header.num_videos for file in files)]
+        lengths = [file.lengths for file in files]
+        self.lengths: NDArray[np.int64] = np.array([*chain(*lengths)], dtype=np.int64)
+        self._starts = [0, *accumulate(map(len, lengths))]
         self.positions: dict[str, range] = {}
         for file, start, stop in zip(files, self._starts, self._starts[1:], strict=False):
             first = self.positions.get(file.split, range(start, start)).start
@@ -106,22 +211,39 @@ class Manifest:
     def labels(self, split: str) -> NDArray[np.int64]:
         """Label `[rows]` of each video of a split."""
         files = self.select(split)
-        counts = [file.header.num_videos for file in files]
+        counts = [len(file.shapes) for file in files]
         return np.repeat([self.categories[file.category] for file in files], counts)
 
     def digest(self, split: str) -> str:
         """SHA-256 that identifies the files of a split and their content, and what is rejected."""
-        content = [(file.place, file.path.name, file.header.digest) for file in self.select(split)]
+        content = [(file.place, file.path.name, file.digest) for file in self.select(split)]
         rejected = sorted(self.rejected[split])
         return hashlib.sha256(repr((content, rejected)).encode()).hexdigest()
 
     def video_ids(self, split: str) -> list[str]:
         """Name of each video of a split; that of its clip, if they tell all videos apart."""
         files = self.select(split)
-        names = [name for file in files for name in file.name_videos(file.header.indices)]
+        names = [name for file in files for name in file.names]
         if len(set(names)) == len(names):
             return names
-        return [name for file in files for name in file.name_places(file.header.indices)]
+        return [place for file in files for place in file.places]
+
+    def preprocessing(self, split: str | None = None) -> dict[str, Any]:
+        """How the videos of the data set, or of one split, were made from clips.
+
+        What is recorded counts. Otherwise it follows from the videos; a value is None where they
+        differ, or where it is unknown.
+        """
+        if self._preprocessing is not None:
+            return dict(self._preprocessing)
+        files = self.select(split) if split else self.files
+        shapes = {shape for file in files for shape in file.shapes}
+        lengths, sizes = {shape[0] for shape in shapes}, {shape[2:] for shape in shapes}
+        return {
+            "frames_per_video": lengths.pop() if len(lengths) == 1 else None,
+            "image_size": [*sizes.pop()] if len(sizes) == 1 else None,
+            "processing_mode": None,
+        }
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
@@ -132,3 +254,13 @@ def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
         if absent := [name for name in manifest.categories if name not in present]:
             missing[split] = absent
     return missing
+
+
+def describe_preprocessing(num_frames: int, image_size: int, dtype: str) -> dict[str, Any]:
+    """How videos are made from clips, as the analysis words it."""
+    return {
+        "frames_per_video": num_frames,
+        "image_size": [image_size, image_size],
+        "processing_mode": "cpu",
+        "dtype": dtype,
+    }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from featx.feature_file import GZIP_LEVEL
-from featx.headers import FILE_NAME
+from featx.processed_file import FILE_NAME
 from featx.temporal import scale_indices
 
 _BATCH_FRAMES = 24

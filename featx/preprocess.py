@@ -1,26 +1,24 @@
 """Clips to `processed_data.pt` files, decoded in parallel, with a few clips in memory at a time."""
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from featx.analysis import ANALYSIS_FILE, describe_preprocessing
 from featx.archive import read_archive
-from featx.clip_folder import Clip, find_misplaced, list_clips, warn_of_others
-from featx.clips import sample_clip
-from featx.cores import count_cores
+from featx.clip_file import sample_clip
+from featx.clip_source import Clip, find_misplaced, list_clips, warn_of_others
 from featx.disk import replace_file, writing
 from featx.errors import FeatxError, InputError, UsageError
 from featx.folders import check_name
+from featx.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
+from featx.parallel import count_cores, map_ahead
+from featx.processed_file import save_videos
 from featx.progress import make_bar
-from featx.streaming import save_videos
 from featx.transforms import normalize
 
 DTypeName = Literal["uint8", "float32"]
@@ -28,15 +26,12 @@ DTypeName = Literal["uint8", "float32"]
 Decoded = tuple[dict[str, Any], Tensor]
 """Notes about a clip for its file, and its pixels."""
 
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
-
 
 def preprocess(
     raw_dir: Path,
     processed_dir: Path,
-    num_frames: int = 64,
-    image_size: int = 256,
+    num_frames: int = NUM_FRAMES,
+    image_size: int = IMAGE_SIZE,
     dtype: DTypeName = "uint8",
     num_workers: int | None = None,
 ) -> list[str]:
@@ -86,11 +81,10 @@ def preprocess(
     stale = _list_stale(clips, shape, getattr(torch, dtype))
     lost = unreadable | find_misplaced(raw_dir, clips)
     failures = [*map(str, lost.values())]
-    with ThreadPoolExecutor(num_workers, "decoding") as pool:
-        results = _map_ahead(pool, decode, stale, ahead=2 * num_workers)
-        bar = make_bar(results, "Preprocessing", len(stale), "clip")
-        for target, group in groupby(bar, key=lambda result: result[0].target):
-            failures += _save(target, group)
+    results = map_ahead(decode, stale, num_workers, "decoding")
+    bar = make_bar(results, "Preprocessing", len(stale), "clip")
+    for target, group in groupby(bar, key=lambda result: result[0].target):
+        failures += _save(target, group)
     warn_of_others(processed_dir, clips)
     info = describe_preprocessing(num_frames, image_size, dtype)
     path = processed_dir / ANALYSIS_FILE
@@ -142,17 +136,3 @@ def _save(target: Path, results: Iterable[tuple[Clip, Decoded | FeatxError]]) ->
         if save_videos(target, decoded()) == 0:
             target.unlink(missing_ok=True)  # it is out of date: its clips no longer decode
     return failures
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], ahead: int
-) -> Iterator[tuple[_In, _Out]]:
-    """Like `pool.map`, but with at most `ahead` items submitted, so that memory stays bounded."""
-    waiting: deque[tuple[_In, Future[_Out]]] = deque()
-    for item in items:
-        if len(waiting) == ahead:
-            first, future = waiting.popleft()
-            yield first, future.result()
-        waiting.append((item, pool.submit(function, item)))
-    for first, future in waiting:
-        yield first, future.result()

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from featx.dataset import FeatureDataset
 from featx.errors import InputError, shorten
 from featx.extractor import FeatureExtractor
-from featx.loading import VideoDataset
+from featx.loading import VideoBatch, VideoDataset
 from featx.manifest import Manifest
 from featx.progress import make_bar
 from featx.temporal import output_length
-from featx.videos import VideoBatch
 
 _MAX_EXPLAINED = 5  # each explanation may read the whole file
 
@@ -110,12 +109,12 @@ def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) ->
 
 def _extract(extractor: FeatureExtractor, batch: VideoBatch) -> NDArray[np.float32]:
     """Features of the one video of a batch."""
-    videos, frames = (
+    videos, frame_index = (
         [tensor.to(extractor.device) for tensor in tensors]
-        for tensors in (batch.videos, batch.frames)
+        for tensors in (batch.videos, batch.frame_index)
     )
     with torch.inference_mode():
-        [features] = extractor.predict_step(VideoBatch(batch.positions, videos, frames))
+        [features] = extractor.predict_step(VideoBatch(batch.positions, videos, frame_index))
     return features.cpu().numpy()
 
 

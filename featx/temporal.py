@@ -1,12 +1,10 @@
 """Temporal multi-scale on index arrays: pure functions, no disk and no Lightning.
 
 A frozen CNN sees one frame at a time, so the features of every temporal scale are rows of the
-same per-frame features: each scale is a gather, and no frame is computed twice. Neither is a frame
-that repeats the one before it.
+same per-frame features: each scale is a gather, and no frame is computed twice.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -39,23 +37,6 @@ def scale_indices(num_frames: int, scale: float) -> NDArray[np.int64]:
 def output_length(num_frames: int, scales: Sequence[float]) -> int:
     """Number of frames of the average over `scales`: that of the longest scale."""
     return max(scale_length(num_frames, scale) for scale in scales)
-
-
-def drop_repeats(video: Tensor) -> tuple[Tensor, Tensor]:
-    """Drop the frames that equal the one before, byte for byte.
-
-    Args:
-        video: Pixels `[T, 3, H, W]`, on the CPU.
-
-    Returns:
-        The frames that are left, `[D, 3, H, W]`, and which of them stands at each position of the
-        video, int64 `[T]`. Without repeats, the first is the video itself.
-    """
-    numbers = video.view(torch.int16) if video.dtype == torch.bfloat16 else video  # for NumPy
-    frames = (frame.tobytes() for frame in numbers.numpy())  # compared until they differ
-    is_new = [True, *(frame != before for before, frame in pairwise(frames))]
-    index = torch.from_numpy(np.cumsum(is_new) - 1)
-    return (video if all(is_new) else video[torch.tensor(is_new)]), index
 
 
 def average_scales(features: Tensor, scales: Sequence[float]) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
-from featx.cores import count_cores
 from featx.dataset import FeatureDataset, FeatureItem
 from featx.errors import InputError, MissingInputError, UsageError
 from featx.feature_file import file_name
+from featx.parallel import count_cores
 
 Layout = Literal["padded", "packed"]
 

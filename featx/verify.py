@@ -11,12 +11,14 @@ import torch
 from tabulate import tabulate
 
 from featx.architectures import find_architecture
-from featx.datamodule import Source, VideoDataModule
+from featx.datamodule import VideoDataModule
 from featx.dataset import FeatureDataset
 from featx.errors import InputError, UsageError, first_line
 from featx.extractor import FeatureExtractor
 from featx.feature_file import read_skipped
+from featx.loading import VideoDataset
 from featx.recomputation import compare_rows, recompute
+from featx.sources import SourceName
 from featx.validation import DAMAGE, find_problems, open_feature_file
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
@@ -55,7 +57,7 @@ def verify(
     all: bool = False,
     backbone: str | None = None,
     weights: str | None = None,
-    source: Source = "processed",
+    source: SourceName = "processed",
     tolerance: float | None = None,
     device: str | None = None,
 ) -> bool:
@@ -128,7 +130,7 @@ def verify(
         chosen = range(count) if all else np.linspace(0, count - 1, min(rows, count)).astype(int)
         start = manifest.positions[split].start
         positions = {int(row): start + indices[row] for row in chosen}
-        dataset = videos.make_dataset([*positions.values()])
+        dataset = VideoDataset(manifest, [*positions.values()])
         errors, off = recompute(data, dataset, extractor, positions, tolerance)
         problems += off
     print(_format(data, errors, tolerance, problems))

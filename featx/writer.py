@@ -20,20 +20,21 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featx.analysis import ANALYSIS_FILE, read_preprocessing, write_analysis
+from featx.analysis import write_analysis
 from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name, read_skipped
 from featx.interruption import Interruption
+from featx.loading import VideoBatch
 from featx.lock import RunLock
+from featx.manifest import ANALYSIS_FILE
 from featx.parts import PartWriter
 from featx.progress import Progress
 from featx.record import plan_layout
 from featx.staging import STAGING_FOLDER, Staging
 from featx.validation import open_feature_file
-from featx.videos import VideoBatch
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 
@@ -86,7 +87,7 @@ class FeatureWriter(BasePredictionWriter):
         self._prepared = False
         self._stagings = {}
         for split in self._manifest.positions:
-            run["preprocessing"] = read_preprocessing(self._manifest, split)
+            run["preprocessing"] = self._manifest.preprocessing(split)
             layout = plan_layout(self._manifest, split, pl_module.feature_dim, run)
             path = self.output_dir / file_name(split, pl_module.multi_scale)
             self._stagings[split] = Staging(path, layout)
@@ -193,7 +194,7 @@ class FeatureWriter(BasePredictionWriter):
             except IncompleteError as error:  # which is no reason to keep the other splits back
                 problems.append(error)
         if published:
-            write_analysis(self.output_dir, published, read_preprocessing(self._manifest))
+            write_analysis(self.output_dir, published, self._manifest.preprocessing())
         for split, path in published.items():
             with open_feature_file(path) as file:
                 count, skipped = file.attrs["num_videos"], read_skipped(file.attrs)

@@ -11,7 +11,7 @@ import torch
 from helpers import TINY, Save, grey_levels, random_video, random_videos
 
 from featx import architectures
-from featx.clips import write_clip
+from featx.clip_file import write_clip
 
 
 @pytest.fixture

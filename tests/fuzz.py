@@ -22,9 +22,8 @@ from torch import Tensor
 from featx.archive import verify_checksums
 from featx.errors import FeatxError, InputError
 from featx.feature_file import encode
-from featx.headers import read_header
+from featx.processed_file import open_processed_file
 from featx.staging import Staging
-from featx.videos import read_video
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
@@ -42,10 +41,10 @@ def read(path: Path) -> list[Tensor]:
     Raises:
         FeatxError: One or all are refused.
     """
-    header = read_header(path)
-    for error in header.rejected.values():
+    file = open_processed_file(path)
+    for error in file.rejected.values():
         raise error
-    return [read_video(path, header, index) for index in range(header.num_videos)]
+    return [file.read(index) for index in range(len(file.shapes))]
 
 
 def is_same(found: list[Tensor], saved: Any) -> bool:  # noqa: ANN401  # whatever torch.load finds

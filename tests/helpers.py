@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from featx.feature_file import (
     encode,
     write_row,
 )
+from featx.manifest import Manifest, OnError, ScanSettings
+from featx.processed_source import scan_processed
 from featx.validation import find_problems, open_feature_file
 
 TINY_DIM = 6  # features per frame of the tiny CNN
@@ -122,6 +124,16 @@ def problems(path: Path) -> list[str]:
     """What is wrong with a file."""
     with open_feature_file(path) as file:
         return find_problems(file)
+
+
+def scan(
+    root: Path,
+    splits: Sequence[str] | None = None,
+    on_error: OnError = "stop",
+    verify: bool = False,
+) -> Manifest:
+    """The videos of a data set's `processed_data.pt` files."""
+    return scan_processed(ScanSettings(root, splits, on_error, verify))
 
 
 class Evil:

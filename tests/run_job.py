@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule, architectures, parts
-from featx.videos import VideoBatch
+from featx.loading import VideoBatch
 
 DEFAULTS = {
     "devices": 1,

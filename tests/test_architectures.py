@@ -15,8 +15,8 @@ from featx import FeatureExtractor
 from featx.architectures import find_architecture, find_head
 from featx.backbones import build_backbone
 from featx.errors import MissingDependencyError, UsageError
+from featx.loading import VideoBatch
 from featx.transforms import InputTransform, normalize
-from featx.videos import VideoBatch
 
 FAMILIES = {
     "resnet18": ("fc", 512),

@@ -10,14 +10,13 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from helpers import Save, problems, random_video, random_videos
+from helpers import Save, problems, random_video, random_videos, scan
 from torch import Tensor
 
 import featx
 from featx import FeatureExtractor
 from featx.errors import ChangedInputError, IncompleteError, InputError, OutputError
-from featx.scan import scan
-from featx.videos import VideoBatch
+from featx.loading import VideoBatch
 
 NAN = torch.full((2, 3, 8, 8), float("nan"))
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -14,15 +15,27 @@ from helpers import TINY_JOB, grey_levels
 import featx
 from featx import VideoDataModule
 from featx.cli import main
-from featx.clip_source import read_clip, scan_clips
-from featx.clips import write_clip
+from featx.clip_file import write_clip
+from featx.clip_source import scan_clips as scan_with
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
+from featx.manifest import IMAGE_SIZE, NUM_FRAMES, Manifest, OnError, ScanSettings
 from featx.preprocess import preprocess
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
     pytest.mark.filterwarnings("ignore:.*categories have no videos. hello:UserWarning"),
 ]
+
+
+def scan_clips(
+    root: Path,
+    splits: Sequence[str] | None = None,
+    on_error: OnError = "stop",
+    num_frames: int = NUM_FRAMES,
+    image_size: int = IMAGE_SIZE,
+) -> Manifest:
+    """The videos of a folder of clips."""
+    return scan_with(ScanSettings(root, splits, on_error, False, num_frames, image_size))
 
 
 def extract(root: Path, out: Path, **settings: object) -> dict[str, Path]:
@@ -140,17 +153,17 @@ def test_a_clip_that_changes_on_the_way(raw: Path, tmp_path: Path) -> None:
     """Another clip in its place is not taken for it; its copy is, whatever its time of change."""
     manifest = scan_clips(raw, ["train"], num_frames=6, image_size=16)
     file, _ = manifest.locate(0)
-    expected = read_clip(file.path, file.header)
+    expected = file.read(0)
     copy = shutil.copy(file.path, tmp_path / "copy")
     os.utime(copy, (0, 0))
     os.replace(copy, file.path)
-    assert np.array_equal(read_clip(file.path, file.header), expected)
+    assert np.array_equal(file.read(0), expected)
     write_clip(file.path, grey_levels(10))
     with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
-        read_clip(file.path, file.header)
+        file.read(0)
     file.path.unlink()
     with pytest.raises(ChangedInputError, match="expected a readable clip"):
-        read_clip(file.path, file.header)
+        file.read(0)
 
 
 def test_every_byte_counts(raw: Path) -> None:
@@ -159,7 +172,7 @@ def test_every_byte_counts(raw: Path) -> None:
     digests = []
     for _ in range(2):
         [file] = [f for f in scan_clips(raw, ["train"]).files if f.path == path]
-        digests.append(file.header.digest)
+        digests.append(file.digest)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -184,9 +197,9 @@ def test_a_fault_of_the_disk_is_not_one_of_the_clip(
     def fail(path: Path) -> None:
         raise av.error.OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr("featx.clips.av.open", fail)
+    monkeypatch.setattr("featx.clip_file.av.open", fail)
     with pytest.raises(ChangedInputError, match="expected a readable clip, found: Input/output er"):
-        read_clip(file.path, file.header)
+        file.read(0)
 
 
 def test_other_clips_or_settings_never_mix(raw: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import grey_levels
 
-from featx import clips
-from featx.clips import sample_clip, write_clip
+from featx import clip_file
+from featx.clip_file import sample_clip, write_clip
 from featx.errors import InputError
 
 CODECS = {
@@ -66,7 +66,7 @@ def test_a_wrong_count_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_clip(path, grey_levels(40))
     expected = sample_clip(path, 16, 32)
     for wrong in (0, 25, 60):
-        monkeypatch.setattr(clips, "_count_packets", lambda path, wrong=wrong: wrong)
+        monkeypatch.setattr(clip_file, "_count_packets", lambda path, wrong=wrong: wrong)
         assert torch.equal(sample_clip(path, 16, 32), expected)
 
 

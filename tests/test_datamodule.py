@@ -1,13 +1,14 @@
 """The data module: every video once, in order, on any number of ranks and workers."""
 
 import pickle
+from dataclasses import fields
 from pathlib import Path
 from queue import Queue
 
 import numpy as np
 import pytest
 import torch
-from helpers import Save, random_video
+from helpers import Save, random_video, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -17,10 +18,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from featx.datamodule import VideoDataModule
 from featx.errors import InputError, UsageError
-from featx.headers import Header
-from featx.loading import RankShare, VideoDataset
-from featx.scan import scan
-from featx.videos import VideoBatch, read_video
+from featx.loading import RankShare, VideoBatch, VideoDataset
+from featx.manifest import Manifest
+from featx.processed_file import ProcessedFile
 
 
 class FakeTrainer:
@@ -58,11 +58,19 @@ def test_a_thread_reads_ahead(root: Path, save: Save) -> None:
     save("train/a/x", [random_video(3 + i) for i in range(5)])
     read: Queue[int] = Queue()
 
-    def read_and_tell(path: Path, header: Header, index: int) -> Tensor:
-        read.put(index)
-        return read_video(path, header, index)
+    class TellingFile(ProcessedFile):
+        """Tells what is read of it."""
 
-    dataset = VideoDataset(scan(root), order=[0, 2, 3], read=read_and_tell)
+        def read(self, index: int) -> Tensor:
+            """Read one video."""
+            read.put(index)
+            return super().read(index)
+
+    manifest = scan(root)
+    [file] = manifest.files
+    telling = TellingFile(*(getattr(file, field.name) for field in fields(file)))
+    manifest = Manifest(root, manifest.categories, [telling], {})
+    dataset = VideoDataset(manifest, order=[0, 2, 3])
     for position, expected in ((0, [0, 2]), (2, [3]), (3, [])):
         assert dataset[position].positions == [position]
         assert [read.get(timeout=10) for _ in expected] == expected
@@ -81,8 +89,8 @@ def test_repeats_are_dropped_on_the_way_in(root: Path, save: Save) -> None:
     save("train/a/x", [video, random_video(3)])
     (batch,) = load(root, batch_size=2)
     assert [len(frames) for frames in batch.videos] == [4, 3]
-    assert [frames.tolist() for frames in batch.frames] == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2]]
-    assert torch.equal(batch.videos[0][batch.frames[0]], video)
+    assert [index.tolist() for index in batch.frame_index] == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2]]
+    assert torch.equal(batch.videos[0][batch.frame_index[0]], video)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

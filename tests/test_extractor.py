@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from featx import transforms
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
-from featx.temporal import average_scales, drop_repeats, output_length
-from featx.videos import VideoBatch
+from featx.loading import VideoBatch, drop_repeats
+from featx.temporal import average_scales, output_length
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

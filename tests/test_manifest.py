@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Save, random_videos
+from helpers import Save, random_videos, scan
 
 from featx.errors import InputError, MissingInputError
 from featx.manifest import missing_categories
-from featx.scan import scan
 
 
 def test_rows_are_in_the_order_of_names(root: Path, save: Save) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import reference
 import torch
-from helpers import grey_levels
+from helpers import grey_levels, scan
 
 from featx import preprocess as preprocess_module
-from featx.clip_folder import list_clips
-from featx.clips import sample_clip, write_clip
+from featx.clip_file import sample_clip, write_clip
+from featx.clip_source import list_clips
 from featx.errors import MissingInputError, OutputError, UsageError
 from featx.preprocess import preprocess
-from featx.scan import scan
+from featx.processed_file import ProcessedFile
 
 
 def run(raw: Path, out: Path, **settings: object) -> list[str]:
@@ -56,9 +56,10 @@ def test_every_clip_in_its_place(raw: Path, tmp_path: Path) -> None:
 def test_defaults_are_those_of_the_old_pipeline(raw: Path, tmp_path: Path) -> None:
     """By default a video is 64 frames of 256 by 256, in uint8."""
     preprocess(raw, tmp_path / "out")
-    header = scan(tmp_path / "out").files[0].header
-    assert header.blocks[0].shape == (64, 3, 256, 256)
-    assert header.blocks[0].dtype == torch.uint8
+    [file, *_] = scan(tmp_path / "out").files
+    assert isinstance(file, ProcessedFile)
+    assert file.blocks[0].shape == (64, 3, 256, 256)
+    assert file.blocks[0].dtype == torch.uint8
 
 
 def test_float32_is_the_normalized_uint8(raw: Path, tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ import torch
 from helpers import random_video
 from torch import Tensor
 
-from featx.headers import read_header
-from featx.streaming import save_videos
-from featx.videos import read_video
+from featx.processed_file import open_processed_file, save_videos
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -29,9 +27,9 @@ def test_torch_loads_it(tmp_path: Path, dtype: torch.dtype, mmap: bool) -> None:
     assert loaded["clips"] == ["clip 0", "clip 1", "clip 2"]
     assert loaded["clip_stats"] == [(0, 0), (1, 0), (2, 0)]
     assert zipfile.ZipFile(path).testzip() is None
-    header = read_header(path)
-    assert header.clips == ("clip 0", "clip 1", "clip 2")
-    assert torch.equal(read_video(path, header, 2), videos[2])
+    file = open_processed_file(path)
+    assert file.clips == ("clip 0", "clip 1", "clip 2")
+    assert torch.equal(file.read(2), videos[2])
 
 
 def test_memory_does_not_grow_with_the_videos(tmp_path: Path) -> None:

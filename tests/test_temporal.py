@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featx.loading import drop_repeats
 from featx.temporal import (
     average_scales,
-    drop_repeats,
     output_length,
     scale_indices,
     scale_length,

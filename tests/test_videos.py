@@ -11,10 +11,9 @@ from helpers import Evil, random_video, random_videos
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx import headers as headers_module
+from featx import processed_file
 from featx.errors import ChangedInputError, InputError, MissingInputError
-from featx.headers import DTYPES, Header, read_header
-from featx.videos import read_video
+from featx.processed_file import DTYPES, ProcessedFile, open_processed_file
 
 
 def save(path: Path, data: object) -> Path:
@@ -25,14 +24,14 @@ def save(path: Path, data: object) -> Path:
 
 def read_all(path: Path) -> list[Tensor]:
     """Every video of a file."""
-    header = read_header(path)
-    return [read_video(path, header, i) for i in range(len(header.lengths))]
+    file = open_processed_file(path)
+    return [file.read(index) for index in range(len(file.lengths))]
 
 
 def refuse(path: Path) -> str:
     """Why a file, or the first bad video of a list, is refused."""
     try:
-        return str(next(iter(read_header(path).rejected.values())))
+        return str(next(iter(open_processed_file(path).rejected.values())))
     except InputError as error:
         return str(error)
 
@@ -58,7 +57,7 @@ def test_lists_of_different_lengths(tmp_path: Path, wrap: type) -> None:
     """A list, a tuple and a dict of a list hold videos of their own lengths."""
     items = [random_video(t, seed=t) for t in (1, 3, 7)]
     path = save(tmp_path / "a.pt", wrap(items))
-    assert read_header(path).lengths == [1, 3, 7]
+    assert open_processed_file(path).lengths == [1, 3, 7]
     assert_reads(path, items)
 
 
@@ -76,10 +75,10 @@ def test_clips_are_told(tmp_path: Path) -> None:
     """The names of the clips come along, if they are one distinct name a video."""
     data = random_videos(2, 4)
     named = save(tmp_path / "a.pt", {"videos": data, "clips": ["x.mp4", "y.mp4"]})
-    assert read_header(named).clips == ("x.mp4", "y.mp4")
+    assert open_processed_file(named).clips == ("x.mp4", "y.mp4")
     for clips in (["x", "x"], ["x"], 3, [1, 2]):
         other = save(tmp_path / "b.pt", {"videos": data, "clips": clips})
-        assert read_header(other).clips is None
+        assert open_processed_file(other).clips is None
 
 
 def test_a_file_larger_than_memory(tmp_path: Path) -> None:
@@ -92,25 +91,25 @@ def test_a_file_larger_than_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
         torch.save({"videos": torch.empty(count, *shape, dtype=torch.uint8)}, path)
-    block = read_header(path).blocks[0]
+    block = open_processed_file(path).blocks[0]
     assert block.offset is not None
-    with path.open("r+b") as file:
+    with path.open("r+b") as opened:
         for index, video in zip((0, count - 1), videos, strict=True):
-            file.seek(block.offset + index * block.step)
-            file.write(video.numpy().tobytes())
+            opened.seek(block.offset + index * block.step)
+            opened.write(video.numpy().tobytes())
     assert path.stat().st_size > memory
     assert path.stat().st_blocks * 512 < 2**24  # a sparse file
-    header = read_header(path)
-    assert torch.equal(read_video(path, header, 0), videos[0])
-    assert torch.equal(read_video(path, header, count - 1), videos[1])
+    file = open_processed_file(path)
+    assert torch.equal(file.read(0), videos[0])
+    assert torch.equal(file.read(count - 1), videos[1])
 
 
 def test_a_file_that_has_changed(tmp_path: Path) -> None:
     """Another content is refused, and so is a part of it; the same one elsewhere is not."""
     path = save(tmp_path / "a.pt", random_videos(3, 4))
-    header = read_header(path)
+    file = open_processed_file(path)
     os.utime(path, (1, 1))  # as on a copy of the data set
-    assert torch.equal(read_video(path, header, 1), random_videos(3, 4)[1])
+    assert torch.equal(file.read(1), random_videos(3, 4)[1])
     for change in (
         lambda: save(path, random_videos(3, 4, seed=1)),
         lambda: os.truncate(path, 2000),
@@ -118,30 +117,30 @@ def test_a_file_that_has_changed(tmp_path: Path) -> None:
     ):
         change()
         with pytest.raises(ChangedInputError, match=r"a\.pt: expected the file that was scanned"):
-            read_video(path, header, 1)
+            file.read(1)
     path.unlink()
     with pytest.raises(ChangedInputError, match=r"a\.pt: .* readable file, found: No such file"):
-        read_video(path, header, 1)
+        file.read(1)
 
 
 def test_bad_videos_of_a_list(tmp_path: Path) -> None:
     """The good ones are read, and keep their names; the bad ones are named."""
     items = [random_video(2), torch.zeros(2, 1, 8, 8), random_video(3, seed=1), 5]
     path = save(tmp_path / "a.pt", {"videos": items, "clips": ["a", "b", "c", "d"]})
-    header = read_header(path)
-    assert header.indices == [0, 2]
-    assert header.clips == ("a", "b", "c", "d")
-    assert [*header.rejected] == [1, 3]
-    assert "'videos'[1]: expected [T, 3, H, W], found [2, 1, 8, 8]" in str(header.rejected[1])
-    assert torch.equal(read_video(path, header, 1), random_video(3, seed=1))
+    file = open_processed_file(path)
+    assert file.indices == [0, 2]
+    assert file.clips == ("a", "b", "c", "d")
+    assert [*file.rejected] == [1, 3]
+    assert "'videos'[1]: expected [T, 3, H, W], found [2, 1, 8, 8]" in str(file.rejected[1])
+    assert torch.equal(file.read(1), random_video(3, seed=1))
 
 
 def test_without_torchs_private_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should torch no longer tell where the bytes lie, videos are still read."""
     items = [random_video(t, seed=t) for t in (2, 3)]
     path = save(tmp_path / "a.pt", items)
-    monkeypatch.setattr(headers_module, "_OFFSET", "no_such_attribute")
-    assert read_header(path).blocks[0].offset is None
+    monkeypatch.setattr(processed_file, "_OFFSET", "no_such_attribute")
+    assert open_processed_file(path).blocks[0].offset is None
     assert_reads(path, items)
     stacked = random_videos(3, 4)
     assert_reads(save(tmp_path / "b.pt", {"videos": stacked}), [*stacked])
@@ -151,7 +150,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
     """A pickle that runs code is named as such, and its code has not run."""
     path = save(tmp_path / "a.pt", {"videos": random_videos(1, 2), "x": Evil(tmp_path / "pwned")})
     with pytest.raises(InputError, match=r"posix\.mkdir.*nothing was executed"):
-        read_header(path)
+        open_processed_file(path)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -218,7 +217,7 @@ def test_files_that_are_no_archive_of_torch(tmp_path: Path, name: str) -> None:
     path = tmp_path / "processed_data.pt"
     write(path)  # type: ignore[operator]
     with pytest.raises(InputError) as caught:
-        read_header(path)
+        open_processed_file(path)
     assert str(caught.value).startswith(f"{path}: expected ")
     assert found in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -297,7 +296,7 @@ def test_a_claim_beyond_the_file_is_refused(tmp_path: Path) -> None:
         for name, content in members.items():
             target.writestr(name, content[:100] if name.endswith("/data/0") else content)
     with pytest.raises(InputError, match="bytes of pixels"):
-        read_header(path)
+        open_processed_file(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -307,25 +306,25 @@ def test_pixels_that_are_not_finite(tmp_path: Path, dtype: torch.dtype, value: f
     data = torch.zeros(3, 4, 3, 8, 8, dtype=dtype)
     data[1, 2, 0, 3, 3] = value
     path = save(tmp_path / "a.pt", data)
-    header = read_header(path)
-    read_video(path, header, 0)
+    file = open_processed_file(path)
+    file.read(0)
     with pytest.raises(InputError, match=r"a\.pt: .* in video 1, frame 2\."):
-        read_video(path, header, 1)
+        file.read(1)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     """Nothing, a folder and a pipe are refused; the pipe is not waited for."""
     with pytest.raises(MissingInputError, match="found nothing"):
-        read_header(tmp_path / "none.pt")
+        open_processed_file(tmp_path / "none.pt")
     (tmp_path / "folder.pt").mkdir()
     os.mkfifo(tmp_path / "pipe.pt")
     for name in ("folder.pt", "pipe.pt"):
         with pytest.raises(InputError, match="expected a file, found"):
-            read_header(tmp_path / name)
+            open_processed_file(tmp_path / name)
 
 
 def test_header_of_one_tensor_is_one_block(tmp_path: Path) -> None:
-    """A header takes the memory of its tensors, not of its videos."""
-    header = read_header(save(tmp_path / "a.pt", random_videos(50, 1)))
-    assert isinstance(header, Header)
-    assert [block.count for block in header.blocks] == [50]
+    """A file takes the memory of its tensors, not of its videos."""
+    file = open_processed_file(save(tmp_path / "a.pt", random_videos(50, 1)))
+    assert isinstance(file, ProcessedFile)
+    assert [block.count for block in file.blocks] == [50]

@@ -15,10 +15,9 @@ import torch
 
 from featx import FeatureExtractor
 from featx.allocator import keep_freed_memory
-from featx.loading import VideoDataset
-from featx.scan import scan
-from featx.temporal import drop_repeats
-from featx.videos import read_video
+from featx.loading import VideoDataset, drop_repeats
+from featx.manifest import ScanSettings
+from featx.processed_source import scan_processed
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
         path = Path(folder) / "train/category/a/processed_data.pt"
         path.parent.mkdir(parents=True)
         torch.save([distinct, distinct[:32].repeat_interleave(2, dim=0)], path)
-        manifest = scan(Path(folder))
+        manifest = scan_processed(ScanSettings(Path(folder)))
         dataset = VideoDataset(manifest)
         seconds: tuple[list[float], ...] = ([], [])
         checks: list[float] = []
@@ -43,7 +42,7 @@ def main() -> None:
                 extractor.predict_step(dataset[position])
                 if turn:
                     seconds[position].append(time.perf_counter() - start)
-            video = read_video(path, manifest.files[0].header, 0)
+            video = manifest.files[0].read(0)
             start = time.perf_counter()
             drop_repeats(video)
             checks.append(time.perf_counter() - start)

@@ -1,6 +1,8 @@
-"""Read and write clips with PyAV, whose wheel contains FFmpeg."""
+"""One clip: read and written with PyAV, whose wheel contains FFmpeg."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from featx.errors import InputError, MissingDependencyError, first_line
+from featx.archive import file_stats
+from featx.errors import ChangedInputError, InputError, MissingDependencyError, first_line
+from featx.manifest import VideoFile
 
 try:
     import av
@@ -18,6 +22,91 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError(
         "clips: expected the package av (PyAV), found none. Install it: pip install av."
     ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFile(VideoFile):
+    """A clip as a file of one video, which is decoded when asked for.
+
+    Attributes:
+        name: Its path below the folder of all clips.
+        num_frames: Frames of the video, sampled uniformly over the clip.
+        image_size: Height and width of the video in pixels.
+        stats: See `file_stats`.
+    """
+
+    name: str
+    num_frames: int
+    image_size: int
+    stats: tuple[int, int]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """`[T, 3, H, W]` of the video."""
+        return [(self.num_frames, 3, self.image_size, self.image_size)]
+
+    @property
+    def names(self) -> list[str]:
+        """Name of the video."""
+        return [self.name]
+
+    @property
+    def places(self) -> list[str]:
+        """The name again: there may be other clips at the same place."""
+        return [self.name]
+
+    def read(self, index: int = 0) -> Tensor:
+        """Decode the clip.
+
+        Returns:
+            uint8 RGB `[num_frames, 3, image_size, image_size]`.
+
+        Raises:
+            InputError: The clip does not decode.
+            ChangedInputError: It has changed since the scan, or cannot be read any more.
+        """
+        try:
+            stats = file_stats(self.path.stat())
+            unchanged = stats == self.stats or _digest(self.path) == self.digest
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if not unchanged:
+            raise ChangedInputError(
+                f"{self.path}: expected the clip that was scanned, found another. "
+                "It has changed since: start again."
+            )
+        try:
+            return sample_clip(self.path, self.num_frames, self.image_size)
+        except InputError as error:
+            # Of the system, not of the clip.
+            if isinstance(error.__cause__, (OSError, MemoryError)):
+                raise _unreadable(self.path, error.__cause__) from error
+            raise
+
+
+def open_clip(path: Path, place: str, name: str, num_frames: int, image_size: int) -> ClipFile:
+    """Check a clip without decoding it, and read all of its bytes once, for its digest.
+
+    Args:
+        path: The clip.
+        place: Where it is in the data set: split, category and subcategory.
+        name: Its path below the folder of all clips.
+        num_frames: Frames that the video is to have.
+        image_size: Height and width that it is to have.
+
+    Raises:
+        InputError: It cannot be opened, or has no video in it.
+    """
+    try:
+        stats = file_stats(path.stat())  # as it was before it was read
+        check_clip(path)
+        digest = _digest(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a readable clip, found: {first_line(error)}. "
+            "Check its permissions, or leave it out."
+        ) from error
+    return ClipFile(path, place, digest, name, num_frames, image_size, stats)
 
 
 def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
@@ -81,6 +170,18 @@ def write_clip(
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unreadable(path: Path, error: BaseException) -> ChangedInputError:
+    return ChangedInputError(
+        f"{path}: expected a readable clip, found: {first_line(error)}. "
+        "It was readable when it was scanned: check the disk, and start again."
+    )
 
 
 def _undecodable(path: Path, error: Exception) -> InputError:

@@ -1,0 +1,44 @@
+"""How much runs at once: the cores for this process, and threads that work ahead."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def count_cores() -> int:
+    """Cores that this process may use: a job scheduler may allow it fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_ahead(
+    function: Callable[[_In], _Out], items: Iterable[_In], threads: int, name: str, ahead: int = 2
+) -> Iterator[tuple[_In, _Out]]:
+    """Items, each with what a function gives for it, in order; threads compute ahead.
+
+    Args:
+        function: Called in a thread. What it raises is raised here, when its item's turn comes.
+        items: The items.
+        threads: How many threads.
+        name: How they are called.
+        ahead: How many items at most are under way for each thread, so that memory stays bounded.
+    """
+    waiting: deque[tuple[_In, Future[_Out]]] = deque()
+    pool = ThreadPoolExecutor(threads, name)
+    try:
+        for item in items:
+            if len(waiting) == ahead * threads:
+                first, future = waiting.popleft()
+                yield first, future.result()
+            waiting.append((item, pool.submit(function, item)))
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

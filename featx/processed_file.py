@@ -1,0 +1,337 @@
+"""One `processed_data.pt` file: what it holds, one video of it at a time, and how it is written."""
+
+import math
+import os
+import struct
+import zipfile
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from featx.archive import Archive, file_stats, read_archive, read_digest
+from featx.disk import publish_file
+from featx.errors import ChangedInputError, InputError, first_line, shorten
+from featx.folders import is_name
+from featx.manifest import VideoFile
+
+FILE_NAME = "processed_data.pt"
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""uint8 is raw RGB; a floating dtype means already normalized with ImageNet's mean and std."""
+
+_OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
+_PIXELS = "processed_data/data/0"  # the member of the archive that holds the tensor's bytes
+_ALIGNMENT = 64  # of a tensor's bytes, as torch.save has it
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Videos of one shape, stored in one tensor.
+
+    Attributes:
+        start: Index in the file of the first one.
+        count: Number of videos.
+        shape: `[T, 3, H, W]` of each.
+        stride: Strides of each, in elements.
+        dtype: One of `DTYPES`.
+        offset: Byte of the file at which the first one begins; None if torch does not report it.
+        step: Bytes from one video to the next.
+    """
+
+    start: int
+    count: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int | None
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessedFile(VideoFile):
+    """What a `processed_data.pt` holds: everything but the pixels, which are read when asked for.
+
+    Attributes:
+        blocks: The videos, in order, without those rejected.
+        rejected: Index in the file of each video that featx does not accept, and why.
+        clips: The name of the clip that each video was made from, if the file has it.
+        stats: See `file_stats`.
+    """
+
+    blocks: tuple[Block, ...]
+    rejected: Mapping[int, InputError]
+    clips: tuple[str, ...] | None
+    stats: tuple[int, int]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """`[T, 3, H, W]` of each video."""
+        return [block.shape for block in self.blocks for _ in range(block.count)]
+
+    @property
+    def indices(self) -> list[int]:
+        """Index in the file of each video."""
+        return [block.start + i for block in self.blocks for i in range(block.count)]
+
+    @property
+    def places(self) -> list[str]:
+        """Place of each video in the data set."""
+        return [self.name_place(index) for index in self.indices]
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each video: its clip's, if the file has it, else its place."""
+        return [self.clips[index] for index in self.indices] if self.clips else self.places
+
+    def read(self, index: int) -> Tensor:
+        """Read one video by its own bytes, without its neighbours.
+
+        So memory holds one video at a time, however large the file is.
+
+        Returns:
+            Pixels `[T, 3, H, W]` in memory of their own, with the file's dtype and strides.
+
+        Raises:
+            InputError: A pixel is not finite.
+            ChangedInputError: The file has changed since, or cannot be read any more.
+        """
+        ends = list(accumulate(block.count for block in self.blocks))
+        number = bisect(ends, index)
+        block = self.blocks[number]
+        within = index - (ends[number] - block.count)
+        try:
+            with self.path.open("rb") as file:
+                self._check_unchanged(file)
+                if block.offset is None:
+                    video = _copy_from_map(self.path, block.start, within)
+                else:
+                    start = block.offset + within * block.step
+                    video = _read_bytes(self.path, file, block, start)
+        except OSError as error:
+            raise ChangedInputError(
+                f"{self.path}: expected a readable file, found: {first_line(error)}. "
+                "It was readable when it was scanned: check the disk, and start again."
+            ) from error
+        if video.is_floating_point():
+            low, high = video.aminmax()  # one pass over the pixels; both are NaN if one pixel is
+            if not (low.isfinite() and high.isfinite()):
+                frame = int((~video.isfinite()).flatten(1).any(dim=1).nonzero()[0])
+                raise InputError(
+                    f"{self.path}: expected finite pixels, found NaN or infinity in video "
+                    f"{block.start + within}, frame {frame}. Preprocess this video again."
+                )
+        return video
+
+    def _check_unchanged(self, file: IO[bytes]) -> None:
+        """Check that a file is the one that was scanned; its copy on another disk is."""
+        if file_stats(os.fstat(file.fileno())) == self.stats:
+            return
+        try:
+            unchanged = read_digest(self.path) == self.digest
+        except InputError:
+            unchanged = False
+        if not unchanged:
+            raise ChangedInputError(
+                f"{self.path}: expected the file that was scanned, found another. "
+                "It has changed since: start again."
+            )
+
+
+def open_processed_file(path: Path) -> ProcessedFile:
+    """Read and check what a `processed_data.pt` file says of itself: no pixels.
+
+    Args:
+        path: A dict with the key `videos`, or the bare value: a tensor `[N, T, 3, H, W]`, or a
+            list or tuple of `[T_i, 3, H, W]`. Of a list, bad videos are rejected one by one.
+
+    Raises:
+        InputError: The file is damaged, or holds something else.
+    """
+    archive = read_archive(path)
+    videos, clips = archive.data, None
+    if isinstance(videos, dict):
+        if "videos" not in videos:
+            raise InputError(
+                f"{path}: expected a dict with the key 'videos', found the keys "
+                f"{shorten([*videos])}. Save it as torch.save({{'videos': videos}}, path)."
+            )
+        videos, clips = videos["videos"], videos.get("clips")
+    blocks: list[Block] = []
+    rejected: dict[int, InputError] = {}
+    if isinstance(videos, Tensor):
+        blocks.append(_check_block(f"{path}: 'videos'", videos, archive))
+    elif isinstance(videos, (list, tuple)):
+        for number, video in enumerate(videos):
+            try:
+                where = f"{path}: 'videos'[{number}]"
+                blocks.append(_check_block(where, video, archive, number))
+            except InputError as error:
+                rejected[number] = error
+    else:
+        raise InputError(
+            f"{path}: 'videos': expected a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], found "
+            f"{type(videos).__name__}. Save the pixels as tensors."
+        )
+    count = sum(block.count for block in blocks) + len(rejected)
+    if count == 0:
+        raise InputError(
+            f"{path}: expected one video or more, found none (N = 0). "
+            "Fill the file, or remove its folder."
+        )
+    names = _check_clips(clips, count)
+    place = "/".join(path.parts[-4:-1])
+    return ProcessedFile(path, place, archive.digest, tuple(blocks), rejected, names, archive.stats)
+
+
+def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:
+    """Check a tensor `[N, T, 3, H, W]`, or the video `[T, 3, H, W]` at a place in a list."""
+    if not isinstance(videos, Tensor):
+        found = type(videos).__name__
+        raise InputError(f"{where}: expected a tensor, found {found}. Save the pixels as tensors.")
+    layout, channels = ("[N, T, 3, H, W]", 2) if number is None else ("[T, 3, H, W]", 1)
+    shape = list(videos.shape)
+    mismatch = f"{where}: expected {layout}, found {shape}."
+    if len(shape) != channels + 3:
+        raise InputError(f"{mismatch} Add or remove axes.")
+    if shape[channels] != 3:
+        if 3 not in shape:
+            raise InputError(f"{mismatch} Only RGB is accepted: convert the frames.")
+        axis = len(shape) - 1 - shape[::-1].index(3)
+        way_out = f"videos.movedim({axis}, {channels})"
+        raise InputError(f"{mismatch} Move the channels to axis {channels}: {way_out}.")
+    if 0 in shape[channels - 1 :]:
+        raise InputError(f"{mismatch} Leave out videos without frames or pixels.")
+    if videos.dtype not in DTYPES:
+        accepted = ", ".join(map(str, DTYPES))
+        raise InputError(
+            f"{where}: expected one of {accepted}, found {videos.dtype}. Convert the pixels."
+        )
+    if videos.layout is not torch.strided or videos.device.type != "cpu" or videos.is_neg():
+        raise InputError(
+            f"{where}: expected a plain tensor, found {videos.layout} on {videos.device}. "
+            "Save it as a dense CPU tensor."
+        )
+    if number is None:
+        return _locate(where, videos, archive, 0)
+    return _locate(where, videos.unsqueeze(0), archive, number)
+
+
+def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
+    """Find the bytes of a tensor `[N, T, 3, H, W]`, and check that the file holds them."""
+    count, *shape = videos.shape
+    step, *stride = videos.stride()
+    numel = math.prod(shape)
+    extent = 1 + sum((size - 1) * by for size, by in zip(shape, stride, strict=True))
+    if extent != numel or (count > 1 and step < numel):
+        raise InputError(
+            f"{where}: expected the pixels of each video to be contiguous, found shape "
+            f"{[*videos.shape]} with strides {[*videos.stride()]}. Save videos.contiguous()."
+        )
+    size = videos.element_size()
+    storage = videos.untyped_storage()
+    begin = getattr(storage, _OFFSET, None)
+    if begin is not None and count:
+        # torch reckons the offset from the sizes of what torch.save writes before it. In an
+        # archive that another program has packed it would be of other bytes.
+        if archive.members.get(begin) != storage.nbytes():
+            raise InputError(
+                f"{where}: expected {storage.nbytes()} bytes of pixels at byte {begin}, found "
+                "something else. The file is damaged or was packed again: load it, and save its "
+                "tensors again."
+            )
+        end = (videos.storage_offset() + (count - 1) * step + numel) * size
+        if end > storage.nbytes():
+            raise InputError(
+                f"{where}: expected {end} bytes of pixels for {[*videos.shape]}, found "
+                f"{storage.nbytes()}. The file is damaged: make it again."
+            )
+        begin += videos.storage_offset() * size
+    return Block(start, count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
+
+
+def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:
+    """The names of the clips; None if these are no names of videos, whatever else they are."""
+    names = tuple(clips) if isinstance(clips, (list, tuple)) else ()
+    named = all(isinstance(name, str) and is_name(name) for name in names)
+    return names if named and len(names) == len(set(names)) == count else None
+
+
+def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tensor:
+    video = torch.empty_strided(block.shape, block.stride, dtype=block.dtype)
+    flat = video.as_strided((video.numel(),), (1,)).view(torch.uint8).numpy()
+    file.seek(offset)
+    found = file.readinto(flat.data)  # type: ignore[attr-defined]  # a file of bytes has it
+    if found != flat.nbytes:
+        raise ChangedInputError(
+            f"{path}: expected {flat.nbytes} bytes from byte {offset} on, found {found}. "
+            "The file has changed since it was scanned: start again."
+        )
+    return video
+
+
+def _copy_from_map(path: Path, number: int, within: int) -> Tensor:
+    """Without a byte offset: map the whole file, and copy one video from it."""
+    data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    videos = data["videos"] if isinstance(data, dict) else data
+    video: Tensor = videos[within] if isinstance(videos, Tensor) else videos[number]
+    return video.clone()
+
+
+def save_videos(path: Path, videos: Iterable[tuple[Mapping[str, Any], Tensor]]) -> int:
+    """Save videos as torch.save would, with one of them in memory at a time.
+
+    The result is a dict of `videos`, `[N, T, 3, H, W]`, and one list `[N]` for each kind of note.
+    torch.save needs the whole tensor at once, so the pixels are written into the archive first.
+    When their number is known, torch.save makes a skeleton (an archive without pixels), and its
+    other members are copied. The file appears when it is complete.
+
+    Args:
+        path: The file; its folder must exist.
+        videos: Notes about a video, and its pixels `[T, 3, H, W]`; all videos must have the same
+            notes, shape and dtype.
+
+    Returns:
+        Number of videos. If there are none, no file is written.
+    """
+    notes = []
+    with TemporaryDirectory(prefix=".featx-", dir=path.parent) as folder:
+        temporary = Path(folder) / FILE_NAME
+        with zipfile.ZipFile(temporary, "w") as archive:
+            with archive.open(_pixels_entry(), "w", force_zip64=True) as pixels:
+                for note, video in videos:
+                    pixels.write(video.contiguous().view(-1).view(torch.uint8).numpy().data)
+                    notes.append(note)
+            if not notes:
+                return 0
+            skeleton = _save_skeleton(Path(folder) / "skeleton", notes, video)
+            with zipfile.ZipFile(skeleton) as source:
+                for member in source.infolist():
+                    if member.filename != _PIXELS:
+                        archive.writestr(zipfile.ZipInfo(member.filename), source.read(member))
+        publish_file(temporary, path)
+    return len(notes)
+
+
+def _pixels_entry() -> zipfile.ZipInfo:
+    """An entry whose data is aligned: after 30 bytes of header, the name, padding, 20 of sizes."""
+    entry = zipfile.ZipInfo(_PIXELS)
+    padding = -(30 + len(_PIXELS) + 4 + 20) % _ALIGNMENT
+    entry.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
+    return entry
+
+
+def _save_skeleton(folder: Path, notes: Sequence[Mapping[str, Any]], video: Tensor) -> Path:
+    """What torch.save writes for videos like this one, as a sparse file without their pixels."""
+    folder.mkdir()
+    with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
+        data: dict[str, Any] = {key: [note[key] for note in notes] for key in notes[0]}
+        data["videos"] = torch.empty(len(notes), *video.shape, dtype=video.dtype)
+        torch.save(data, folder / FILE_NAME)
+    return folder / FILE_NAME

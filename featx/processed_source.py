@@ -1,0 +1,106 @@
+"""The source `processed`: the `processed_data.pt` files of a folder; no pixels are read."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from featx.archive import verify_checksums
+from featx.disk import read_json
+from featx.errors import InputError, MissingInputError
+from featx.folders import STANDARD_SPLITS, check_name, choose_splits, has_file, list_folders
+from featx.manifest import ANALYSIS_FILE, Manifest, Rejections, ScanSettings, VideoFile
+from featx.parallel import map_ahead
+from featx.processed_file import FILE_NAME, open_processed_file
+from featx.progress import make_bar
+
+_READ_AHEAD_THREADS = 4
+_READ_AHEAD = 64  # files for each thread, which hide the latency of a network disk
+_END_BYTES = 2**14
+
+
+def scan_processed(settings: ScanSettings) -> Manifest:
+    """List the videos under `ROOT/<split>/<category>/<subcategory>/processed_data.pt`.
+
+    Every header is read and checked. Folders whose name begins with a dot are ignored: editors and
+    file systems make them.
+
+    Raises:
+        MissingInputError: The folder or a split does not exist, or a split has no videos.
+        InputError: Files are damaged, or not what featx accepts; or a split has no others.
+    """
+    root = settings.root
+    splits = choose_splits(root, settings.splits)
+    categories = _list_categories(root, splits)
+    rejected = Rejections(splits)
+    paths = [path for split in splits for path in _list_split(root, split, rejected)]
+    files: list[VideoFile] = []
+    # Threads read ahead, but one alone interprets what was read: several would only contend for
+    # the interpreter.
+    prepare = _verify if settings.verify else _read_ends
+    ahead = map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", _READ_AHEAD)
+    for path, error in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
+        split, place = path.parts[-4], "/".join(path.parts[-4:-1])
+        with rejected.collect(split, place):
+            if error:
+                raise error
+            check_name(path, "/".join(path.parts[-4:]))
+            file = open_processed_file(path)
+            rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
+            if file.blocks:
+                files.append(file)
+    rejected.check(root, files, settings.on_error)
+    recorded = read_json(root / ANALYSIS_FILE).get("preprocessing_info")
+    preprocessing = recorded if isinstance(recorded, dict) else None
+    return Manifest(root, categories, files, rejected, preprocessing)
+
+
+def _list_categories(root: Path, splits: Sequence[str]) -> dict[str, int]:
+    """Label of each category of the standard splits and of others: one mapping for all of them."""
+    mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
+    names = {category.name for folder in mapped for category in list_folders(folder)}
+    return {name: label for label, name in enumerate(sorted(names))}
+
+
+def _list_split(root: Path, split: str, rejected: Rejections) -> list[Path]:
+    """The files of one split, in row order; what is wrong with its folders is added."""
+    paths = []
+    for category in list_folders(root / split):
+        with rejected.collect(split, f"{split}/{category.name}"):
+            subcategories = list_folders(category)
+            for subcategory in subcategories:
+                with rejected.collect(split, f"{split}/{category.name}/{subcategory.name}"):
+                    if has_file(subcategory, FILE_NAME):
+                        paths.append(subcategory / FILE_NAME)
+            if has_file(category, FILE_NAME):
+                raise InputError(
+                    f"{category / FILE_NAME}: expected "
+                    f"{root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
+                    "found it in the category's own folder. Move it into a subcategory's."
+                )
+    if not paths and not rejected[split]:
+        rejected[split][split] = MissingInputError(
+            f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
+            "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR; or set "
+            "source to clips."
+        )
+    return paths
+
+
+def _verify(path: Path) -> InputError | None:
+    """What is wrong with the bytes of a file."""
+    try:
+        verify_checksums(path)
+    except InputError as error:
+        return error
+    return None
+
+
+def _read_ends(path: Path) -> None:
+    """Have the system cache the two ends of a file, which describe what is in it."""
+    with suppress(OSError):  # it comes again when the file is read
+        if path.is_file():  # and not a pipe, which would wait
+            with path.open("rb", buffering=0) as file:
+                file.read(_END_BYTES)
+                file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
+                file.read(_END_BYTES)

@@ -1,0 +1,90 @@
+"""The house: which box of the package imports which, and which libraries stay where."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "featx"
+ROOT_FILES = {"errors", "version", "files", "console", "parallel"}
+PILLARS = {"data", "backbones", "features"}
+MAY_IMPORT = {
+    "errors": set(),
+    "version": set(),
+    "files": {"errors"},
+    "console": {"errors"},
+    "parallel": {"errors"},
+    "backbones": {"errors"},
+    "data": ROOT_FILES,
+    "features": ROOT_FILES,
+    "extraction": PILLARS | ROOT_FILES,
+    "training": {"features"} | ROOT_FILES,
+    "commands": {"extraction", "training"} | PILLARS | ROOT_FILES,
+    "cli": {"commands"} | ROOT_FILES,
+    "__main__": {"cli"},
+}
+"""For each folder and each file at the root, the others that it may import."""
+
+KNOWING = {
+    "lightning": ("extraction", "training", "commands.predict", "commands.bench"),
+    "h5py": ("features", "extraction", "commands.inspect", "commands.verify", "commands.bench"),
+    "av": ("data.clip_file",),
+}
+"""Where a library may be known."""
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.relative_to(PACKAGE).name != "__init__.py"
+}
+
+
+def box(module: str) -> str:
+    """The folder, or the file at the root, that a module is in."""
+    return module.partition(".")[0]
+
+
+def imports(module: str) -> Iterator[str]:
+    """What a module imports, anywhere in it; what is of the package, without its name."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            inner = name.removeprefix("featx.")
+            yield inner if inner in MODULES else inner.rpartition(".")[0] or inner
+
+
+GRAPH = {module: {*imports(module)} for module in MODULES}
+
+
+SETTLED = [module for module in MODULES if "." in module or module in ROOT_FILES]
+"""What has moved in; the others are on their way."""
+
+
+@pytest.mark.parametrize("module", SETTLED)
+def test_imports_go_down(module: str) -> None:
+    """A module imports from its own box, and from those that its box may import."""
+    used = {box(other) for other in GRAPH[module] if other in MODULES}
+    assert used - MAY_IMPORT[box(module)] - {box(module)} == set()
+
+
+def test_no_circle() -> None:
+    """No module imports itself by way of others."""
+    left = {module: used & GRAPH.keys() for module, used in GRAPH.items()}
+    while leaves := {module for module, used in left.items() if not used}:
+        left = {module: used - leaves for module, used in left.items() if module not in leaves}
+    assert left == {}
+
+
+@pytest.mark.parametrize("library", KNOWING)
+def test_libraries_stay_where_they_are_known(library: str) -> None:
+    """Files, rows and maths are tested without a Trainer, and decoding is one file's business."""
+    knowing = {m for m, used in GRAPH.items() if any(box(name) == library for name in used)}
+    assert knowing
+    assert {m for m in knowing if m in SETTLED and not m.startswith(KNOWING[library])} == set()
