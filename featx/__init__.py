@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from featx.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from featx.datamodule import VideoDataModule
     from featx.dataset import FeatureDataset
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from featx.training import FeatureDataModule
     from featx.writer import FeatureWriter
 
-__version__ = "0.1.0"
 __all__ = [
     "FeatureDataModule",
     "FeatureDataset",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import featx
 from featx import contenders, devices
 from featx.architectures import BackboneName
 from featx.bench_report import (
@@ -19,14 +18,15 @@ from featx.bench_report import (
     plot,
     recommend,
 )
-from featx.contenders import HEIGHT, NUM_FRAMES, SCALES, WIDTH, Settings
+from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
 from featx.contest import Process, compete, make_videos
 from featx.disk import writing
 from featx.errors import UsageError
 from featx.manifest import ScanSettings
 from featx.plotting import check_matplotlib
 from featx.sources import SOURCES
-from featx.temporal import output_length
+from featx.temporal import DEFAULT_SCALES, output_length
+from featx.version import __version__
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")
 _CUDA: tuple[BackboneName, ...] = (*_CPU, "resnet101", "efficientnet_v2_m")
@@ -118,10 +118,10 @@ def bench(
         with Process(output_dir) as process:
             reading = process.run(contenders.probe_workers, work / "uint8", "bench")
         advice = recommend(measurements, reading, os.cpu_count() or 1)
-        rows = sum(output_length(length, SCALES) for length in lengths)
+        rows = sum(output_length(length, DEFAULT_SCALES) for length in lengths)
         estimates = estimate(measurements, sum(lengths), rows) if root else []
         summary = {
-            "featx": featx.__version__,
+            "featx": __version__,
             "torch": torch.__version__,
             "device": device_name,
             "cores": os.cpu_count(),

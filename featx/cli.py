@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import featx
 from featx.errors import FeatxError, UsageError
 from featx.parsing import ConciseParser
+from featx.version import __version__
+
+_WHAT = "featx turns preprocessed videos into frozen-CNN feature files, once."
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -24,9 +26,9 @@ def main(args: Sequence[str] | None = None) -> int:
         epilog="featx COMMAND --help lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"featx {featx.__version__}")
+    parser.add_argument("--version", action="version", version=f"featx {__version__}")
     commands = "".join(f"\n  {name:<12}{run.__doc__}" for name, run in COMMANDS.items())
-    parser.description = f"{featx.__doc__}\n\ncommands:{commands}"
+    parser.description = f"{_WHAT}\n\ncommands:{commands}"
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = sys.argv[1:] if args is None else args

@@ -27,12 +27,11 @@ from featx.extractor import FeatureExtractor
 from featx.plain_loop import extract_plainly
 from featx.precision import float32_precision
 from featx.random_weights import build_random
+from featx.temporal import DEFAULT_SCALES
 from featx.writer import FeatureWriter
 
 NUM_FRAMES, HEIGHT, WIDTH = 64, 256, 256
 """The videos of the benchmark."""
-
-SCALES = (1.0, 0.85, 1.15)
 
 _MATRIX_SIZES = {"cpu": 4096, "cuda": 8192}
 _PASSES = {"cpu": (8, 16, 32, 64), "cuda": (16, 32, 64, 128, 256)}
@@ -76,7 +75,7 @@ def run_plain_loop(
     cnn = _plain_cnn(backbone).to(device)
     start = time.perf_counter()
     with float32_precision(False) if exact else nullcontext():
-        extract_plainly(cnn, folder, target, SCALES, device)
+        extract_plainly(cnn, folder, target, DEFAULT_SCALES, device)
     return time.perf_counter() - start
 
 
@@ -161,7 +160,6 @@ def _extractor(settings: Settings) -> FeatureExtractor:
     return FeatureExtractor(
         settings.backbone,
         "random",
-        scales=SCALES,
         frames_per_forward=settings.frames_per_forward,
         compile=settings.compile,
         allow_tf32=settings.allow_tf32,

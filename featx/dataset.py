@@ -1,6 +1,5 @@
 """`FeatureDataset`: the videos of a feature file, one by one, for training."""
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featx.errors import InputError, first_line
-from featx.validation import DAMAGE, open_feature_file
+from featx.feature_file import DAMAGE, open_feature_file
+from featx.provenance import Provenance
 
 _RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
 
@@ -65,10 +65,11 @@ class FeatureDataset(Dataset[FeatureItem]):
             try:
                 self.feature_dim = int(file.attrs["feature_dim"])
                 self.max_frames = int(file.attrs["max_frames"])
-                self.categories: dict[str, int] = json.loads(file.attrs["category_mapping"])
+                provenance = Provenance.from_attributes(file.attrs)
+                self.categories = dict(provenance.categories)
                 self.labels: NDArray[np.int64] = file["labels"][:]
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
-                self.recipe = {name: str(file.attrs.get(name)) for name in _RECIPE}
+                self.recipe = {name: str(getattr(provenance, name)) for name in _RECIPE}
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
             except DAMAGE as error:
                 raise self._damaged(error) from error

@@ -18,7 +18,7 @@ from featx.compilation import compile_frozen, frozen
 from featx.errors import UsageError
 from featx.loading import VideoBatch
 from featx.precision import float32_precision
-from featx.temporal import average_scales
+from featx.temporal import DEFAULT_SCALES, average_scales
 from featx.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 _MAX_SCALE = 100
@@ -61,7 +61,7 @@ class FeatureExtractor(LightningModule):
         backbone: BackboneChoice = "efficientnet_v2_m",
         weights: str = "DEFAULT",
         multi_scale: bool = True,
-        scales: Sequence[float] = (1.0, 0.85, 1.15),
+        scales: Sequence[float] = DEFAULT_SCALES,
         frames_per_forward: int = 32,
         compile: bool = False,
         allow_tf32: bool = False,

@@ -1,18 +1,29 @@
-"""The feature file: its HDF5 layout, and how rows are written and read."""
+"""The feature file: its HDF5 layout, how it is opened, and how rows are written and read."""
 
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+from featx.errors import InputError, MissingInputError, first_line
+from featx.provenance import Provenance
+
 GZIP_LEVEL = 4
 MAX_CHUNK_FRAMES = 256
+
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises on damaged files; it has no error of its own."""
+
+DATASETS = {"features": "float32", "labels": "int64", "num_frames": "int32"}
+"""Those that every feature file has, and their types."""
+
+_ATTRIBUTES = ("num_videos", "max_frames", "feature_dim", "category_mapping", "multi_scale")
 
 
 def file_name(split: str, multi_scale: bool) -> str:
@@ -21,7 +32,7 @@ def file_name(split: str, multi_scale: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """Everything about a feature file that is known before its features are.
 
     Each chunk holds frames of only one video, so reading a video costs what the video holds. A
@@ -35,7 +46,7 @@ class Layout:
         feature_dim: Number of features per frame.
         max_frames: Number of frames per row, padding included.
         chunk_frames: Number of frames per chunk.
-        attributes: Attributes of the file beyond its shape.
+        provenance: How the features are made.
     """
 
     labels: NDArray[np.int64]
@@ -44,7 +55,7 @@ class Layout:
     feature_dim: int
     max_frames: int
     chunk_frames: int
-    attributes: Mapping[str, Any]
+    provenance: Provenance
 
     @classmethod
     def plan(
@@ -53,8 +64,8 @@ class Layout:
         num_frames: NDArray[np.int32],
         video_ids: Sequence[str],
         feature_dim: int,
-        attributes: Mapping[str, Any],
-    ) -> "Layout":
+        provenance: Provenance,
+    ) -> "FileLayout":
         """Lay out a file for these rows."""
         median = int(np.sort(num_frames)[len(num_frames) // 2])
         return cls(
@@ -64,58 +75,90 @@ class Layout:
             feature_dim,
             max_frames=int(num_frames.max()),
             chunk_frames=min(median, MAX_CHUNK_FRAMES),
-            attributes=attributes,
+            provenance=provenance,
         )
 
-    def select(self, rows: Sequence[int]) -> "Layout":
+    def select(self, rows: Sequence[int]) -> "FileLayout":
         """The layout of a part: some of the rows, in chunks of the same shape."""
-        attributes = {name: v for name, v in self.attributes.items() if name != "skipped"}
         return replace(
             self,
             labels=self.labels[rows],
             num_frames=self.num_frames[rows],
             video_ids=[self.video_ids[row] for row in rows],
-            attributes=attributes,
+            provenance=replace(self.provenance, skipped=None),
         )
 
-    def leave_out(self, reasons: Mapping[int, str]) -> "Layout":
-        """The layout without some rows; the attribute `skipped` names them, with the reasons."""
+    def leave_out(self, reasons: Mapping[int, str]) -> "FileLayout":
+        """The layout without some rows, whose names and reasons are recorded."""
         if not reasons:
             return self
         kept = [row for row in range(len(self.labels)) if row not in reasons]
-        skipped = read_skipped(self.attributes)
+        skipped = dict(self.provenance.skipped or {})
         skipped |= {self.video_ids[row]: reason for row, reason in reasons.items()}
         return replace(
             self.select(kept),
             max_frames=int(self.num_frames[kept].max()),
-            attributes={**self.attributes, "skipped": json.dumps(skipped, sort_keys=True)},
+            provenance=replace(self.provenance, skipped=skipped),
         )
 
 
-def fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What the rows of a file depend on, from its attributes: settings, categories and inputs.
+def open_feature_file(path: Path) -> h5py.File:
+    """Open a feature file to read it.
 
-    Where the data set is does not matter. The fingerprint of a file without a record is empty.
+    Raises:
+        MissingInputError: The file does not exist.
+        InputError: It is not an HDF5 file, or lacks a dataset or attribute.
     """
+    if not path.is_file():
+        raise MissingInputError(f"{path}: expected a feature file, found no file. Check the path.")
     try:
-        run = json.loads(attributes["config"])
-        return {
-            **{name: value for name, value in run.items() if name != "root"},
-            "category_mapping": attributes["category_mapping"],
-            "inputs_sha256": attributes["inputs_sha256"],
-            "format_version": int(attributes["format_version"]),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected an HDF5 file, found: {first_line(error)}. "
+            "Extract the features again."
+        ) from error
+    try:
+        found = _find_differences(file)
+    except DAMAGE as error:
+        found = [f"a damaged file ({first_line(error)})"]
+    if found:
+        file.close()
+        raise InputError(
+            f"{path}: expected a feature file, found {', '.join(found)}. "
+            "Give a file named <split>_features.h5 or <split>_features_multiscale.h5."
+        )
+    return file
 
 
-def read_skipped(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """The videos that a file lacks because of an error, and the error, from its attributes."""
-    skipped: dict[str, str] = json.loads(attributes.get("skipped", "{}"))
-    return skipped
+def _find_differences(file: h5py.File) -> list[str]:
+    """What distinguishes an HDF5 file from a feature file; nothing, if it is one."""
+    found = [f"no dataset {name}" for name in DATASETS if name not in file]
+    found += [f"no attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
+    if found:
+        return found
+    for name, dimensions in {"features": 3, "labels": 1, "num_frames": 1}.items():
+        if not isinstance(file[name], h5py.Dataset) or file[name].ndim != dimensions:
+            found.append(f"{name} with other than {dimensions} dimensions")
+    for name in ("num_videos", "max_frames", "feature_dim"):
+        if not isinstance(file.attrs[name], np.integer):
+            found.append(f"{name} that is not an integer")
+    if not isinstance(file.attrs["multi_scale"], np.bool_):
+        found.append("multi_scale that is not a boolean")
+    if not _is_mapping(file.attrs["category_mapping"]):
+        found.append("category_mapping that is not a JSON object of integers")
+    return found
 
 
-def encode(features: NDArray[np.float32], layout: Layout) -> list[bytes]:
+def _is_mapping(text: object) -> bool:
+    try:
+        mapping = json.loads(str(text))
+    except ValueError:
+        return False
+    return isinstance(mapping, dict) and all(type(label) is int for label in mapping.values())
+
+
+def encode(features: NDArray[np.float32], layout: FileLayout) -> list[bytes]:
     """Cut and compress the features `[num_frames, feature_dim]` of a video into its chunks."""
     size = layout.chunk_frames
     chunks = []
@@ -127,7 +170,7 @@ def encode(features: NDArray[np.float32], layout: Layout) -> list[bytes]:
     return chunks
 
 
-def create(file: h5py.File, layout: Layout) -> None:
+def create(file: h5py.File, layout: FileLayout) -> None:
     """Write everything but the features into an empty file."""
     count = len(layout.labels)
     shape = (count, layout.max_frames, layout.feature_dim)
@@ -147,7 +190,7 @@ def create(file: h5py.File, layout: Layout) -> None:
     file.attrs["num_videos"] = count
     file.attrs["max_frames"] = layout.max_frames
     file.attrs["feature_dim"] = layout.feature_dim
-    for name, value in layout.attributes.items():
+    for name, value in layout.provenance.to_attributes().items():
         file.attrs[name] = value
 
 
@@ -163,3 +206,25 @@ def read_row(file: h5py.File, row: int) -> list[bytes]:
     features = file["features"]
     starts = range(0, int(file["num_frames"][row]), features.chunks[1])
     return [features.id.read_direct_chunk((row, start, 0))[1] for start in starts]
+
+
+def describe_structure(file: h5py.File) -> dict[str, Any]:
+    """Shapes, statistics of num_frames, and compression of an open feature file, for JSON."""
+    features, num_frames = file["features"], file["num_frames"][:]
+    statistics = {}
+    if len(num_frames):
+        statistics = {
+            "min": int(num_frames.min()),
+            "max": int(num_frames.max()),
+            "mean": float(num_frames.mean()),
+        }
+    return {
+        "file": Path(file.filename).name,
+        "features_shape": [*features.shape],
+        "labels_shape": [*file["labels"].shape],
+        "num_frames": statistics,
+        "feature_dim": int(file.attrs["feature_dim"]),
+        "multi_scale": bool(file.attrs["multi_scale"]),
+        "compression": features.compression,
+        "compression_level": features.compression_opts,
+    }

@@ -12,6 +12,7 @@ from featx.folders import choose_splits
 from featx.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
 from featx.quiet import without_chatter
 from featx.sources import SourceName
+from featx.temporal import DEFAULT_SCALES
 from featx.writer import FeatureWriter
 
 
@@ -22,7 +23,7 @@ def extract(
     backbone: BackboneChoice = "efficientnet_v2_m",
     weights: str = "DEFAULT",
     multi_scale: bool = True,
-    scales: Sequence[float] = (1.0, 0.85, 1.15),
+    scales: Sequence[float] = DEFAULT_SCALES,
     splits: Sequence[str] | None = None,
     frames_per_forward: int = 32,
     compile: bool = False,

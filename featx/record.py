@@ -1,20 +1,25 @@
-"""What a feature file records of the run that made it, and the layout that follows from it."""
+"""What a run records of itself: in its feature files, and in the analysis beside them."""
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
 
-import featx
-from featx.feature_file import FORMAT_VERSION, Layout
-from featx.manifest import Manifest
+from featx.disk import read_json, replace_file, writing
+from featx.feature_file import FileLayout, describe_structure, open_feature_file
+from featx.manifest import ANALYSIS_FILE, Manifest
+from featx.provenance import Provenance
+from featx.staging import STAGING_FOLDER
 from featx.temporal import output_length
 
 
-def plan_layout(manifest: Manifest, split: str, feature_dim: int, run: Mapping[str, Any]) -> Layout:
+def plan_layout(
+    manifest: Manifest, split: str, feature_dim: int, run: Mapping[str, Any]
+) -> FileLayout:
     """Lay out the feature file of a split.
 
     Settings that leave no trace in the features (batch_size, num_workers, devices) are not
@@ -28,32 +33,45 @@ def plan_layout(manifest: Manifest, split: str, feature_dim: int, run: Mapping[s
     """
     positions = manifest.positions[split]
     lengths = manifest.lengths[positions.start : positions.stop].tolist()
-    config = {
-        "root": str(manifest.root.resolve()),
-        "split": split,
-        **run,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-    attributes = {
-        "category_mapping": json.dumps(manifest.categories),
-        "multi_scale": run["multi_scale"],
-        "backbone": run["backbone"],
-        "weights": run["weights"],
-        "weights_sha256": run["weights_sha256"],
-        "scales": np.array(run["scales"]),
-        "featx_version": featx.__version__,
-        "format_version": FORMAT_VERSION,
-        "inputs_sha256": manifest.digest(split),
-        "skipped": json.dumps(
-            {name: str(error) for name, error in manifest.rejected[split].items()}, sort_keys=True
-        ),
-        "config": json.dumps(config),
-    }
-    return Layout.plan(
+    provenance = Provenance(
+        categories=manifest.categories,
+        multi_scale=run["multi_scale"],
+        run={
+            "root": str(manifest.root.resolve()),
+            "split": split,
+            **run,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        inputs_sha256=manifest.digest(split),
+        skipped={name: str(error) for name, error in manifest.rejected[split].items()},
+    )
+    return FileLayout.plan(
         manifest.labels(split),
         np.array([output_length(length, run["scales"]) for length in lengths], dtype=np.int32),
         manifest.video_ids(split),
         feature_dim,
-        attributes,
+        provenance,
     )
+
+
+def write_analysis(
+    folder: Path, paths: Mapping[str, Path], preprocessing: Mapping[str, Any]
+) -> None:
+    """Write or update the analysis beside feature files.
+
+    Args:
+        folder: The folder of the feature files; its staging folder exists.
+        paths: The file of each split; splits of earlier runs keep their entries.
+        preprocessing: See `Manifest.preprocessing`.
+    """
+    path = folder / ANALYSIS_FILE
+    splits = read_json(path).get("splits")
+    structures = {**splits} if isinstance(splits, dict) else {}
+    for split, feature_path in paths.items():
+        with open_feature_file(feature_path) as file:
+            structures[split] = describe_structure(file)
+    analysis = {"preprocessing_info": preprocessing, "splits": structures}
+    content = json.dumps(analysis, indent=2).encode()
+    with writing(path):  # what a killed run leaves of the temporary file, the next one replaces
+        replace_file(path, content, folder / STAGING_FOLDER / ANALYSIS_FILE)

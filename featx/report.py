@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from featx.analysis import describe_structure
 from featx.checkpoint import InputSize, read_input_size
 from featx.dataset import FeatureDataset
 from featx.errors import InputError, first_line
+from featx.feature_file import DAMAGE, describe_structure, open_feature_file
 from featx.figures import draw
 from featx.plotting import check_plot
+from featx.provenance import JSON_ATTRIBUTES
 from featx.summary_table import format_summary
 from featx.survey import survey
-from featx.validation import DAMAGE, find_problems, open_feature_file
-
-_JSON_ATTRIBUTES = ("category_mapping", "config", "skipped")
+from featx.validation import find_problems
 
 
 def inspect(
@@ -100,7 +99,7 @@ def _to_json(name: str, value: Any) -> Any:  # noqa: ANN401  # whatever an attri
     """An attribute in JSON's own types."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    if name in _JSON_ATTRIBUTES:
+    if name in JSON_ATTRIBUTES:
         try:
             return json.loads(value)
         except ValueError:

@@ -21,8 +21,9 @@ import numpy as np
 
 from featx.disk import check_replaceable, publish_file, remove, replace_file, writing
 from featx.errors import IncompleteError, InputError, OutputError, shorten
-from featx.feature_file import Layout, create, fingerprint, read_row, read_skipped, write_row
-from featx.validation import find_problems, open_feature_file
+from featx.feature_file import FileLayout, create, open_feature_file, read_row, write_row
+from featx.provenance import Provenance
+from featx.validation import find_problems
 
 STAGING_FOLDER = ".featx"
 
@@ -35,12 +36,12 @@ class Staging:
         layout: Its layout.
     """
 
-    def __init__(self, target: Path, layout: Layout) -> None:
+    def __init__(self, target: Path, layout: FileLayout) -> None:
         self.target = target
         self.layout = layout
         # A folder for each fingerprint: rows of other inputs or settings cannot get among these,
         # not even those of a process that outlives its run.
-        content = json.dumps(fingerprint(layout.attributes), sort_keys=True).encode()
+        content = json.dumps(layout.provenance.fingerprint(), sort_keys=True).encode()
         key = hashlib.sha256(content).hexdigest()[:16]
         self.folder = target.parent / STAGING_FOLDER / target.stem / key
         self._published = False  # by an earlier run
@@ -106,7 +107,7 @@ class Staging:
             with open_feature_file(self.target) as file:
                 self._check_fingerprint(self.target, file)
                 problems = find_problems(file, read_features)
-                skipped = read_skipped(file.attrs)
+                skipped = Provenance.from_attributes(file.attrs).skipped
         except InputError as error:
             raise OutputError(f"{error} {way_out}") from error
         if problems:
@@ -120,7 +121,8 @@ class Staging:
 
     def _check_fingerprint(self, path: Path, file: h5py.File) -> None:
         """Refuse a file whose rows depend on other inputs or settings."""
-        expected, found = fingerprint(self.layout.attributes), fingerprint(file.attrs)
+        expected = self.layout.provenance.fingerprint()
+        found = Provenance.from_attributes(file.attrs).fingerprint()
         differences = [
             f"{name} {found.get(name)!r} instead of {value!r}"
             for name, value in expected.items()

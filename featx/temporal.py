@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+DEFAULT_SCALES = (1.0, 0.85, 1.15)
 MIN_SCALED_FRAMES = 5
 
 

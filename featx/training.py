@@ -16,7 +16,7 @@ from featx.errors import InputError, MissingInputError, UsageError
 from featx.feature_file import file_name
 from featx.parallel import count_cores
 
-Layout = Literal["padded", "packed"]
+BatchLayout = Literal["padded", "packed"]
 
 _MAX_WORKERS = 4  # each reads some 600 videos of [73, 1280] a second
 
@@ -92,7 +92,7 @@ class FeatureDataModule(LightningDataModule):
         self,
         folder: Path | str,
         batch_size: int = 32,
-        layout: Layout = "padded",
+        layout: BatchLayout = "padded",
         multi_scale: bool | None = None,
         num_workers: int | None = None,
     ) -> None:
@@ -103,7 +103,7 @@ class FeatureDataModule(LightningDataModule):
             raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
         if num_workers < 0:
             raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
-        if layout not in get_args(Layout):
+        if layout not in get_args(BatchLayout):
             raise UsageError(f"layout: expected padded or packed, found {layout!r}.")
         self.folder = Path(folder).expanduser()
         self.batch_size = batch_size

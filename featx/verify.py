@@ -1,6 +1,5 @@
 """`featx verify`: recompute rows of a feature file from the inputs, and compare."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +14,18 @@ from featx.datamodule import VideoDataModule
 from featx.dataset import FeatureDataset
 from featx.errors import InputError, UsageError, first_line
 from featx.extractor import FeatureExtractor
-from featx.feature_file import read_skipped
+from featx.feature_file import DAMAGE, open_feature_file
 from featx.loading import VideoDataset
+from featx.manifest import IMAGE_SIZE, NUM_FRAMES
+from featx.provenance import Provenance
 from featx.recomputation import compare_rows, recompute
 from featx.sources import SourceName
-from featx.validation import DAMAGE, find_problems, open_feature_file
+from featx.temporal import DEFAULT_SCALES
+from featx.validation import find_problems
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
 _COARSE = 5e-2  # bfloat16: some 1e-2 from float32, and twice that where layers are many
 _TF32 = 1e-2  # also where the precision is unknown: it is torch's default for convolutions
-
-_SCALES = (1.0, 0.85, 1.15)  # of files that do not record theirs
 
 
 class Recipe(NamedTuple):
@@ -144,46 +144,37 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         UsageError: The backbone or the weights are not recorded, and not given.
     """
     path = Path(file.filename)
-    run = _read_config(file)
-    backbone = backbone or run.get("backbone")
+    made = Provenance.from_attributes(file.attrs)
+    backbone = backbone or made.backbone
     if backbone is None:
         raise UsageError(f"{path}: expected a recorded backbone, found none. Give --backbone.")
     if weights is None:
-        weights = "DEFAULT" if backbone != run.get("backbone") else str(run.get("weights"))
+        weights = "DEFAULT" if backbone != made.backbone else str(made.weights)
         if weights != "random" and weights not in find_architecture(backbone, weights).weights:
             raise UsageError(
                 f"{path}: expected weights that can be found by name, found {weights!r}, of a "
                 "state dict. Give its path with --weights."
             )
-    multi_scale = bool(file.attrs["multi_scale"])
-    size = _get(run, "input", "size")
-    made = _get(run, "preprocessing", "frames_per_video"), _get(run, "preprocessing", "image_size")
-    known = isinstance(made[0], int) and isinstance(made[1], list) and len(made[1]) == 2
-    tolerance = _TOLERANCES.get(run["precision"], _COARSE) if "precision" in run else _TF32
-    if run.get("allow_tf32"):
+    tolerance = _TOLERANCES.get(made.precision, _COARSE) if made.precision else _TF32
+    if made.allow_tf32:
         tolerance = max(tolerance, _TF32)
+    known = made.num_frames is not None and made.image_size is not None
     return Recipe(
-        split=run.get("split") or path.name.partition("_features")[0],
+        split=made.split or path.name.partition("_features")[0],
         settings={
             "backbone": backbone,
             "weights": weights,
-            "multi_scale": multi_scale,
-            "scales": run.get("scales", _SCALES) if multi_scale else _SCALES,
-            "frames_per_forward": run.get("frames_per_forward", 32),
-            "input_size": size if backbone == run.get("backbone") else None,
+            "multi_scale": made.multi_scale,
+            "scales": made.scales if made.multi_scale and made.scales else DEFAULT_SCALES,
+            "frames_per_forward": made.frames_per_forward or 32,
+            "input_size": made.input_size if backbone == made.backbone else None,
         },
-        weights_sha256=run.get("weights_sha256", ""),
+        weights_sha256=made.weights_sha256 or "",
         tolerance=tolerance,
-        skipped=[*read_skipped(file.attrs)],
-        num_frames=made[0] if known else 64,
-        image_size=made[1][0] if known else 256,
+        skipped=[*(made.skipped or {})],
+        num_frames=made.num_frames if known and made.num_frames else NUM_FRAMES,
+        image_size=made.image_size if known and made.image_size else IMAGE_SIZE,
     )
-
-
-def _get(run: Mapping[str, Any], section: str, name: str) -> Any:  # noqa: ANN401  # of JSON
-    """An entry of a section of the record; None if there is none."""
-    found = run.get(section)
-    return found.get(name) if isinstance(found, dict) else None
 
 
 def _has_rows(file: h5py.File) -> bool:
@@ -194,15 +185,6 @@ def _has_rows(file: h5py.File) -> bool:
     except DAMAGE:
         return False
     return len({len(file[name]) for name in names}) == 1 and bool(fits.all())
-
-
-def _read_config(file: h5py.File) -> dict[str, Any]:
-    """The record of the run in a file; empty if there is none that can be read."""
-    try:
-        run = json.loads(file.attrs["config"])
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return run if isinstance(run, dict) else {}
 
 
 def compare_backbones(

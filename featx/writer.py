@@ -20,21 +20,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featx.analysis import write_analysis
 from featx.datamodule import VideoDataModule
 from featx.disk import check_replaceable
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
-from featx.feature_file import file_name, read_skipped
+from featx.feature_file import file_name, open_feature_file
 from featx.interruption import Interruption
 from featx.loading import VideoBatch
 from featx.lock import RunLock
 from featx.manifest import ANALYSIS_FILE
 from featx.parts import PartWriter
 from featx.progress import Progress
-from featx.record import plan_layout
+from featx.provenance import Provenance
+from featx.record import plan_layout, write_analysis
 from featx.staging import STAGING_FOLDER, Staging
-from featx.validation import open_feature_file
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 
@@ -197,7 +196,8 @@ class FeatureWriter(BasePredictionWriter):
             write_analysis(self.output_dir, published, self._manifest.preprocessing())
         for split, path in published.items():
             with open_feature_file(path) as file:
-                count, skipped = file.attrs["num_videos"], read_skipped(file.attrs)
+                count = file.attrs["num_videos"]
+                skipped = Provenance.from_attributes(file.attrs).skipped
             left_out = f", {len(skipped)} inputs left out" if skipped else ""
             rank_zero_info(f"{split}: {count} videos in {path}{left_out}")
         if problems:

@@ -1,6 +1,5 @@
 """Tiny seeded data for the tests; nothing binary is committed."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,14 +13,16 @@ from torch import Tensor, nn
 
 from featx.architectures import ARCHITECTURES, Architecture
 from featx.feature_file import (
-    Layout,
+    FileLayout,
     create,
     encode,
+    open_feature_file,
     write_row,
 )
 from featx.manifest import Manifest, OnError, ScanSettings
 from featx.processed_source import scan_processed
-from featx.validation import find_problems, open_feature_file
+from featx.provenance import Provenance
+from featx.validation import find_problems
 
 TINY_DIM = 6  # features per frame of the tiny CNN
 ROW_DIM = 4  # features per frame of the rows below
@@ -86,21 +87,15 @@ def grey_levels(count: int) -> NDArray[np.uint8]:
     return np.broadcast_to(levels[:, None, None, None], (count, 64, 96, 3)).copy()
 
 
-def plan(lengths: list[int], **settings: object) -> Layout:
+def plan(lengths: list[int], **settings: object) -> FileLayout:
     """The layout of a feature file with rows of these lengths."""
     count = len(lengths)
-    return Layout.plan(
+    return FileLayout.plan(
         np.arange(count) % 2,
         np.array(lengths, np.int32),
         [f"video {i}" for i in range(count)],
         ROW_DIM,
-        {
-            "category_mapping": json.dumps({"a": 0, "b": 1}),
-            "multi_scale": True,
-            "inputs_sha256": "0",
-            "format_version": 1,
-            "config": json.dumps({"root": "somewhere"} | settings),
-        },
+        Provenance({"a": 0, "b": 1}, True, {"root": "somewhere"} | settings, "0"),
     )
 
 

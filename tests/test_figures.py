@@ -1,6 +1,5 @@
 """The figures of a feature file: the numbers behind them, and what a reader sees."""
 
-import json
 from collections.abc import Callable
 from io import BytesIO
 from itertools import pairwise
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from featx import survey as survey_module
 from featx.dataset import FeatureDataset
 from featx.errors import OutputError, UsageError
-from featx.feature_file import Layout, create, encode, write_row
+from featx.feature_file import FileLayout, create, encode, write_row
 from featx.figures import draw
 from featx.plotting import check_plot
+from featx.provenance import Provenance
 from featx.survey import Survey, choose, project, survey
 
 if TYPE_CHECKING:
@@ -36,15 +36,12 @@ def write(
 ) -> FeatureDataset:
     """A feature file; `make(row, length)` makes the features of a row, by default random ones."""
     rng = np.random.default_rng(0)
-    layout = Layout.plan(
+    layout = FileLayout.plan(
         np.array(labels),
         np.array(lengths, np.int32),
         [f"{names[label]}/{row}.mp4" for row, label in enumerate(labels)],
         DIM,
-        {
-            "category_mapping": json.dumps({name: i for i, name in enumerate(names)}),
-            "multi_scale": False,
-        },
+        Provenance({name: i for i, name in enumerate(names)}, multi_scale=False),
     )
     with h5py.File(path, "w") as file:
         create(file, layout)

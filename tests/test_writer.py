@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
+from featx.feature_file import open_feature_file
 from featx.parts import PartWriter
 from featx.staging import Staging
 from featx.temporal import output_length
-from featx.validation import find_problems, open_feature_file
+from featx.validation import find_problems
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

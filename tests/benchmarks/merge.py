@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.feature_file import Layout, encode
+from featx.feature_file import FileLayout, encode
 from featx.parts import PART_BYTES
+from featx.provenance import Provenance
 from featx.staging import Staging
 
 NUM_FRAMES, FEATURE_DIM = 73, 1280
@@ -25,14 +26,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     features = np.maximum(rng.standard_normal((NUM_FRAMES, FEATURE_DIM), np.float32), 0)
     lengths = np.full(count, NUM_FRAMES, np.int32)
-    attributes = {
-        "category_mapping": '{"a": 0}',
-        "inputs_sha256": "0",
-        "format_version": 1,
-        "config": "{}",
-    }
+    provenance = Provenance({"a": 0}, multi_scale=False, inputs_sha256="0")
     names = [f"{number}" for number in range(count)]
-    layout = Layout.plan(np.zeros(count, np.int64), lengths, names, FEATURE_DIM, attributes)
+    layout = FileLayout.plan(np.zeros(count, np.int64), lengths, names, FEATURE_DIM, provenance)
     chunks = encode(features, layout)
     per_part = max(1, PART_BYTES // sum(map(len, chunks)))
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featx.feature_file import Layout, create, encode, write_row
+from featx.feature_file import FileLayout, create, encode, write_row
+from featx.provenance import Provenance
 
 NUM_FRAMES, FEATURE_DIM, READS = 73, 1280, 300
 
@@ -31,7 +32,9 @@ def main() -> None:
         paths = {"featx": Path(folder) / "featx.h5", "plain": Path(folder) / "plain.h5"}
         lengths = np.full(count, NUM_FRAMES, np.int32)
         names = [f"{number}" for number in range(count)]
-        layout = Layout.plan(np.zeros(count, np.int64), lengths, names, FEATURE_DIM, {})
+        layout = FileLayout.plan(
+            np.zeros(count, np.int64), lengths, names, FEATURE_DIM, Provenance({}, False)
+        )
         with h5py.File(paths["featx"], "w") as file:
             create(file, layout)
             for row, values in enumerate(features):
