@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from featx.errors import MissingDependencyError, UsageError
+from featx.errors import UsageError, require
 from featx.transforms import InputTransform
 from featx.weights import Pretrained
 
@@ -139,12 +139,8 @@ def find_head(module: nn.Module) -> str:
 
 
 def _find_in_timm(name: str) -> Architecture:
-    try:
+    with require("timm", "backbone"):
         import timm
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "backbone: expected the package timm, found none. Install it: pip install timm."
-        ) from error
     if not timm.is_model(name):
         known = [f"timm:{known}" for known in timm.list_models(pretrained=True)]
         raise _unknown(f"timm:{name}", known)

@@ -20,8 +20,8 @@ from featx.bench_report import (
 )
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
 from featx.contest import Process, compete, make_videos
-from featx.disk import writing
-from featx.errors import UsageError
+from featx.errors import UsageError, check_at_least
+from featx.files import writing
 from featx.manifest import ScanSettings
 from featx.plotting import check_matplotlib
 from featx.sources import SOURCES
@@ -71,10 +71,7 @@ def bench(
         UsageError: A setting is out of its range.
         MissingDependencyError: There is no matplotlib, or no compiler.
     """
-    numbers = {"videos": videos, "rounds": rounds, "frames_per_forward": frames_per_forward}
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{name}: expected 1 or more, found {value}.")
+    check_at_least(1, videos=videos, rounds=rounds, frames_per_forward=frames_per_forward)
     if not precisions:
         raise UsageError("precisions: expected one or more, found none.")
     check_matplotlib()

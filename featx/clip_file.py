@@ -13,15 +13,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from featx.archive import file_stats
-from featx.errors import ChangedInputError, InputError, MissingDependencyError, first_line
+from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.manifest import VideoFile
 
-try:
+with require("av", "clips"):
     import av
-except ModuleNotFoundError as error:
-    raise MissingDependencyError(
-        "clips: expected the package av (PyAV), found none. Install it: pip install av."
-    ) from error
 
 
 @dataclass(frozen=True, slots=True)

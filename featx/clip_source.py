@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from featx.archive import file_stats
 from featx.clip_file import ClipFile, open_clip
+from featx.console import make_bar
 from featx.errors import InputError, MissingInputError, shorten
 from featx.folders import STANDARD_SPLITS, check_name, choose_splits, list_entries, list_folders
 from featx.manifest import (
@@ -18,7 +19,6 @@ from featx.manifest import (
 )
 from featx.parallel import map_ahead
 from featx.processed_file import FILE_NAME
-from featx.progress import make_bar
 
 CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from featx.errors import InputError, UsageError, shorten
+from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.loading import RankShare, VideoBatch, VideoDataset, join, outlive_signals
 from featx.manifest import (
     IMAGE_SIZE,
@@ -66,18 +66,12 @@ class VideoDataModule(LightningDataModule):
         image_size: int = IMAGE_SIZE,
     ) -> None:
         super().__init__()
-        numbers = {"batch_size": batch_size, "num_frames": num_frames, "image_size": image_size}
-        for name, value in numbers.items():
-            if value < 1:
-                raise UsageError(f"{name}: expected 1 or more, found {value}.")
-        if num_workers is not None and num_workers < 0:
-            raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
+        check_at_least(1, batch_size=batch_size, num_frames=num_frames, image_size=image_size)
+        check_at_least(0, num_workers=num_workers)
         if splits is not None and (isinstance(splits, str) or not splits):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
-        if on_error not in get_args(OnError):
-            raise UsageError(f"on_error: expected stop or skip, found {on_error!r}.")
-        if source not in SOURCES:
-            raise UsageError(f"source: expected {' or '.join(SOURCES)}, found {source!r}.")
+        check_choice("on_error", on_error, get_args(OnError))
+        check_choice("source", source, SOURCES)
         if verify_inputs and not SOURCES[source].has_checksums:
             raise UsageError(
                 f"verify_inputs: expected false with the source {source}, found true. They have no "

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.clip_file import write_clip
-from featx.disk import writing
-from featx.errors import UsageError
+from featx.errors import check_at_least
+from featx.files import writing
 from featx.job import extract
 from featx.preprocess import preprocess
 from featx.report import inspect
@@ -36,8 +36,7 @@ def demo(
     Raises:
         UsageError: A number is out of range.
     """
-    if clips < 1:
-        raise UsageError(f"clips: expected 1 or more, found {clips}.")
+    check_at_least(1, clips=clips)
     output_dir = Path(output_dir).expanduser()
     raw, processed, features = (output_dir / name for name in ("raw", "processed", "features"))
     print(f"\n1. Making clips in {raw}", flush=True)

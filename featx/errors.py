@@ -5,7 +5,8 @@ An error with several messages has a line for each. Each class is also the built
 would have raised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class FeatxError(Exception):
@@ -63,6 +64,48 @@ def combine(summary: str, errors: Sequence[InputError]) -> InputError:
     if len(errors) == 1:
         return errors[0]
     return InputError(summary, *(line for error in errors for line in error.args))
+
+
+def check_at_least(minimum: int, **numbers: int | None) -> None:
+    """Check settings that are numbers, by name; None is a number that is not given.
+
+    Raises:
+        UsageError: One is too small.
+    """
+    for name, value in numbers.items():
+        if value is not None and value < minimum:
+            raise UsageError(f"{name}: expected {minimum} or more, found {value}.")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Check a setting that is one of several words.
+
+    Raises:
+        UsageError: It is another.
+    """
+    if value not in choices:
+        raise UsageError(f"{name}: expected {' or '.join(choices)}, found {value!r}.")
+
+
+@contextmanager
+def require(package: str, purpose: str) -> Iterator[None]:
+    """Import an optional package inside.
+
+    Args:
+        package: Its name, as pip has it.
+        purpose: What needs it.
+
+    Raises:
+        MissingDependencyError: It cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        found = "none" if isinstance(error, ModuleNotFoundError) else f"one that fails: {error}"
+        raise MissingDependencyError(
+            f"{purpose}: expected the package {package}, found {found}. "
+            f"Install it: pip install {package}."
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from featx.allocator import keep_freed_memory
 from featx.backbones import build_backbone, wrap_module
 from featx.compilation import compile_frozen, frozen
-from featx.errors import UsageError
+from featx.errors import UsageError, check_at_least
 from featx.loading import VideoBatch
 from featx.precision import float32_precision
 from featx.temporal import DEFAULT_SCALES, average_scales
@@ -73,14 +73,12 @@ class FeatureExtractor(LightningModule):
             raise UsageError(
                 f"scales: expected one or more, above 0 and up to {_MAX_SCALE}, found {[*scales]}."
             )
-        numbers = {
-            "frames_per_forward": frames_per_forward,
-            "input_size": input_size,
-            "feature_dim": feature_dim,
-        }
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise UsageError(f"{name}: expected 1 or more, found {value}.")
+        check_at_least(
+            1,
+            frames_per_forward=frames_per_forward,
+            input_size=input_size,
+            feature_dim=feature_dim,
+        )
         if weights == "random":
             rank_zero_warn("weights: random. The features mean nothing; use them only for tests.")
         if isinstance(backbone, str):

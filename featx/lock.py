@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from featx.disk import writing
 from featx.errors import OutputError
+from featx.files import writing
 
 
 class RunLock:

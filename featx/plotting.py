@@ -7,8 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx.disk import check_replaceable, replace_file, writing
-from featx.errors import MissingDependencyError, OutputError, UsageError
+from featx.errors import OutputError, UsageError, require
+from featx.files import check_replaceable, replace_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,13 +34,8 @@ def check_matplotlib() -> None:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
+    with require("matplotlib", "plot"):
         import matplotlib.figure  # noqa: F401  # it takes a second, which other commands save
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"matplotlib: expected it for the plot, found: {error}. "
-            "Install it: pip install matplotlib."
-        ) from error
 
 
 def check_plot(path: Path) -> None:

@@ -9,11 +9,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from featx.console import without_chatter
 from featx.datamodule import VideoDataModule
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
 from featx.parsing import ConciseParser
-from featx.quiet import without_chatter
 from featx.writer import FeatureWriter
 
 _HELP = """Extract the features of a data set, one feature file per split.

@@ -12,13 +12,13 @@ from torch import Tensor
 from featx.archive import read_archive
 from featx.clip_file import sample_clip
 from featx.clip_source import Clip, find_misplaced, list_clips, warn_of_others
-from featx.disk import replace_file, writing
-from featx.errors import FeatxError, InputError, UsageError
+from featx.console import make_bar
+from featx.errors import FeatxError, InputError, check_at_least
+from featx.files import replace_file, writing
 from featx.folders import check_name
 from featx.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
 from featx.parallel import count_cores, map_ahead
 from featx.processed_file import save_videos
-from featx.progress import make_bar
 from featx.transforms import normalize
 
 DTypeName = Literal["uint8", "float32"]
@@ -61,10 +61,7 @@ def preprocess(
     raw_dir, processed_dir = Path(raw_dir).expanduser(), Path(processed_dir).expanduser()
     if num_workers is None:
         num_workers = count_cores()
-    numbers = {"num_frames": num_frames, "image_size": image_size, "num_workers": num_workers}
-    for name, value in numbers.items():
-        if value < 1:
-            raise UsageError(f"{name}: expected 1 or more, found {value}.")
+    check_at_least(1, num_frames=num_frames, image_size=image_size, num_workers=num_workers)
 
     def decode(clip: Clip) -> Decoded | FeatxError:
         try:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.archive import Archive, file_stats, read_archive, read_digest
-from featx.disk import publish_file
 from featx.errors import ChangedInputError, InputError, first_line, shorten
+from featx.files import publish_file
 from featx.folders import is_name
 from featx.manifest import VideoFile
 

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featx.console import make_bar
 from featx.dataset import FeatureDataset
 from featx.errors import InputError, shorten
 from featx.extractor import FeatureExtractor
 from featx.loading import VideoBatch, VideoDataset
 from featx.manifest import Manifest
-from featx.progress import make_bar
 from featx.temporal import output_length
 
 _MAX_EXPLAINED = 5  # each explanation may read the whole file

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torchvision
 
-from featx.disk import read_json, replace_file, writing
 from featx.feature_file import FileLayout, describe_structure, open_feature_file
+from featx.files import read_json, replace_file, writing
 from featx.manifest import ANALYSIS_FILE, Manifest
 from featx.provenance import Provenance
 from featx.staging import STAGING_FOLDER

@@ -19,9 +19,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featx.disk import check_replaceable, publish_file, remove, replace_file, writing
 from featx.errors import IncompleteError, InputError, OutputError, shorten
 from featx.feature_file import FileLayout, create, open_feature_file, read_row, write_row
+from featx.files import check_replaceable, publish_file, remove, replace_file, writing
 from featx.provenance import Provenance
 from featx.validation import find_problems
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
 from featx.dataset import FeatureDataset, FeatureItem
-from featx.errors import InputError, MissingInputError, UsageError
+from featx.errors import InputError, MissingInputError, UsageError, check_at_least, check_choice
 from featx.feature_file import file_name
 from featx.parallel import count_cores
 
@@ -99,12 +99,9 @@ class FeatureDataModule(LightningDataModule):
         super().__init__()
         if num_workers is None:
             num_workers = min(_MAX_WORKERS, count_cores() // 2)
-        if batch_size < 1:
-            raise UsageError(f"batch_size: expected 1 or more, found {batch_size}.")
-        if num_workers < 0:
-            raise UsageError(f"num_workers: expected 0 or more, found {num_workers}.")
-        if layout not in get_args(BatchLayout):
-            raise UsageError(f"layout: expected padded or packed, found {layout!r}.")
+        check_at_least(1, batch_size=batch_size)
+        check_at_least(0, num_workers=num_workers)
+        check_choice("layout", layout, get_args(BatchLayout))
         self.folder = Path(folder).expanduser()
         self.batch_size = batch_size
         self.layout = layout

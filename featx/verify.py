@@ -12,7 +12,7 @@ from tabulate import tabulate
 from featx.architectures import find_architecture
 from featx.datamodule import VideoDataModule
 from featx.dataset import FeatureDataset
-from featx.errors import InputError, UsageError, first_line
+from featx.errors import InputError, UsageError, check_at_least, first_line
 from featx.extractor import FeatureExtractor
 from featx.feature_file import DAMAGE, open_feature_file
 from featx.loading import VideoDataset
@@ -84,8 +84,7 @@ def verify(
     Raises:
         FeatxError: The file or the inputs cannot be read, or the recipe is not known.
     """
-    if rows < 1:
-        raise UsageError(f"rows: expected 1 or more, found {rows}.")
+    check_at_least(1, rows=rows)
     path = Path(file).expanduser()
     with open_feature_file(path) as opened:
         problems = find_problems(opened)

@@ -20,17 +20,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featx.console import Progress
 from featx.datamodule import VideoDataModule
-from featx.disk import check_replaceable
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
 from featx.feature_file import file_name, open_feature_file
+from featx.files import check_replaceable
 from featx.interruption import Interruption
 from featx.loading import VideoBatch
 from featx.lock import RunLock
 from featx.manifest import ANALYSIS_FILE
 from featx.parts import PartWriter
-from featx.progress import Progress
 from featx.provenance import Provenance
 from featx.record import plan_layout, write_analysis
 from featx.staging import STAGING_FOLDER, Staging

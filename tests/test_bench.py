@@ -197,7 +197,7 @@ def test_without_matplotlib(
     with pytest.raises(MissingDependencyError, match="pip install matplotlib"):
         bench(tmp_path / "bench")
     assert main(["bench", "--output_dir", str(tmp_path / "bench")]) == 1
-    assert capsys.readouterr().err.startswith("featx bench: error: matplotlib: expected it")
+    assert capsys.readouterr().err.startswith("featx bench: error: plot: expected the package matplotlib")
     assert not (tmp_path / "bench").exists()
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from featx.disk import publish_file, replace_file, writing
 from featx.errors import MissingInputError, OutputError
+from featx.files import publish_file, replace_file, writing
 
 
 def test_replace_file(tmp_path: Path) -> None:

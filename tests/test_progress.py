@@ -10,13 +10,13 @@ from helpers import Save, random_video, random_videos
 from lightning.pytorch import Trainer
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.progress import Progress, is_watched
+from featx.console import Progress, is_watched
 
 
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error is a terminal, for all that featx knows."""
-    monkeypatch.setattr("featx.progress.is_watched", lambda: True)
+    monkeypatch.setattr("featx.console.is_watched", lambda: True)
 
 
 def last_line(text: str) -> str:
@@ -40,9 +40,9 @@ def test_a_line_now_and_then_where_nobody_watches(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a log there is no bar, but a line a minute, which tells the same."""
-    monkeypatch.setattr("featx.progress.is_watched", lambda: False)
+    monkeypatch.setattr("featx.console.is_watched", lambda: False)
     now = iter([0.0, 0.0, 30.0, 70.0, 80.0])
-    monkeypatch.setattr("featx.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("featx.console.time.monotonic", lambda: next(now))
     progress = Progress(np.array([2, 6, 2, 2]), found=0, num_ranks=1)
     for _ in range(3):
         progress.advance(1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featx.quiet import without_chatter
+from featx.console import without_chatter
 
 
 def test_a_log_has_no_chatter(small_root: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
-"""Progress bars on a terminal or in a notebook; elsewhere, a line now and then."""
+"""What a person sees of a run: a bar where somebody watches, a line a minute in a log."""
 
+import logging
 import sys
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 _LINE_SECONDS = 60  # between two lines where there is no bar
+
+# What Lightning says of itself.
+_LOGGER = "lightning.pytorch.utilities.rank_zero"
+_LINES = ("💡 Tip:", "TPU available:")
+_WARNINGS = (
+    ".*does not have many workers",  # as many as were measured to be best
+    ".*LeafSpec",
+)
 
 
 def is_watched() -> bool:
@@ -68,3 +79,21 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Run Lightning without advertisements, and without warnings that are none of the user's."""
+    logger = logging.getLogger(_LOGGER)
+    logger.addFilter(_is_of_the_run)
+    try:
+        with warnings.catch_warnings():
+            for message in _WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.removeFilter(_is_of_the_run)
+
+
+def _is_of_the_run(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_LINES)
