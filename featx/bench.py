@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from featx import contenders, devices
-from featx.architectures import BackboneName
+from featx.backbones.architectures import BackboneName
 from featx.bench_report import (
     estimate,
     format_estimate,

@@ -18,15 +18,14 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from featx.architectures import ARCHITECTURES, BackboneName
-from featx.backbones import remove_head
-from featx.compilation import frozen
+from featx.backbones.architectures import ARCHITECTURES, BackboneName
+from featx.backbones.build import remove_head
+from featx.backbones.runtime import float32_precision, frozen
+from featx.backbones.weights import build_random
 from featx.datamodule import VideoDataModule
 from featx.devices import find_device
 from featx.extractor import FeatureExtractor
 from featx.plain_loop import extract_plainly
-from featx.precision import float32_precision
-from featx.random_weights import build_random
 from featx.temporal import DEFAULT_SCALES
 from featx.writer import FeatureWriter
 

@@ -15,12 +15,12 @@ import torch
 from torch.nn.functional import interpolate
 
 from featx import contenders, devices
+from featx.backbones.transforms import normalize
 from featx.bench_report import Measurement
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
 from featx.errors import IncompleteError
 from featx.feature_file import file_name
 from featx.processed_file import FILE_NAME
-from featx.transforms import normalize
 
 T = TypeVar("T")
 

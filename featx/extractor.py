@@ -12,14 +12,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from featx.allocator import keep_freed_memory
-from featx.backbones import build_backbone, wrap_module
-from featx.compilation import compile_frozen, frozen
+from featx.backbones.build import build_backbone, wrap_module
+from featx.backbones.runtime import compile_frozen, float32_precision, frozen, keep_freed_memory
+from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.errors import UsageError, check_at_least
 from featx.loading import VideoBatch
-from featx.precision import float32_precision
 from featx.temporal import DEFAULT_SCALES, average_scales
-from featx.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 _MAX_SCALE = 100
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from featx.archive import read_archive
+from featx.backbones.transforms import normalize
 from featx.clip_file import sample_clip
 from featx.clip_source import Clip, find_misplaced, list_clips, warn_of_others
 from featx.console import make_bar
@@ -19,7 +20,6 @@ from featx.folders import check_name
 from featx.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
 from featx.parallel import count_cores, map_ahead
 from featx.processed_file import save_videos
-from featx.transforms import normalize
 
 DTypeName = Literal["uint8", "float32"]
 

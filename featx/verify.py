@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from featx.architectures import find_architecture
+from featx.backbones.architectures import find_architecture
 from featx.datamodule import VideoDataModule
 from featx.dataset import FeatureDataset
 from featx.errors import InputError, UsageError, check_at_least, first_line

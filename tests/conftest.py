@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import TINY, Save, grey_levels, random_video, random_videos
 
-from featx import architectures
+from featx.backbones import architectures
 from featx.clip_file import write_clip
 
 

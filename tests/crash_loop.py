@@ -24,8 +24,9 @@ import torch
 from helpers import TINY, make_rows, plan, random_videos
 
 import featx
-from featx import architectures, parts
+from featx import parts
 from featx import staging as staging_module
+from featx.backbones import architectures
 from featx.errors import OutputError
 from featx.feature_file import write_row
 from featx.parts import PartWriter

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featx.architectures import ARCHITECTURES, Architecture
+from featx.backbones.architectures import ARCHITECTURES, Architecture
 from featx.feature_file import (
     FileLayout,
     create,

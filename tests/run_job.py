@@ -15,7 +15,8 @@ from helpers import TINY, WIDE
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from featx import FeatureExtractor, FeatureWriter, VideoDataModule, architectures, parts
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule, parts
+from featx.backbones import architectures
 from featx.loading import VideoBatch
 
 DEFAULTS = {

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from featx import allocator
+from featx.backbones import runtime as allocator
 
 CODE = """
 import resource, sys, torch
-from featx.allocator import keep_freed_memory
+from featx.backbones.runtime import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = []

@@ -12,11 +12,11 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featx import FeatureExtractor
-from featx.architectures import find_architecture, find_head
-from featx.backbones import build_backbone
+from featx.backbones.architectures import find_architecture, find_head
+from featx.backbones.build import build_backbone
+from featx.backbones.transforms import InputTransform, normalize
 from featx.errors import MissingDependencyError, UsageError
 from featx.loading import VideoBatch
-from featx.transforms import InputTransform, normalize
 
 FAMILIES = {
     "resnet18": ("fc", 512),

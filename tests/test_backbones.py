@@ -9,11 +9,11 @@ import reference
 import torch
 from torch import Tensor, nn
 
-from featx.architectures import ARCHITECTURES
-from featx.backbones import Backbone, build_backbone
+from featx.backbones.architectures import ARCHITECTURES
+from featx.backbones.build import Backbone, build_backbone
+from featx.backbones.transforms import normalize
+from featx.backbones.weights import state_dict_sha256
 from featx.errors import UsageError, WeightsError
-from featx.transforms import normalize
-from featx.weights import state_dict_sha256
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

@@ -17,7 +17,9 @@ from torch import nn
 
 import featx
 from featx import bench_report, contenders, contest
-from featx.architectures import ARCHITECTURES
+from featx.backbones.architectures import ARCHITECTURES
+from featx.backbones.transforms import normalize
+from featx.backbones.weights import build_random
 from featx.bench import bench
 from featx.bench_report import Measurement, estimate, format_table, recommend
 from featx.cli import main
@@ -25,8 +27,6 @@ from featx.contenders import Settings, count_flop
 from featx.contest import Process
 from featx.errors import IncompleteError, MissingDependencyError, UsageError
 from featx.plain_loop import extract_plainly
-from featx.random_weights import build_random
-from featx.transforms import normalize
 
 SCALES = (1.0, 0.85, 1.15)
 
@@ -197,7 +197,9 @@ def test_without_matplotlib(
     with pytest.raises(MissingDependencyError, match="pip install matplotlib"):
         bench(tmp_path / "bench")
     assert main(["bench", "--output_dir", str(tmp_path / "bench")]) == 1
-    assert capsys.readouterr().err.startswith("featx bench: error: plot: expected the package matplotlib")
+    assert capsys.readouterr().err.startswith(
+        "featx bench: error: plot: expected the package matplotlib"
+    )
     assert not (tmp_path / "bench").exists()
 
 

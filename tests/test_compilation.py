@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import TinyCNN
 
-from featx.compilation import compile_frozen, frozen
+from featx.backbones.runtime import compile_frozen, frozen
 from featx.errors import MissingDependencyError
 
 
@@ -39,7 +39,7 @@ def test_the_weights_are_constants() -> None:
 def test_frames_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are compiled, or it is told: torch would quietly go on without, after eight."""
     torch._dynamo.reset()  # the other tests have compiled the same code
-    monkeypatch.setattr("featx.compilation._MAX_SIZES", 2)
+    monkeypatch.setattr("featx.backbones.runtime._MAX_SIZES", 2)
     cnn = TinyCNN().eval().requires_grad_(False)
     compile_frozen(cnn)
     with torch.inference_mode(), frozen():
@@ -70,7 +70,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     """Not a traceback of pages, but what to install or to set."""
     code = (
         "import torch; from featx.errors import MissingDependencyError\n"
-        "from featx.compilation import compile_frozen, frozen\n"
+        "from featx.backbones.runtime import compile_frozen, frozen\n"
         "cnn = torch.nn.Conv2d(3, 2, 3).requires_grad_(False); compile_frozen(cnn)\n"
         "with frozen(), torch.inference_mode(): cnn(torch.randn(1, 3, 8, 8))"
     )

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import Save, random_videos
 
-from featx.architectures import ARCHITECTURES
+from featx.backbones.architectures import ARCHITECTURES
 from featx.cli import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -8,7 +8,7 @@ import torch
 from helpers import TINY_DIM, random_video
 from torch import Tensor, nn
 
-from featx import transforms
+from featx.backbones import transforms
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
 from featx.loading import VideoBatch, drop_repeats

@@ -8,7 +8,7 @@ import pytest
 _CODE = """
 import torch
 from torch import backends
-from featx.precision import float32_precision
+from featx.backbones.runtime import float32_precision
 
 def show():
     operations = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul,

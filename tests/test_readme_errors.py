@@ -49,7 +49,7 @@ def split_message(message: str) -> list[str]:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     """The texts of all modules."""
-    modules = sorted((ROOT / "featx").glob("*.py"))
+    modules = sorted((ROOT / "featx").rglob("*.py"))
     return [text for path in modules for text in read_texts(ast.parse(path.read_text("utf-8")))]
 
 

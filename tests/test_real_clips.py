@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 import featx
-from featx.architectures import ARCHITECTURES
+from featx.backbones.architectures import ARCHITECTURES
 from featx.clip_source import CLIP_SUFFIXES
 from featx.preprocess import preprocess
 from featx.report import inspect

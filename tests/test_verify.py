@@ -13,7 +13,7 @@ import torch
 from helpers import TINY, TINY_JOB, WIDE, Save, random_videos
 
 import featx
-from featx import architectures
+from featx.backbones import architectures
 from featx.cli import main
 from featx.errors import InputError, UsageError
 from featx.verify import verify

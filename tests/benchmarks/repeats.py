@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from featx import FeatureExtractor
-from featx.allocator import keep_freed_memory
+from featx.backbones.runtime import keep_freed_memory
 from featx.loading import VideoDataset, drop_repeats
 from featx.manifest import ScanSettings
 from featx.processed_source import scan_processed

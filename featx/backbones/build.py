@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from featx.architectures import find_architecture, find_head
+from featx.backbones.architectures import find_architecture, find_head
+from featx.backbones.transforms import InputTransform
+from featx.backbones.weights import build_random, load_weights, state_dict_sha256
 from featx.errors import UsageError, first_line
-from featx.random_weights import build_random
-from featx.transforms import InputTransform
-from featx.weights import load_weights, state_dict_sha256
 
 _COMMON_SIZE = 224  # of image classifiers
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torchvision import models
 
+from featx.backbones.transforms import InputTransform
+from featx.backbones.weights import Pretrained
 from featx.errors import UsageError, require
-from featx.transforms import InputTransform
-from featx.weights import Pretrained
 
 BackboneName = Literal["resnet50", "resnet101", "efficientnet_v2_s", "efficientnet_v2_m"]
 
