@@ -7,9 +7,9 @@ from featx.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from featx.datamodule import VideoDataModule
-    from featx.dataset import FeatureDataset
     from featx.errors import FeatxError
     from featx.extractor import FeatureExtractor
+    from featx.features.dataset import FeatureDataset
     from featx.job import extract
     from featx.training import FeatureDataModule
     from featx.writer import FeatureWriter
@@ -26,7 +26,7 @@ __all__ = [
 
 _MODULES = {
     "FeatureDataModule": "featx.training",
-    "FeatureDataset": "featx.dataset",
+    "FeatureDataset": "featx.features.dataset",
     "FeatureExtractor": "featx.extractor",
     "FeatureWriter": "featx.writer",
     "FeatxError": "featx.errors",

@@ -19,7 +19,7 @@ from featx.backbones.transforms import normalize
 from featx.bench_report import Measurement
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
 from featx.errors import IncompleteError
-from featx.feature_file import file_name
+from featx.features.feature_file import file_name
 from featx.processed_file import FILE_NAME
 
 T = TypeVar("T")

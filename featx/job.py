@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from featx.console import without_chatter
 from featx.datamodule import VideoDataModule
 from featx.extractor import BackboneChoice, FeatureExtractor
-from featx.feature_file import file_name
+from featx.features.feature_file import file_name
 from featx.folders import choose_splits
 from featx.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
 from featx.sources import SourceName

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featx.feature_file import GZIP_LEVEL
+from featx.features.feature_file import GZIP_LEVEL
 from featx.processed_file import FILE_NAME
 from featx.temporal import scale_indices
 

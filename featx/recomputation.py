@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from featx.console import make_bar
-from featx.dataset import FeatureDataset
 from featx.errors import InputError, shorten
 from featx.extractor import FeatureExtractor
+from featx.features.dataset import FeatureDataset
 from featx.loading import VideoBatch, VideoDataset
 from featx.manifest import Manifest
 from featx.temporal import output_length

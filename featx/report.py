@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from featx.checkpoint import InputSize, read_input_size
-from featx.dataset import FeatureDataset
 from featx.errors import InputError, first_line
-from featx.feature_file import DAMAGE, describe_structure, open_feature_file
+from featx.features.dataset import FeatureDataset
+from featx.features.feature_file import DAMAGE, describe_structure, open_feature_file
+from featx.features.provenance import JSON_ATTRIBUTES
+from featx.features.validation import find_problems
 from featx.figures import draw
 from featx.plotting import check_plot
-from featx.provenance import JSON_ATTRIBUTES
 from featx.summary_table import format_summary
 from featx.survey import survey
-from featx.validation import find_problems
 
 
 def inspect(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.dataset import FeatureDataset
+from featx.features.dataset import FeatureDataset
 
 MAX_VIDEOS = 2000  # whose features are read; their mean features take 30 MB at most
 MAX_TIMES = 512  # frame numbers at which norms are kept, and frames of a similarity

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
-from featx.dataset import FeatureDataset, FeatureItem
 from featx.errors import InputError, MissingInputError, UsageError, check_at_least, check_choice
-from featx.feature_file import file_name
+from featx.features.dataset import FeatureDataset, FeatureItem
+from featx.features.feature_file import file_name
 from featx.parallel import count_cores
 
 BatchLayout = Literal["padded", "packed"]

@@ -24,16 +24,16 @@ from featx.console import Progress
 from featx.datamodule import VideoDataModule
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
-from featx.feature_file import file_name, open_feature_file
+from featx.features.feature_file import file_name, open_feature_file
+from featx.features.lock import RunLock
+from featx.features.parts import PartWriter
+from featx.features.provenance import Provenance
+from featx.features.staging import STAGING_FOLDER, Staging
 from featx.files import check_replaceable
 from featx.interruption import Interruption
 from featx.loading import VideoBatch
-from featx.lock import RunLock
 from featx.manifest import ANALYSIS_FILE
-from featx.parts import PartWriter
-from featx.provenance import Provenance
 from featx.record import plan_layout, write_analysis
-from featx.staging import STAGING_FOLDER, Staging
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 

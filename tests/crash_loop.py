@@ -24,13 +24,13 @@ import torch
 from helpers import TINY, make_rows, plan, random_videos
 
 import featx
-from featx import parts
-from featx import staging as staging_module
 from featx.backbones import architectures
 from featx.errors import OutputError
-from featx.feature_file import write_row
-from featx.parts import PartWriter
-from featx.staging import Staging
+from featx.features import parts
+from featx.features import staging as staging_module
+from featx.features.feature_file import write_row
+from featx.features.parts import PartWriter
+from featx.features.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 

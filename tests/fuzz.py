@@ -21,9 +21,9 @@ from torch import Tensor
 
 from featx.archive import verify_checksums
 from featx.errors import FeatxError, InputError
-from featx.feature_file import encode
+from featx.features.feature_file import encode
+from featx.features.staging import Staging
 from featx.processed_file import open_processed_file
-from featx.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featx.backbones.architectures import ARCHITECTURES, Architecture
-from featx.feature_file import (
+from featx.features.feature_file import (
     FileLayout,
     create,
     encode,
     open_feature_file,
     write_row,
 )
+from featx.features.provenance import Provenance
+from featx.features.validation import find_problems
 from featx.manifest import Manifest, OnError, ScanSettings
 from featx.processed_source import scan_processed
-from featx.provenance import Provenance
-from featx.validation import find_problems
 
 TINY_DIM = 6  # features per frame of the tiny CNN
 ROW_DIM = 4  # features per frame of the rows below

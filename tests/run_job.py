@@ -15,8 +15,9 @@ from helpers import TINY, WIDE
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from featx import FeatureExtractor, FeatureWriter, VideoDataModule, parts
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones import architectures
+from featx.features import parts
 from featx.loading import VideoBatch
 
 DEFAULTS = {

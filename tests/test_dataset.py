@@ -11,8 +11,8 @@ from helpers import make_rows, write_feature_file
 from torch.utils.data import DataLoader
 
 from featx import FeatureDataset
-from featx.dataset import FeatureItem
 from featx.errors import InputError, MissingInputError
+from featx.features.dataset import FeatureItem
 
 LENGTHS = [3, 1, 5, 2]
 

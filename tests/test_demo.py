@@ -9,8 +9,8 @@ from featx import demo as demo_module
 from featx.cli import main
 from featx.demo import draw_motion
 from featx.errors import UsageError
-from featx.feature_file import open_feature_file
-from featx.validation import find_problems
+from featx.features.feature_file import open_feature_file
+from featx.features.validation import find_problems
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from helpers import Save, random_videos
 
 import featx
-from featx import parts
 from featx.errors import OutputError
+from featx.features import parts
 
 SCRIPT = Path(__file__).with_name("crash_loop.py")
 

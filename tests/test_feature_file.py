@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from featx.feature_file import (
+from featx.features.feature_file import (
     encode,
     file_name,
     read_row,

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from featx import survey as survey_module
-from featx.dataset import FeatureDataset
 from featx.errors import OutputError, UsageError
-from featx.feature_file import FileLayout, create, encode, write_row
+from featx.features.dataset import FeatureDataset
+from featx.features.feature_file import FileLayout, create, encode, write_row
+from featx.features.provenance import Provenance
 from featx.figures import draw
 from featx.plotting import check_plot
-from featx.provenance import Provenance
 from featx.survey import Survey, choose, project, survey
 
 if TYPE_CHECKING:

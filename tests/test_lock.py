@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from featx.errors import OutputError
-from featx.lock import RunLock
+from featx.features.lock import RunLock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from featx.lock import RunLock
+from featx.features.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from featx.provenance import Provenance
+from featx.features.provenance import Provenance
 
 RUN = {
     "root": "/data",

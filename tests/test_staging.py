@@ -17,11 +17,11 @@ from helpers import make_rows, plan, problems
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featx import parts as parts_module
 from featx.errors import FeatureError, IncompleteError, OutputError
-from featx.feature_file import encode, open_feature_file
-from featx.parts import PartWriter
-from featx.staging import Staging
+from featx.features import parts as parts_module
+from featx.features.feature_file import encode, open_feature_file
+from featx.features.parts import PartWriter
+from featx.features.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 

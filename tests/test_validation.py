@@ -10,7 +10,7 @@ from helpers import make_rows, plan, problems
 from helpers import write_feature_file as write
 
 from featx.errors import InputError, MissingInputError
-from featx.feature_file import create, encode, open_feature_file, write_row
+from featx.features.feature_file import create, encode, open_feature_file, write_row
 
 
 def corrupt_chunk(file: h5py.File) -> None:

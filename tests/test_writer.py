@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
-from featx.feature_file import open_feature_file
-from featx.parts import PartWriter
-from featx.staging import Staging
+from featx.features.feature_file import open_feature_file
+from featx.features.parts import PartWriter
+from featx.features.staging import Staging
+from featx.features.validation import find_problems
 from featx.temporal import output_length
-from featx.validation import find_problems
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -206,7 +206,7 @@ def test_half_precision(small_root: Path, tmp_path: Path, precision: str) -> Non
 def test_one_run_at_a_time(small_root: Path, tmp_path: Path) -> None:
     """While another process works on the folder, a run is refused before the first video."""
     code = (
-        "import sys, time; from pathlib import Path; from featx.lock import RunLock\n"
+        "import sys, time; from pathlib import Path; from featx.features.lock import RunLock\n"
         "lock = RunLock(Path(sys.argv[1])); lock.acquire(); print(1, flush=True); time.sleep(600)"
     )
     path = tmp_path / ".featx" / "lock"

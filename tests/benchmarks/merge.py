@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.feature_file import FileLayout, encode
-from featx.parts import PART_BYTES
-from featx.provenance import Provenance
-from featx.staging import Staging
+from featx.features.feature_file import FileLayout, encode
+from featx.features.parts import PART_BYTES
+from featx.features.provenance import Provenance
+from featx.features.staging import Staging
 
 NUM_FRAMES, FEATURE_DIM = 73, 1280
 

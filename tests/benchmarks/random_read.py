@@ -14,8 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featx.feature_file import FileLayout, create, encode, write_row
-from featx.provenance import Provenance
+from featx.features.feature_file import FileLayout, create, encode, write_row
+from featx.features.provenance import Provenance
 
 NUM_FRAMES, FEATURE_DIM, READS = 73, 1280, 300
 

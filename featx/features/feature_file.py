@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import InputError, MissingInputError, first_line
-from featx.provenance import Provenance
+from featx.features.provenance import Provenance
 
 GZIP_LEVEL = 4
 MAX_CHUNK_FRAMES = 256

@@ -20,10 +20,10 @@ import h5py
 import numpy as np
 
 from featx.errors import IncompleteError, InputError, OutputError, shorten
-from featx.feature_file import FileLayout, create, open_feature_file, read_row, write_row
+from featx.features.feature_file import FileLayout, create, open_feature_file, read_row, write_row
+from featx.features.provenance import Provenance
+from featx.features.validation import find_problems
 from featx.files import check_replaceable, publish_file, remove, replace_file, writing
-from featx.provenance import Provenance
-from featx.validation import find_problems
 
 STAGING_FOLDER = ".featx"
 

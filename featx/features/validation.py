@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from featx.errors import first_line
-from featx.feature_file import DAMAGE, DATASETS
+from featx.features.feature_file import DAMAGE, DATASETS
 
 
 def find_problems(file: h5py.File, read_features: bool = True) -> list[str]:

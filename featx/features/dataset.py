@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featx.errors import InputError, first_line
-from featx.feature_file import DAMAGE, open_feature_file
-from featx.provenance import Provenance
+from featx.features.feature_file import DAMAGE, open_feature_file
+from featx.features.provenance import Provenance
 
 _RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import FeatureError, FeatxError
-from featx.feature_file import encode
-from featx.staging import Staging
+from featx.features.feature_file import encode
+from featx.features.staging import Staging
 
 PART_BYTES = 16 * 2**20
 PART_SECONDS = 30.0
