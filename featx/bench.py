@@ -20,11 +20,11 @@ from featx.bench_report import (
 )
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
 from featx.contest import Process, compete, make_videos
+from featx.data.manifest import ScanSettings
+from featx.data.sources import SOURCES
 from featx.errors import UsageError, check_at_least
 from featx.files import writing
-from featx.manifest import ScanSettings
 from featx.plotting import check_matplotlib
-from featx.sources import SOURCES
 from featx.temporal import DEFAULT_SCALES, output_length
 from featx.version import __version__
 

@@ -18,9 +18,9 @@ from featx import contenders, devices
 from featx.backbones.transforms import normalize
 from featx.bench_report import Measurement
 from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.data.processed_file import FILE_NAME
 from featx.errors import IncompleteError
 from featx.features.feature_file import file_name
-from featx.processed_file import FILE_NAME
 
 T = TypeVar("T")
 

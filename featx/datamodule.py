@@ -9,9 +9,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
-from featx.loading import RankShare, VideoBatch, VideoDataset, join, outlive_signals
-from featx.manifest import (
+from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
+from featx.data.manifest import (
     IMAGE_SIZE,
     NUM_FRAMES,
     Manifest,
@@ -19,9 +18,10 @@ from featx.manifest import (
     ScanSettings,
     missing_categories,
 )
+from featx.data.sources import SOURCES, SourceName
+from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.parallel import count_cores
 from featx.ranks import Ranks
-from featx.sources import SOURCES, SourceName
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.clip_file import write_clip
+from featx.data.clip_file import write_clip
 from featx.errors import check_at_least
 from featx.files import writing
 from featx.job import extract

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from featx.backbones.build import build_backbone, wrap_module
 from featx.backbones.runtime import compile_frozen, float32_precision, frozen, keep_freed_memory
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
+from featx.data.dataset import VideoBatch
 from featx.errors import UsageError, check_at_least
-from featx.loading import VideoBatch
 from featx.temporal import DEFAULT_SCALES, average_scales
 
 _MAX_SCALE = 100

@@ -6,12 +6,12 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
+from featx.data.folders import choose_splits
+from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
+from featx.data.sources import SourceName
 from featx.datamodule import VideoDataModule
 from featx.extractor import BackboneChoice, FeatureExtractor
 from featx.features.feature_file import file_name
-from featx.folders import choose_splits
-from featx.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
-from featx.sources import SourceName
 from featx.temporal import DEFAULT_SCALES
 from featx.writer import FeatureWriter
 

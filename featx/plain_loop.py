@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from featx.data.processed_file import FILE_NAME
 from featx.features.feature_file import GZIP_LEVEL
-from featx.processed_file import FILE_NAME
 from featx.temporal import scale_indices
 
 _BATCH_FRAMES = 24

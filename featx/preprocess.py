@@ -9,17 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from featx.archive import read_archive
 from featx.backbones.transforms import normalize
-from featx.clip_file import sample_clip
-from featx.clip_source import Clip, find_misplaced, list_clips, warn_of_others
 from featx.console import make_bar
+from featx.data.archive import read_archive
+from featx.data.clip_file import sample_clip
+from featx.data.clip_source import Clip, find_misplaced, list_clips, warn_of_others
+from featx.data.folders import check_name
+from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
+from featx.data.processed_file import save_videos
 from featx.errors import FeatxError, InputError, check_at_least
 from featx.files import replace_file, writing
-from featx.folders import check_name
-from featx.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
 from featx.parallel import count_cores, map_ahead
-from featx.processed_file import save_videos
 
 DTypeName = Literal["uint8", "float32"]
 

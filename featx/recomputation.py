@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from featx.console import make_bar
+from featx.data.dataset import VideoBatch, VideoDataset
+from featx.data.manifest import Manifest
 from featx.errors import InputError, shorten
 from featx.extractor import FeatureExtractor
 from featx.features.dataset import FeatureDataset
-from featx.loading import VideoBatch, VideoDataset
-from featx.manifest import Manifest
 from featx.temporal import output_length
 
 _MAX_EXPLAINED = 5  # each explanation may read the whole file

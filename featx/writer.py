@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.console import Progress
+from featx.data.dataset import VideoBatch
+from featx.data.manifest import ANALYSIS_FILE
 from featx.datamodule import VideoDataModule
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
 from featx.extractor import FeatureExtractor
@@ -31,8 +33,6 @@ from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER, Staging
 from featx.files import check_replaceable
 from featx.interruption import Interruption
-from featx.loading import VideoBatch
-from featx.manifest import ANALYSIS_FILE
 from featx.record import plan_layout, write_analysis
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s

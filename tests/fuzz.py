@@ -19,11 +19,11 @@ import torch
 from helpers import make_rows, plan, random_video, random_videos
 from torch import Tensor
 
-from featx.archive import verify_checksums
+from featx.data.archive import verify_checksums
+from featx.data.processed_file import open_processed_file
 from featx.errors import FeatxError, InputError
 from featx.features.feature_file import encode
 from featx.features.staging import Staging
-from featx.processed_file import open_processed_file
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 

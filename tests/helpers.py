@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featx.backbones.architectures import ARCHITECTURES, Architecture
+from featx.data.manifest import Manifest, OnError, ScanSettings
+from featx.data.processed_source import scan_processed
 from featx.features.feature_file import (
     FileLayout,
     create,
@@ -21,8 +23,6 @@ from featx.features.feature_file import (
 )
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
-from featx.manifest import Manifest, OnError, ScanSettings
-from featx.processed_source import scan_processed
 
 TINY_DIM = 6  # features per frame of the tiny CNN
 ROW_DIM = 4  # features per frame of the rows below

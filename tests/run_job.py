@@ -17,8 +17,8 @@ from torch import Tensor
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones import architectures
+from featx.data.dataset import VideoBatch
 from featx.features import parts
-from featx.loading import VideoBatch
 
 DEFAULTS = {
     "devices": 1,

@@ -15,8 +15,8 @@ from featx import FeatureExtractor
 from featx.backbones.architectures import find_architecture, find_head
 from featx.backbones.build import build_backbone
 from featx.backbones.transforms import InputTransform, normalize
+from featx.data.dataset import VideoBatch
 from featx.errors import MissingDependencyError, UsageError
-from featx.loading import VideoBatch
 
 FAMILIES = {
     "resnet18": ("fc", 512),

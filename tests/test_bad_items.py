@@ -15,8 +15,8 @@ from torch import Tensor
 
 import featx
 from featx import FeatureExtractor
+from featx.data.dataset import VideoBatch
 from featx.errors import ChangedInputError, IncompleteError, InputError, OutputError
-from featx.loading import VideoBatch
 
 NAN = torch.full((2, 3, 8, 8), float("nan"))
 

@@ -14,7 +14,7 @@ from helpers import Evil, Save, grey_levels, random_videos
 from lightning.pytorch import Trainer
 
 from featx.cli import COMMANDS, main
-from featx.clip_file import write_clip
+from featx.data.clip_file import write_clip
 
 Run = Callable[..., tuple[int, str]]
 

@@ -15,10 +15,10 @@ from helpers import TINY_JOB, grey_levels
 import featx
 from featx import VideoDataModule
 from featx.cli import main
-from featx.clip_file import write_clip
-from featx.clip_source import scan_clips as scan_with
+from featx.data.clip_file import write_clip
+from featx.data.clip_source import scan_clips as scan_with
+from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, Manifest, OnError, ScanSettings
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
-from featx.manifest import IMAGE_SIZE, NUM_FRAMES, Manifest, OnError, ScanSettings
 from featx.preprocess import preprocess
 
 pytestmark = [
@@ -197,7 +197,7 @@ def test_a_fault_of_the_disk_is_not_one_of_the_clip(
     def fail(path: Path) -> None:
         raise av.error.OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr("featx.clip_file.av.open", fail)
+    monkeypatch.setattr("featx.data.clip_file.av.open", fail)
     with pytest.raises(ChangedInputError, match="expected a readable clip, found: Input/output er"):
         file.read(0)
 

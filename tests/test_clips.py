@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import grey_levels
 
-from featx import clip_file
-from featx.clip_file import sample_clip, write_clip
+from featx.data import clip_file
+from featx.data.clip_file import sample_clip, write_clip
 from featx.errors import InputError
 
 CODECS = {

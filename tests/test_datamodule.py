@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from featx.data.dataset import RankShare, VideoBatch, VideoDataset
+from featx.data.manifest import Manifest
+from featx.data.processed_file import ProcessedFile
 from featx.datamodule import VideoDataModule
 from featx.errors import InputError, UsageError
-from featx.loading import RankShare, VideoBatch, VideoDataset
-from featx.manifest import Manifest
-from featx.processed_file import ProcessedFile
 
 
 class FakeTrainer:

@@ -9,9 +9,9 @@ from helpers import TINY_DIM, random_video
 from torch import Tensor, nn
 
 from featx.backbones import transforms
+from featx.data.dataset import VideoBatch, drop_repeats
 from featx.errors import UsageError
 from featx.extractor import FeatureExtractor
-from featx.loading import VideoBatch, drop_repeats
 from featx.temporal import average_scales, output_length
 
 pytestmark = pytest.mark.usefixtures("tiny")

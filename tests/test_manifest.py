@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers import Save, random_videos, scan
 
+from featx.data.manifest import missing_categories
 from featx.errors import InputError, MissingInputError
-from featx.manifest import missing_categories
 
 
 def test_rows_are_in_the_order_of_names(root: Path, save: Save) -> None:

@@ -12,11 +12,11 @@ import torch
 from helpers import grey_levels, scan
 
 from featx import preprocess as preprocess_module
-from featx.clip_file import sample_clip, write_clip
-from featx.clip_source import list_clips
+from featx.data.clip_file import sample_clip, write_clip
+from featx.data.clip_source import list_clips
+from featx.data.processed_file import ProcessedFile
 from featx.errors import MissingInputError, OutputError, UsageError
 from featx.preprocess import preprocess
-from featx.processed_file import ProcessedFile
 
 
 def run(raw: Path, out: Path, **settings: object) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 import featx
 from featx.backbones.architectures import ARCHITECTURES
-from featx.clip_source import CLIP_SUFFIXES
+from featx.data.clip_source import CLIP_SUFFIXES
 from featx.preprocess import preprocess
 from featx.report import inspect
 

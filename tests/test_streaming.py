@@ -10,7 +10,7 @@ import torch
 from helpers import random_video
 from torch import Tensor
 
-from featx.processed_file import open_processed_file, save_videos
+from featx.data.processed_file import open_processed_file, save_videos
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

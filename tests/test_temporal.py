@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featx.loading import drop_repeats
+from featx.data.dataset import drop_repeats
 from featx.temporal import (
     average_scales,
     output_length,

@@ -11,9 +11,9 @@ from helpers import Evil, random_video, random_videos
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx import processed_file
+from featx.data import processed_file
+from featx.data.processed_file import DTYPES, ProcessedFile, open_processed_file
 from featx.errors import ChangedInputError, InputError, MissingInputError
-from featx.processed_file import DTYPES, ProcessedFile, open_processed_file
 
 
 def save(path: Path, data: object) -> Path:

@@ -15,9 +15,9 @@ import torch
 
 from featx import FeatureExtractor
 from featx.backbones.runtime import keep_freed_memory
-from featx.loading import VideoDataset, drop_repeats
-from featx.manifest import ScanSettings
-from featx.processed_source import scan_processed
+from featx.data.dataset import VideoDataset, drop_repeats
+from featx.data.manifest import ScanSettings
+from featx.data.processed_source import scan_processed
 
 
 def main() -> None:

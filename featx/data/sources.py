@@ -6,8 +6,8 @@ A new kind is a new file beside `processed_source` and `clip_source`, and an ent
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from featx.manifest import Manifest, ScanSettings
-from featx.processed_source import scan_processed
+from featx.data.manifest import Manifest, ScanSettings
+from featx.data.processed_source import scan_processed
 
 SourceName = Literal["processed", "clips"]
 
@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
 
 def _scan_clips(settings: ScanSettings) -> Manifest:
-    from featx.clip_source import scan_clips  # it needs PyAV, which is optional
+    from featx.data.clip_source import scan_clips  # it needs PyAV, which is optional
 
     return scan_clips(settings)
 

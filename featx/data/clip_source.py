@@ -5,20 +5,26 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from featx.archive import file_stats
-from featx.clip_file import ClipFile, open_clip
 from featx.console import make_bar
-from featx.errors import InputError, MissingInputError, shorten
-from featx.folders import STANDARD_SPLITS, check_name, choose_splits, list_entries, list_folders
-from featx.manifest import (
+from featx.data.archive import file_stats
+from featx.data.clip_file import ClipFile, open_clip
+from featx.data.folders import (
+    STANDARD_SPLITS,
+    check_name,
+    choose_splits,
+    list_entries,
+    list_folders,
+)
+from featx.data.manifest import (
     Manifest,
     Rejections,
     ScanSettings,
     VideoFile,
     describe_preprocessing,
 )
+from featx.data.processed_file import FILE_NAME
+from featx.errors import InputError, MissingInputError, shorten
 from featx.parallel import map_ahead
-from featx.processed_file import FILE_NAME
 
 CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 

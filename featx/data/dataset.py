@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from featx.data.manifest import Manifest
 from featx.errors import FeatxError
-from featx.manifest import Manifest
 
 _GRACE_SECONDS = 5
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from featx.archive import file_stats
+from featx.data.archive import file_stats
+from featx.data.manifest import VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
-from featx.manifest import VideoFile
 
 with require("av", "clips"):
     import av

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from featx.archive import verify_checksums
 from featx.console import make_bar
+from featx.data.archive import verify_checksums
+from featx.data.folders import STANDARD_SPLITS, check_name, choose_splits, has_file, list_folders
+from featx.data.manifest import ANALYSIS_FILE, Manifest, Rejections, ScanSettings, VideoFile
+from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.errors import InputError, MissingInputError
 from featx.files import read_json
-from featx.folders import STANDARD_SPLITS, check_name, choose_splits, has_file, list_folders
-from featx.manifest import ANALYSIS_FILE, Manifest, Rejections, ScanSettings, VideoFile
 from featx.parallel import map_ahead
-from featx.processed_file import FILE_NAME, open_processed_file
 
 _READ_AHEAD_THREADS = 4
 _READ_AHEAD = 64  # files for each thread, which hide the latency of a network disk

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.archive import Archive, file_stats, read_archive, read_digest
+from featx.data.archive import Archive, file_stats, read_archive, read_digest
+from featx.data.folders import is_name
+from featx.data.manifest import VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, shorten
 from featx.files import publish_file
-from featx.folders import is_name
-from featx.manifest import VideoFile
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
