@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from featx.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from featx.datamodule import VideoDataModule
     from featx.errors import FeatxError
-    from featx.extractor import FeatureExtractor
+    from featx.extraction.datamodule import VideoDataModule
+    from featx.extraction.extractor import FeatureExtractor
+    from featx.extraction.run import extract
+    from featx.extraction.writer import FeatureWriter
     from featx.features.dataset import FeatureDataset
-    from featx.job import extract
     from featx.training import FeatureDataModule
-    from featx.writer import FeatureWriter
 
 __all__ = [
     "FeatureDataModule",
@@ -27,11 +27,11 @@ __all__ = [
 _MODULES = {
     "FeatureDataModule": "featx.training",
     "FeatureDataset": "featx.features.dataset",
-    "FeatureExtractor": "featx.extractor",
-    "FeatureWriter": "featx.writer",
+    "FeatureExtractor": "featx.extraction.extractor",
+    "FeatureWriter": "featx.extraction.writer",
     "FeatxError": "featx.errors",
-    "VideoDataModule": "featx.datamodule",
-    "extract": "featx.job",
+    "VideoDataModule": "featx.extraction.datamodule",
+    "extract": "featx.extraction.run",
 }
 
 

@@ -23,9 +23,9 @@ from featx.contest import Process, compete, make_videos
 from featx.data.manifest import ScanSettings
 from featx.data.sources import SOURCES
 from featx.errors import UsageError, check_at_least
+from featx.extraction.temporal import DEFAULT_SCALES, output_length
 from featx.files import writing
 from featx.plotting import check_matplotlib
-from featx.temporal import DEFAULT_SCALES, output_length
 from featx.version import __version__
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")

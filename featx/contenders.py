@@ -22,12 +22,12 @@ from featx.backbones.architectures import ARCHITECTURES, BackboneName
 from featx.backbones.build import remove_head
 from featx.backbones.runtime import float32_precision, frozen
 from featx.backbones.weights import build_random
-from featx.datamodule import VideoDataModule
 from featx.devices import find_device
-from featx.extractor import FeatureExtractor
+from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.temporal import DEFAULT_SCALES
+from featx.extraction.writer import FeatureWriter
 from featx.plain_loop import extract_plainly
-from featx.temporal import DEFAULT_SCALES
-from featx.writer import FeatureWriter
 
 NUM_FRAMES, HEIGHT, WIDTH = 64, 256, 256
 """The videos of the benchmark."""

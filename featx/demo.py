@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from featx.data.clip_file import write_clip
 from featx.errors import check_at_least
+from featx.extraction.run import extract
 from featx.files import writing
-from featx.job import extract
 from featx.preprocess import preprocess
 from featx.report import inspect
 

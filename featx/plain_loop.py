@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from featx.data.processed_file import FILE_NAME
+from featx.extraction.temporal import scale_indices
 from featx.features.feature_file import GZIP_LEVEL
-from featx.temporal import scale_indices
 
 _BATCH_FRAMES = 24
 _FILES_PER_CLEANUP = 50

@@ -10,11 +10,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from featx.console import without_chatter
-from featx.datamodule import VideoDataModule
 from featx.errors import UsageError
-from featx.extractor import FeatureExtractor
+from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.writer import FeatureWriter
 from featx.parsing import ConciseParser
-from featx.writer import FeatureWriter
 
 _HELP = """Extract the features of a data set, one feature file per split.
 

@@ -11,9 +11,9 @@ from featx.console import make_bar
 from featx.data.dataset import VideoBatch, VideoDataset
 from featx.data.manifest import Manifest
 from featx.errors import InputError, shorten
-from featx.extractor import FeatureExtractor
+from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.temporal import output_length
 from featx.features.dataset import FeatureDataset
-from featx.temporal import output_length
 
 _MAX_EXPLAINED = 5  # each explanation may read the whole file
 

@@ -13,15 +13,15 @@ from featx.backbones.architectures import find_architecture
 from featx.data.dataset import VideoDataset
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES
 from featx.data.sources import SourceName
-from featx.datamodule import VideoDataModule
 from featx.errors import InputError, UsageError, check_at_least, first_line
-from featx.extractor import FeatureExtractor
+from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.temporal import DEFAULT_SCALES
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
 from featx.recomputation import compare_rows, recompute
-from featx.temporal import DEFAULT_SCALES
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
 _COARSE = 5e-2  # bfloat16: some 1e-2 from float32, and twice that where layers are many

@@ -19,8 +19,8 @@ from torch.utils.data.distributed import DistributedSampler
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset
 from featx.data.manifest import Manifest
 from featx.data.processed_file import ProcessedFile
-from featx.datamodule import VideoDataModule
 from featx.errors import InputError, UsageError
+from featx.extraction.datamodule import VideoDataModule
 
 
 class FakeTrainer:

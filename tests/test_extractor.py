@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from featx.backbones import transforms
 from featx.data.dataset import VideoBatch, drop_repeats
 from featx.errors import UsageError
-from featx.extractor import FeatureExtractor
-from featx.temporal import average_scales, output_length
+from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.temporal import average_scales, output_length
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featx.data.dataset import drop_repeats
-from featx.temporal import (
+from featx.extraction.temporal import (
     average_scales,
     output_length,
     scale_indices,

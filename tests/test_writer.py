@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
+from featx.extraction.temporal import output_length
 from featx.features.feature_file import open_feature_file
 from featx.features.parts import PartWriter
 from featx.features.staging import Staging
 from featx.features.validation import find_problems
-from featx.temporal import output_length
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

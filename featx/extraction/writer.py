@@ -23,17 +23,17 @@ from torch import Tensor
 from featx.console import Progress
 from featx.data.dataset import VideoBatch
 from featx.data.manifest import ANALYSIS_FILE
-from featx.datamodule import VideoDataModule
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
-from featx.extractor import FeatureExtractor
+from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.distributed import Interruption
+from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.record import plan_layout, write_analysis
 from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock
 from featx.features.parts import PartWriter
 from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER, Staging
 from featx.files import check_replaceable
-from featx.interruption import Interruption
-from featx.record import plan_layout, write_analysis
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 

@@ -20,8 +20,8 @@ from featx.data.manifest import (
 )
 from featx.data.sources import SOURCES, SourceName
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
+from featx.extraction.distributed import Ranks
 from featx.parallel import count_cores
-from featx.ranks import Ranks
 
 _log = logging.getLogger(__name__)
 

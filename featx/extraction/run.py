@@ -9,11 +9,11 @@ from featx.console import without_chatter
 from featx.data.folders import choose_splits
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
 from featx.data.sources import SourceName
-from featx.datamodule import VideoDataModule
-from featx.extractor import BackboneChoice, FeatureExtractor
+from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.extractor import BackboneChoice, FeatureExtractor
+from featx.extraction.temporal import DEFAULT_SCALES
+from featx.extraction.writer import FeatureWriter
 from featx.features.feature_file import file_name
-from featx.temporal import DEFAULT_SCALES
-from featx.writer import FeatureWriter
 
 
 def extract(

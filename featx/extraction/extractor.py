@@ -17,7 +17,7 @@ from featx.backbones.runtime import compile_frozen, float32_precision, frozen, k
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.data.dataset import VideoBatch
 from featx.errors import UsageError, check_at_least
-from featx.temporal import DEFAULT_SCALES, average_scales
+from featx.extraction.temporal import DEFAULT_SCALES, average_scales
 
 _MAX_SCALE = 100
 

@@ -10,11 +10,11 @@ import torch
 import torchvision
 
 from featx.data.manifest import ANALYSIS_FILE, Manifest
+from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, describe_structure, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER
 from featx.files import read_json, replace_file, writing
-from featx.temporal import output_length
 
 
 def plan_layout(
