@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from featx.extraction.run import extract
     from featx.extraction.writer import FeatureWriter
     from featx.features.dataset import FeatureDataset
-    from featx.training import FeatureDataModule
+    from featx.training.datamodule import FeatureDataModule
 
 __all__ = [
     "FeatureDataModule",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FeatureDataModule": "featx.training",
+    "FeatureDataModule": "featx.training.datamodule",
     "FeatureDataset": "featx.features.dataset",
     "FeatureExtractor": "featx.extraction.extractor",
     "FeatureWriter": "featx.extraction.writer",

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from featx.checkpoint import InputSize, read_input_size
 from featx.errors import InputError, first_line
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, describe_structure, open_feature_file
@@ -17,6 +16,7 @@ from featx.figures import draw
 from featx.plotting import check_plot
 from featx.summary_table import format_summary
 from featx.survey import survey
+from featx.training.checkpoint import InputSize, read_input_size
 
 
 def inspect(

@@ -16,10 +16,10 @@ from helpers import write_feature_file as write
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from featx.checkpoint import read_input_size
 from featx.cli import main
 from featx.errors import InputError, MissingDependencyError, MissingInputError, UsageError
 from featx.report import inspect
+from featx.training.checkpoint import read_input_size
 
 
 def test_a_valid_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_packed_sequence
 
 from featx import FeatureDataModule
 from featx.errors import InputError, MissingInputError, UsageError
-from featx.training import PackedBatch, PaddedBatch
+from featx.training.datamodule import PackedBatch, PaddedBatch
 
 LENGTHS = [3, 1, 5, 2, 4]
 
