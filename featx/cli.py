@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from featx.commands.parser import ConciseParser
 from featx.errors import FeatxError, UsageError
-from featx.parsing import ConciseParser
 from featx.version import __version__
 
 _WHAT = "featx turns preprocessed videos into frozen-CNN feature files, once."
@@ -68,7 +68,7 @@ def _ending_at_signals() -> Iterator[None]:
 
 def _predict(args: Sequence[str]) -> int:
     """Extract the features of a data set, one feature file per split."""
-    from featx.predict import predict
+    from featx.commands.predict import predict
 
     predict(args)
     return 0
@@ -76,7 +76,7 @@ def _predict(args: Sequence[str]) -> int:
 
 def _preprocess(args: Sequence[str]) -> int:
     """Turn clips into the processed_data.pt files that predict reads."""
-    from featx.preprocess import preprocess
+    from featx.commands.preprocess import preprocess
 
     parser = ConciseParser(prog="featx preprocess", description=_preprocess.__doc__)
     parser.add_function_arguments(preprocess, as_positional=True)
@@ -89,7 +89,7 @@ def _preprocess(args: Sequence[str]) -> int:
 
 def _inspect(args: Sequence[str]) -> int:
     """Show what a feature file holds, and whether it is valid."""
-    from featx.report import inspect
+    from featx.commands.inspect.command import inspect
 
     parser = ConciseParser(prog="featx inspect", description=_inspect.__doc__)
     parser.add_function_arguments(inspect, as_positional=True, skip={"as_json"})
@@ -99,7 +99,7 @@ def _inspect(args: Sequence[str]) -> int:
 
 def _verify(args: Sequence[str]) -> int:
     """Recompute rows of a feature file, and say how far they are off."""
-    from featx.verify import verify
+    from featx.commands.verify.command import verify
 
     parser = ConciseParser(prog="featx verify", description=_verify.__doc__)
     parser.add_function_arguments(verify, as_positional=True, skip={"all", "root"})
@@ -110,7 +110,7 @@ def _verify(args: Sequence[str]) -> int:
 
 def _demo(args: Sequence[str]) -> int:
     """Run the whole job in a minute, on clips that it makes itself."""
-    from featx.demo import demo
+    from featx.commands.demo import demo
 
     parser = ConciseParser(prog="featx demo", description=_demo.__doc__)
     parser.add_function_arguments(demo)
@@ -120,7 +120,7 @@ def _demo(args: Sequence[str]) -> int:
 
 def _bench(args: Sequence[str]) -> int:
     """Measure this machine: the plain loop, featx, and the hardware's ceiling."""
-    from featx.bench import bench
+    from featx.commands.bench.command import bench
 
     parser = ConciseParser(prog="featx bench", description=_bench.__doc__)
     parser.add_function_arguments(bench)

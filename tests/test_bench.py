@@ -16,17 +16,19 @@ from helpers import Save, random_videos
 from torch import nn
 
 import featx
-from featx import bench_report, contenders, contest
 from featx.backbones.architectures import ARCHITECTURES
 from featx.backbones.transforms import normalize
 from featx.backbones.weights import build_random
-from featx.bench import bench
-from featx.bench_report import Measurement, estimate, format_table, recommend
 from featx.cli import main
-from featx.contenders import Settings, count_flop
-from featx.contest import Process
+from featx.commands.bench import measurements as contenders
+from featx.commands.bench import report as bench_report
+from featx.commands.bench import rounds as contest
+from featx.commands.bench.command import bench
+from featx.commands.bench.measurements import Settings, count_flop
+from featx.commands.bench.plain_loop import extract_plainly
+from featx.commands.bench.report import Measurement, estimate, format_table, recommend
+from featx.commands.bench.rounds import Process
 from featx.errors import IncompleteError, MissingDependencyError, UsageError
-from featx.plain_loop import extract_plainly
 
 SCALES = (1.0, 0.85, 1.15)
 
@@ -42,7 +44,7 @@ class Here(Process):
 @pytest.fixture
 def small(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos of 6 frames of 16 x 16, small matrices, and no other processes."""
-    monkeypatch.setattr("featx.bench.Process", Here)
+    monkeypatch.setattr("featx.commands.bench.command.Process", Here)
     monkeypatch.setattr(contest, "Process", Here)
     for module in (contenders, contest):
         monkeypatch.setattr(module, "HEIGHT", 16)

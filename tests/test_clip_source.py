@@ -15,11 +15,11 @@ from helpers import TINY_JOB, grey_levels
 import featx
 from featx import VideoDataModule
 from featx.cli import main
+from featx.commands.preprocess import preprocess
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips as scan_with
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, Manifest, OnError, ScanSettings
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
-from featx.preprocess import preprocess
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),

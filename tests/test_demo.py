@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featx import demo as demo_module
 from featx.cli import main
-from featx.demo import draw_motion
+from featx.commands import demo as demo_module
+from featx.commands.demo import draw_motion
 from featx.errors import UsageError
 from featx.features.feature_file import open_feature_file
 from featx.features.validation import find_problems

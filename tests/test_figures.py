@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featx import survey as survey_module
+from featx.commands.inspect import statistics as survey_module
+from featx.commands.inspect.figures import draw
+from featx.commands.inspect.statistics import Survey, choose, project, survey
+from featx.commands.plotting import check_plot
 from featx.errors import OutputError, UsageError
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import FileLayout, create, encode, write_row
 from featx.features.provenance import Provenance
-from featx.figures import draw
-from featx.plotting import check_plot
-from featx.survey import Survey, choose, project, survey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Survey],
         draw(found, tmp_path / "a.png")
         return figures[-1]
 
-    monkeypatch.setattr("featx.figures.save_png", keep)
+    monkeypatch.setattr("featx.commands.inspect.figures.save_png", keep)
     return render
 
 

@@ -11,12 +11,12 @@ import reference
 import torch
 from helpers import grey_levels, scan
 
-from featx import preprocess as preprocess_module
+from featx.commands import preprocess as preprocess_module
+from featx.commands.preprocess import preprocess
 from featx.data.clip_file import sample_clip, write_clip
 from featx.data.clip_source import list_clips
 from featx.data.processed_file import ProcessedFile
 from featx.errors import MissingInputError, OutputError, UsageError
-from featx.preprocess import preprocess
 
 
 def run(raw: Path, out: Path, **settings: object) -> list[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import featx
-from featx import FeatureDataModule, FeatureDataset, bench
+from featx import FeatureDataModule, FeatureDataset
 from featx.cli import COMMANDS, main
+from featx.commands.bench import command as bench
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -9,9 +9,9 @@ import pytest
 
 import featx
 from featx.backbones.architectures import ARCHITECTURES
+from featx.commands.inspect.command import inspect
+from featx.commands.preprocess import preprocess
 from featx.data.clip_source import CLIP_SUFFIXES
-from featx.preprocess import preprocess
-from featx.report import inspect
 
 FOLDER = os.environ.get("FEATX_REAL_CLIPS")
 

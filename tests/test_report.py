@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from featx.cli import main
+from featx.commands.inspect.command import inspect
 from featx.errors import InputError, MissingDependencyError, MissingInputError, UsageError
-from featx.report import inspect
 from featx.training.checkpoint import read_input_size
 
 

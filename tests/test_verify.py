@@ -15,8 +15,8 @@ from helpers import TINY, TINY_JOB, WIDE, Save, random_videos
 import featx
 from featx.backbones import architectures
 from featx.cli import main
+from featx.commands.verify.command import verify
 from featx.errors import InputError, UsageError
-from featx.verify import verify
 
 
 def extract(root: Path, **settings: object) -> Path:

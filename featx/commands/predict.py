@@ -9,12 +9,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from featx.commands.parser import ConciseParser
 from featx.console import without_chatter
 from featx.errors import UsageError
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.writer import FeatureWriter
-from featx.parsing import ConciseParser
 
 _HELP = """Extract the features of a data set, one feature file per split.
 

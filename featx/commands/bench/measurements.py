@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import os
+import platform
+import resource
 import sys
 import time
 import warnings
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,12 +25,12 @@ from featx.backbones.architectures import ARCHITECTURES, BackboneName
 from featx.backbones.build import remove_head
 from featx.backbones.runtime import float32_precision, frozen
 from featx.backbones.weights import build_random
-from featx.devices import find_device
+from featx.commands.bench.plain_loop import extract_plainly
+from featx.errors import UsageError
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES
 from featx.extraction.writer import FeatureWriter
-from featx.plain_loop import extract_plainly
 
 NUM_FRAMES, HEIGHT, WIDTH = 64, 256, 256
 """The videos of the benchmark."""
@@ -216,3 +219,35 @@ def _time(run: Callable[[], Any], device: torch.device, least_repeats: int = 2) 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def find_device(accelerator: str, precision: str = "32-true") -> torch.device:
+    """The device that a Trainer takes.
+
+    Raises:
+        UsageError: It takes none, or not this precision.
+    """
+    try:
+        trainer = Trainer(accelerator=accelerator, devices=1, precision=precision, barebones=True)  # type: ignore[arg-type]  # Lightning checks it
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+    device = trainer.strategy.root_device
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"accelerator: expected cpu or gpu (CUDA), found {device.type}.")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """What a person calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes that this process has held at once so far, on the CPU and on its GPU."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    peak = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available() and torch.cuda.max_memory_reserved():
+        peak["cuda"] = torch.cuda.max_memory_reserved()
+    return peak

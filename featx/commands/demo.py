@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.commands.inspect.command import inspect
+from featx.commands.preprocess import preprocess
 from featx.data.clip_file import write_clip
 from featx.errors import check_at_least
 from featx.extraction.run import extract
 from featx.files import writing
-from featx.preprocess import preprocess
-from featx.report import inspect
 
 _DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 _CLIP_FRAMES, _CLIP_SIZE = 48, 128

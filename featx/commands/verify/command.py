@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 
 from featx.backbones.architectures import find_architecture
+from featx.commands.verify.comparison import compare_rows, recompute
 from featx.data.dataset import VideoDataset
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES
 from featx.data.sources import SourceName
@@ -21,7 +22,6 @@ from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
-from featx.recomputation import compare_rows, recompute
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
 _COARSE = 5e-2  # bfloat16: some 1e-2 from float32, and twice that where layers are many

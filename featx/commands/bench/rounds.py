@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from featx import contenders, devices
 from featx.backbones.transforms import normalize
-from featx.bench_report import Measurement
-from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.commands.bench import measurements
+from featx.commands.bench.measurements import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.commands.bench.report import Measurement
 from featx.data.processed_file import FILE_NAME
 from featx.errors import IncompleteError
 from featx.features.feature_file import file_name
@@ -37,7 +37,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self._log = folder / "bench.log"
         context = get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, contenders.prepare_process, (self._log,))
+        self._pool = ProcessPoolExecutor(1, context, measurements.prepare_process, (self._log,))
 
     def __enter__(self) -> "Process":
         return self
@@ -82,10 +82,10 @@ class Entry:
     def take_turn(self, num_frames: int) -> None:
         """Measure featx, the bare backbone and the matrix product once."""
         self._featx.append(num_frames / self._run("bench"))
-        self._memory = self._memory or self._process.run(devices.peak_memory)
-        seconds = self._process.run(contenders.run_backbone, self.settings, num_frames)
+        self._memory = self._memory or self._process.run(measurements.peak_memory)
+        seconds = self._process.run(measurements.run_backbone, self.settings, num_frames)
         self._backbone.append(num_frames / seconds)
-        self._ceiling.append(self._process.run(contenders.run_matrix_product, self.settings))
+        self._ceiling.append(self._process.run(measurements.run_matrix_product, self.settings))
 
     def conclude(
         self, plain_file: Path, plain: Sequence[float], plain_memory: dict[str, int]
@@ -98,7 +98,7 @@ class Entry:
             difference = np.linalg.norm(file["features"][: len(features)] - features)
         return Measurement(
             settings=self.settings,
-            flop_per_frame=self._process.run(contenders.count_flop, self.settings.backbone),
+            flop_per_frame=self._process.run(measurements.count_flop, self.settings.backbone),
             plain=plain,
             featx=self._featx,
             backbone=self._backbone,
@@ -107,14 +107,14 @@ class Entry:
             featx_memory=self._memory,
             first_seconds=self._first_seconds,
             relative_error=float(difference / np.linalg.norm(features)),
-            passes=self._process.run(contenders.probe_passes, self.settings),
+            passes=self._process.run(measurements.probe_passes, self.settings),
             bytes_per_frame=bytes_per_frame,
         )
 
     def _run(self, split: str) -> float:
         shutil.rmtree(self._out, ignore_errors=True)
         args = self.settings, self._root, split, self._out
-        return self._process.run(contenders.run_featx, *args)
+        return self._process.run(measurements.run_featx, *args)
 
 
 def compete(
@@ -139,7 +139,7 @@ def compete(
 
         def run_plain(split: str, exact: bool = False) -> float:
             args = backbone, accelerator, work / "float32" / split, plain_file, exact
-            return plain.run(contenders.run_plain_loop, *args)
+            return plain.run(measurements.run_plain_loop, *args)
 
         run_plain("warmup")
         entries = [
@@ -150,8 +150,8 @@ def compete(
             rates.append(num_plain_frames / run_plain("bench"))
             for entry in entries:
                 entry.take_turn(num_videos * NUM_FRAMES)
-        memory = plain.run(devices.peak_memory)
-        if plain.run(devices.find_device, accelerator).type == "cuda":
+        memory = plain.run(measurements.peak_memory)
+        if plain.run(measurements.find_device, accelerator).type == "cuda":
             run_plain("bench", exact=True)  # for errors are told from these features
         return [entry.conclude(plain_file, rates, memory) for entry in entries]
 

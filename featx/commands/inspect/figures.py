@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featx.commands.inspect.statistics import QUANTILES, Survey
+from featx.commands.plotting import plain_text, save_png
 from featx.errors import shorten
-from featx.plotting import plain_text, save_png
-from featx.survey import QUANTILES, Survey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from featx.commands.inspect.figures import draw
+from featx.commands.inspect.statistics import survey
+from featx.commands.inspect.table import format_summary
+from featx.commands.plotting import check_plot
 from featx.errors import InputError, first_line
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, describe_structure, open_feature_file
 from featx.features.provenance import JSON_ATTRIBUTES
 from featx.features.validation import find_problems
-from featx.figures import draw
-from featx.plotting import check_plot
-from featx.summary_table import format_summary
-from featx.survey import survey
 from featx.training.checkpoint import InputSize, read_input_size
 
 

@@ -9,23 +9,23 @@ from pathlib import Path
 
 import torch
 
-from featx import contenders, devices
 from featx.backbones.architectures import BackboneName
-from featx.bench_report import (
+from featx.commands.bench import measurements
+from featx.commands.bench.measurements import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.commands.bench.report import (
     estimate,
     format_estimate,
     format_table,
     plot,
     recommend,
 )
-from featx.contenders import HEIGHT, NUM_FRAMES, WIDTH, Settings
-from featx.contest import Process, compete, make_videos
+from featx.commands.bench.rounds import Process, compete, make_videos
+from featx.commands.plotting import check_matplotlib
 from featx.data.manifest import ScanSettings
 from featx.data.sources import SOURCES
 from featx.errors import UsageError, check_at_least
 from featx.extraction.temporal import DEFAULT_SCALES, output_length
 from featx.files import writing
-from featx.plotting import check_matplotlib
 from featx.version import __version__
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")
@@ -84,13 +84,13 @@ def bench(
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         with Process(output_dir) as process:
             for precision in precisions:
-                device = process.run(devices.find_device, accelerator, precision)
-            device_name = process.run(devices.describe_device, device)
+                device = process.run(measurements.find_device, accelerator, precision)
+            device_name = process.run(measurements.describe_device, device)
         on_cuda = device.type == "cuda"
         count = videos or (100 if on_cuda else 4)
         frames_per_forward = frames_per_forward or (32 if on_cuda else 16)
         make_videos(work, count)
-        measurements = [
+        measured = [
             measurement
             for backbone in backbones or (_CUDA if on_cuda else _CPU)
             for measurement in compete(
@@ -113,10 +113,10 @@ def bench(
             )
         ]
         with Process(output_dir) as process:
-            reading = process.run(contenders.probe_workers, work / "uint8", "bench")
-        advice = recommend(measurements, reading, os.cpu_count() or 1)
+            reading = process.run(measurements.probe_workers, work / "uint8", "bench")
+        advice = recommend(measured, reading, os.cpu_count() or 1)
         rows = sum(output_length(length, DEFAULT_SCALES) for length in lengths)
-        estimates = estimate(measurements, sum(lengths), rows) if root else []
+        estimates = estimate(measured, sum(lengths), rows) if root else []
         summary = {
             "featx": __version__,
             "torch": torch.__version__,
@@ -125,15 +125,15 @@ def bench(
             "videos": count,
             "video_shape": [NUM_FRAMES, 3, HEIGHT, WIDTH],
             "rounds": rounds,
-            "measurements": [measurement.to_json() for measurement in measurements],
+            "measurements": [measurement.to_json() for measurement in measured],
             "videos_read_per_second": reading,
             "recommendations": advice,
             "estimates": estimates,
         }
         (output_dir / "bench.json").write_text(json.dumps(summary, indent=2) + "\n")
-        plot(measurements, output_dir / "bench.png")
+        plot(measured, output_dir / "bench.png")
     print(f"\n{device_name}; {count} videos, medians of {rounds} rounds\n")
-    print(format_table(measurements))
+    print(format_table(measured))
     print("\nRecommended:", *advice, sep="\n  ")
     if root:
         print(format_estimate(estimates, Path(root)))

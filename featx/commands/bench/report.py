@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from featx.contenders import NUM_FRAMES, Settings
+from featx.commands.bench.measurements import NUM_FRAMES, Settings
 from featx.files import writing
 
 _NEARLY = 0.97  # of the best rate: what takes less memory is then recommended

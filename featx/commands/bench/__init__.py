@@ -1,0 +1,1 @@
+"""`featx bench`: this machine, measured by several contenders that take turns."""

@@ -1,0 +1,1 @@
+"""`featx verify`: rows of a feature file, made again from the inputs and compared."""
