@@ -20,11 +20,9 @@ from featx.backbones.architectures import ARCHITECTURES
 from featx.backbones.transforms import normalize
 from featx.backbones.weights import build_random
 from featx.cli import main
-from featx.commands.bench import measurements as contenders
-from featx.commands.bench import report as bench_report
-from featx.commands.bench import rounds as contest
+from featx.commands.bench import measurements
 from featx.commands.bench.command import bench
-from featx.commands.bench.measurements import Settings, count_flop
+from featx.commands.bench.measurements import Settings, Workload, count_flop
 from featx.commands.bench.plain_loop import extract_plainly
 from featx.commands.bench.report import Measurement, estimate, format_table, recommend
 from featx.commands.bench.rounds import Process
@@ -42,19 +40,12 @@ class Here(Process):
 
 
 @pytest.fixture
-def small(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Videos of 6 frames of 16 x 16, small matrices, and no other processes."""
-    monkeypatch.setattr("featx.commands.bench.command.Process", Here)
-    monkeypatch.setattr(contest, "Process", Here)
-    for module in (contenders, contest):
-        monkeypatch.setattr(module, "HEIGHT", 16)
-        monkeypatch.setattr(module, "WIDTH", 16)
-        monkeypatch.setattr(module, "NUM_FRAMES", 6)
-    monkeypatch.setattr(bench_report, "NUM_FRAMES", 6)
-    monkeypatch.setattr(contenders, "_MATRIX_SIZES", {"cpu": 32})
-    monkeypatch.setattr(contenders, "_WORKERS", (0,))
-    contenders._plain_cnn.cache_clear()
-    contenders._extractor.cache_clear()
+def small(tiny: None) -> dict[str, Any]:
+    """Settings for videos of 6 frames of 16 x 16, small matrices, and no other processes."""
+    measurements._plain_cnn.cache_clear()
+    measurements._extractor.cache_clear()
+    workload = Workload(6, 16, 16, matrix_size=32, num_workers=(0,))
+    return {"workload": workload, "process_type": Here}
 
 
 def measure(name: str = "resnet50", precision: str = "32-true", **changes: Any) -> Measurement:  # noqa: ANN401
@@ -101,9 +92,8 @@ def test_the_plain_loop_does_the_same_job(root: Path, save: Save, tmp_path: Path
         assert all(old.attrs[name] == new.attrs[name] for name in old.attrs)
 
 
-@pytest.mark.usefixtures("small")
 def test_from_start_to_end(
-    small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: dict[str, Any], small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A table, JSON, a plot, recommendations and an estimate; the videos are removed."""
     out = tmp_path / "bench"
@@ -117,6 +107,7 @@ def test_from_start_to_end(
         videos=2,
         rounds=2,
         root=small_root,
+        **small,
     )
     assert sorted(path.name for path in out.iterdir()) == ["bench.json", "bench.png"]
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
@@ -205,7 +196,6 @@ def test_without_matplotlib(
     assert not (tmp_path / "bench").exists()
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -216,7 +206,9 @@ def test_without_matplotlib(
         ({"accelerator": "abacus"}, "trainer: .*abacus"),
     ],
 )
-def test_wrong_settings(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+def test_wrong_settings(
+    small: dict[str, Any], tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
     """They are told before anything is measured."""
     with pytest.raises(UsageError, match=message):
-        bench(tmp_path / "bench", **wrong)
+        bench(tmp_path / "bench", **small, **wrong)

@@ -1,11 +1,13 @@
 """`featx demo`: the whole job in about a minute, on clips that it makes itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.commands.inspect.command import inspect
+from featx.commands.parser import ConciseParser
 from featx.commands.preprocess import preprocess
 from featx.data.clip_file import write_clip
 from featx.errors import check_at_least
@@ -14,6 +16,14 @@ from featx.files import writing
 
 _DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 _CLIP_FRAMES, _CLIP_SIZE = 48, 128
+
+
+def main(args: Sequence[str], summary: str) -> int:
+    """Run `featx demo`; returns its exit status."""
+    parser = ConciseParser(prog="featx demo", description=summary)
+    parser.add_function_arguments(demo)
+    demo(**vars(parser.parse_args(args)))
+    return 0
 
 
 def demo(

@@ -16,8 +16,7 @@ from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.writer import FeatureWriter
 
-_HELP = """Extract the features of a data set, one feature file per split.
-
+_HELP = """
 the options that matter first:
   --data.root ROOT            the data set: ROOT/<split>/<category>/<subcategory>/processed_data.pt;
                               with --data.source clips, the video files themselves
@@ -74,8 +73,8 @@ class PredictCLI(LightningCLI):
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def predict(args: Sequence[str]) -> None:
-    """Extract the features of a data set, one feature file per split."""
+def main(args: Sequence[str], summary: str) -> int:
+    """Run `featx predict`; returns its exit status."""
     with without_chatter():
         cli = PredictCLI(
             FeatureExtractor,
@@ -86,7 +85,7 @@ def predict(args: Sequence[str]) -> None:
             parser_kwargs={
                 "prog": "featx predict",
                 "usage": "featx predict --data.root ROOT [options]",
-                "description": _HELP,
+                "description": f"{summary}\n{_HELP}",
                 "formatter_class": _HelpFormatter,
             },
             save_config_callback=None,  # it writes config.yaml to the working folder, and only once
@@ -96,3 +95,4 @@ def predict(args: Sequence[str]) -> None:
             trainer_defaults={"logger": False, "enable_checkpointing": False},
         )
         cli.trainer.predict(cli.model, datamodule=cli.datamodule, return_predictions=False)
+    return 0

@@ -1,6 +1,7 @@
 """Clips to `processed_data.pt` files, decoded in parallel, with a few clips in memory at a time."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from featx.backbones.transforms import normalize
+from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.clip_file import sample_clip
@@ -25,6 +27,17 @@ DTypeName = Literal["uint8", "float32"]
 
 Decoded = tuple[dict[str, Any], Tensor]
 """Notes about a clip for its file, and its pixels."""
+
+
+def main(args: Sequence[str], summary: str) -> int:
+    """Run `featx preprocess`; returns its exit status."""
+    parser = ConciseParser(prog="featx preprocess", description=summary)
+    parser.add_function_arguments(preprocess, as_positional=True)
+    failures = preprocess(**vars(parser.parse_args(args)))
+    for number, failure in enumerate(failures, start=1):
+        count = f"{number} of {len(failures)} clips left out"
+        print(f"featx preprocess: error: {count}: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def preprocess(

@@ -11,7 +11,7 @@ import torch
 
 from featx.backbones.architectures import BackboneName
 from featx.commands.bench import measurements
-from featx.commands.bench.measurements import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.commands.bench.measurements import FULL_SIZE, Settings, Workload
 from featx.commands.bench.report import (
     estimate,
     format_estimate,
@@ -20,6 +20,7 @@ from featx.commands.bench.report import (
     recommend,
 )
 from featx.commands.bench.rounds import Process, compete, make_videos
+from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_matplotlib
 from featx.data.manifest import ScanSettings
 from featx.data.sources import SOURCES
@@ -30,6 +31,14 @@ from featx.version import __version__
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")
 _CUDA: tuple[BackboneName, ...] = (*_CPU, "resnet101", "efficientnet_v2_m")
+
+
+def main(args: Sequence[str], summary: str) -> int:
+    """Run `featx bench`; returns its exit status."""
+    parser = ConciseParser(prog="featx bench", description=summary)
+    parser.add_function_arguments(bench, skip={"workload", "process_type"})
+    bench(**vars(parser.parse_args(args)))
+    return 0
 
 
 def bench(
@@ -45,6 +54,8 @@ def bench(
     videos: int | None = None,
     rounds: int = 3,
     root: Path | None = None,
+    workload: Workload = FULL_SIZE,
+    process_type: type[Process] = Process,
 ) -> None:
     """Measure this machine, and recommend settings.
 
@@ -66,6 +77,8 @@ def bench(
         videos: Number of videos; by default, 4 on a CPU and 100 on a GPU.
         rounds: How often each contender has its turn.
         root: A data set, to be told how long it takes and how much disk the result needs.
+        workload: The videos and matrices to measure with.
+        process_type: What each contender runs in.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -82,14 +95,14 @@ def bench(
     with writing(output_dir), ExitStack() as stack:
         output_dir.mkdir(parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, work, ignore_errors=True)
-        with Process(output_dir) as process:
+        with process_type(output_dir) as process:
             for precision in precisions:
                 device = process.run(measurements.find_device, accelerator, precision)
             device_name = process.run(measurements.describe_device, device)
         on_cuda = device.type == "cuda"
         count = videos or (100 if on_cuda else 4)
         frames_per_forward = frames_per_forward or (32 if on_cuda else 16)
-        make_videos(work, count)
+        make_videos(work, count, workload)
         measured = [
             measurement
             for backbone in backbones or (_CUDA if on_cuda else _CPU)
@@ -105,15 +118,19 @@ def bench(
                         batch_size=batch_size,
                         num_workers=num_workers,
                         accelerator=accelerator,
+                        workload=workload,
                     )
                     for precision in precisions
                 ],
                 count,
                 rounds,
+                process_type,
             )
         ]
-        with Process(output_dir) as process:
-            reading = process.run(measurements.probe_workers, work / "uint8", "bench")
+        with process_type(output_dir) as process:
+            reading = process.run(
+                measurements.probe_workers, work / "uint8", "bench", workload.num_workers
+            )
         advice = recommend(measured, reading, os.cpu_count() or 1)
         rows = sum(output_length(length, DEFAULT_SCALES) for length in lengths)
         estimates = estimate(measured, sum(lengths), rows) if root else []
@@ -123,7 +140,7 @@ def bench(
             "device": device_name,
             "cores": os.cpu_count(),
             "videos": count,
-            "video_shape": [NUM_FRAMES, 3, HEIGHT, WIDTH],
+            "video_shape": [workload.num_frames, 3, workload.height, workload.width],
             "rounds": rounds,
             "measurements": [measurement.to_json() for measurement in measured],
             "videos_read_per_second": reading,

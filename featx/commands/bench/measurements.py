@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -32,13 +32,31 @@ from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES
 from featx.extraction.writer import FeatureWriter
 
-NUM_FRAMES, HEIGHT, WIDTH = 64, 256, 256
-"""The videos of the benchmark."""
-
 _MATRIX_SIZES = {"cpu": 4096, "cuda": 8192}
 _PASSES = {"cpu": (8, 16, 32, 64), "cuda": (16, 32, 64, 128, 256)}
-_WORKERS = (0, 1, 2, 4)
 _LEAST_SECONDS = 0.2  # of what is timed as one; a GPU does a pass in milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What contenders are measured with.
+
+    Attributes:
+        num_frames: Frames per video.
+        height: Height of a frame.
+        width: Width of a frame.
+        matrix_size: Rows and columns of the matrices; by default, as many as the device is fast at.
+        num_workers: How many processes are tried to read videos.
+    """
+
+    num_frames: int = 64
+    height: int = 256
+    width: int = 256
+    matrix_size: int | None = None
+    num_workers: tuple[int, ...] = (0, 1, 2, 4)
+
+
+FULL_SIZE = Workload()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,7 @@ class Settings:
     batch_size: int
     num_workers: int | None
     accelerator: str
+    workload: Workload = FULL_SIZE
 
 
 def prepare_process(log: Path) -> None:
@@ -96,7 +115,7 @@ def run_featx(settings: Settings, root: Path, split: str, output_dir: Path) -> f
 def run_backbone(settings: Settings, num_frames: int) -> float:
     """Seconds of the bare backbone for frames that are in memory, in passes of the same shape."""
     with _ready(settings) as (extractor, device):
-        frames = _make_frames(extractor, settings.frames_per_forward, device)
+        frames = _make_frames(extractor, settings.frames_per_forward, settings.workload, device)
         passes = -(-num_frames // settings.frames_per_forward)  # as many as featx does
         seconds = _time(partial(extractor.backbone, frames), device, passes)
     return seconds * num_frames / settings.frames_per_forward
@@ -105,7 +124,7 @@ def run_backbone(settings: Settings, num_frames: int) -> float:
 def run_matrix_product(settings: Settings) -> float:
     """FLOP per second of a large matrix product of the same type."""
     with _ready(settings) as (extractor, device):
-        size = _MATRIX_SIZES[device.type]
+        size = settings.workload.matrix_size or _MATRIX_SIZES[device.type]
         dtype = torch.get_autocast_dtype(device.type)
         if not torch.is_autocast_enabled(device.type):
             dtype = next(extractor.backbone.parameters()).dtype
@@ -121,15 +140,15 @@ def probe_passes(settings: Settings) -> dict[int, float]:
     found = {}
     with _ready(settings) as (extractor, device), suppress(torch.OutOfMemoryError):
         for number in _PASSES[device.type]:
-            frames = _make_frames(extractor, number, device)
+            frames = _make_frames(extractor, number, settings.workload, device)
             found[number] = number / _time(partial(extractor.backbone.forward, frames), device)
     return found
 
 
-def probe_workers(root: Path, split: str) -> dict[int, float]:
+def probe_workers(root: Path, split: str, num_workers: Sequence[int]) -> dict[int, float]:
     """Videos per second that are read, for several `num_workers`."""
     found = {}
-    for number in _WORKERS:
+    for number in num_workers:
         data = VideoDataModule(root, [split], num_workers=number)
         data.setup("predict")
         loader = data.predict_dataloader()
@@ -139,13 +158,13 @@ def probe_workers(root: Path, split: str) -> dict[int, float]:
     return found
 
 
-def count_flop(backbone: BackboneName) -> int:
+def count_flop(backbone: BackboneName, height: int = 256, width: int = 256) -> int:
     """FLOP per frame of a CNN, of its convolutions and matrix products."""
     with torch.device("meta"):
         cnn = ARCHITECTURES[backbone].build(weights=None).eval()
         remove_head(cnn, ARCHITECTURES[backbone].heads)
         with FlopCounterMode(display=False) as counter:
-            cnn(torch.empty(1, 3, HEIGHT, WIDTH))
+            cnn(torch.empty(1, 3, height, width))
     return int(counter.get_total_flops())
 
 
@@ -193,10 +212,12 @@ def _ready(settings: Settings) -> Iterator[tuple[FeatureExtractor, torch.device]
         yield plugin.convert_module(extractor).to(device), device  # type: ignore[misc]
 
 
-def _make_frames(extractor: FeatureExtractor, count: int, device: torch.device) -> Tensor:
+def _make_frames(
+    extractor: FeatureExtractor, count: int, workload: Workload, device: torch.device
+) -> Tensor:
     """Normalized frames, as the backbone takes them."""
     dtype = next(extractor.backbone.parameters()).dtype
-    frames = torch.randn(count, 3, HEIGHT, WIDTH, device=device).to(dtype)
+    frames = torch.randn(count, 3, workload.height, workload.width, device=device).to(dtype)
     return frames.contiguous(memory_format=torch.channels_last)
 
 

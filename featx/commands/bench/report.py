@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from featx.commands.bench.measurements import NUM_FRAMES, Settings
+from featx.commands.bench.measurements import Settings
 from featx.files import writing
 
 _NEARLY = 0.97  # of the best rate: what takes less memory is then recommended
@@ -96,7 +96,7 @@ def format_table(measurements: Sequence[Measurement]) -> str:
             (
                 label,
                 f"{rate:,.1f}",
-                f"{rate / NUM_FRAMES:,.2f}",
+                f"{rate / m.settings.workload.num_frames:,.2f}",
                 f"{rate / plain:.2f}",
                 f"{rate / bare:.1%}",
                 f"{rate / ceiling:.1%}",
@@ -141,7 +141,7 @@ def recommend(
                 f"fast, if a relative error of {fast.relative_error:.0e} is no matter"
             )
         lines.append(text)
-    needed = max(m.rates[2] for m in measurements) / NUM_FRAMES
+    needed = max(m.rates[2] / m.settings.workload.num_frames for m in measurements)
     enough = [number for number, rate in reading.items() if rate >= 2 * needed]
     workers = min(enough, default=max(2, num_cores // 2))
     lines.append(

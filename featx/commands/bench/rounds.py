@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from featx.backbones.transforms import normalize
 from featx.commands.bench import measurements
-from featx.commands.bench.measurements import HEIGHT, NUM_FRAMES, WIDTH, Settings
+from featx.commands.bench.measurements import Settings, Workload
 from featx.commands.bench.report import Measurement
 from featx.data.processed_file import FILE_NAME
 from featx.errors import IncompleteError
@@ -92,13 +92,16 @@ class Entry:
     ) -> Measurement:
         """Put what was measured beside the plain loop's file, rates and memory."""
         path = self._out / file_name("bench", multi_scale=True)
+        workload = self.settings.workload
         with h5py.File(path) as file, h5py.File(plain_file) as expected:
             bytes_per_frame = path.stat().st_size / int(file["num_frames"][:].sum())
             features = expected["features"][:]
             difference = np.linalg.norm(file["features"][: len(features)] - features)
         return Measurement(
             settings=self.settings,
-            flop_per_frame=self._process.run(measurements.count_flop, self.settings.backbone),
+            flop_per_frame=self._process.run(
+                measurements.count_flop, self.settings.backbone, workload.height, workload.width
+            ),
             plain=plain,
             featx=self._featx,
             backbone=self._backbone,
@@ -118,7 +121,11 @@ class Entry:
 
 
 def compete(
-    work: Path, settings: Sequence[Settings], num_videos: int, rounds: int
+    work: Path,
+    settings: Sequence[Settings],
+    num_videos: int,
+    rounds: int,
+    process_type: type[Process] = Process,
 ) -> list[Measurement]:
     """Let the plain loop and featx, at several settings for one backbone, take turns.
 
@@ -127,14 +134,16 @@ def compete(
         settings: The settings.
         num_videos: Number of videos.
         rounds: How often each has its turn.
+        process_type: What each runs in.
     """
+    num_frames = settings[0].workload.num_frames
     backbone, accelerator = settings[0].backbone, settings[0].accelerator
-    num_plain_frames = min(num_videos, _MAX_PLAIN_VIDEOS) * NUM_FRAMES
+    num_plain_frames = min(num_videos, _MAX_PLAIN_VIDEOS) * num_frames
     plain_file = work / "plain.h5"
     rates = []
     with ExitStack() as stack:
         plain, *others = (
-            stack.enter_context(Process(work.parent)) for _ in range(1 + len(settings))
+            stack.enter_context(process_type(work.parent)) for _ in range(1 + len(settings))
         )
 
         def run_plain(split: str, exact: bool = False) -> float:
@@ -149,14 +158,14 @@ def compete(
             print(f"{backbone}: round {turn} of {rounds}", flush=True)
             rates.append(num_plain_frames / run_plain("bench"))
             for entry in entries:
-                entry.take_turn(num_videos * NUM_FRAMES)
+                entry.take_turn(num_videos * num_frames)
         memory = plain.run(measurements.peak_memory)
         if plain.run(measurements.find_device, accelerator).type == "cuda":
             run_plain("bench", exact=True)  # for errors are told from these features
         return [entry.conclude(plain_file, rates, memory) for entry in entries]
 
 
-def make_videos(folder: Path, count: int) -> None:
+def make_videos(folder: Path, count: int, workload: Workload) -> None:
     """Make videos of distinct frames, with detail at every scale, a file each.
 
     They are at `folder/uint8/<split>` as raw RGB, for featx, and at `folder/float32/<split>`
@@ -164,10 +173,11 @@ def make_videos(folder: Path, count: int) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     for number in range(count):
-        video = torch.zeros(NUM_FRAMES, 3, HEIGHT, WIDTH)
+        video = torch.zeros(workload.num_frames, 3, workload.height, workload.width)
         for size in (4, 16, 64, 256):
-            detail = torch.rand(NUM_FRAMES, 3, size, size, generator=generator)
-            video += interpolate(detail, (HEIGHT, WIDTH)) * torch.rand(1, generator=generator)
+            detail = torch.rand(workload.num_frames, 3, size, size, generator=generator)
+            shape = workload.height, workload.width
+            video += interpolate(detail, shape) * torch.rand(1, generator=generator)
         video = (video / video.amax() * 255).to(torch.uint8)
         for split in ("bench", "warmup")[: 2 if number == 0 else 1]:
             place = Path(split) / "category" / f"{number:05d}" / FILE_NAME

@@ -1,7 +1,7 @@
 """`featx inspect`: what a feature file holds, and whether it is valid."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from featx.commands.inspect.figures import draw
 from featx.commands.inspect.statistics import survey
 from featx.commands.inspect.table import format_summary
+from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.errors import InputError, first_line
 from featx.features.dataset import FeatureDataset
@@ -17,6 +18,14 @@ from featx.features.feature_file import DAMAGE, describe_structure, open_feature
 from featx.features.provenance import JSON_ATTRIBUTES
 from featx.features.validation import find_problems
 from featx.training.checkpoint import InputSize, read_input_size
+
+
+def main(args: Sequence[str], summary: str) -> int:
+    """Run `featx inspect`; returns its exit status."""
+    parser = ConciseParser(prog="featx inspect", description=summary)
+    parser.add_function_arguments(inspect, as_positional=True, skip={"as_json"})
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    return 0 if inspect(**vars(parser.parse_args(args))) else 1
 
 
 def inspect(

@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 
 from featx.backbones.architectures import find_architecture
+from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
 from featx.data.dataset import VideoDataset
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES
@@ -48,6 +49,15 @@ class Recipe(NamedTuple):
     skipped: Sequence[str]
     num_frames: int
     image_size: int
+
+
+def main(args: Sequence[str], summary: str) -> int:
+    """Run `featx verify`; returns its exit status."""
+    parser = ConciseParser(prog="featx verify", description=summary)
+    parser.add_function_arguments(verify, as_positional=True, skip={"all", "root"})
+    parser.add_argument("--root", required=True, help="the data set that the file was made from")
+    parser.add_argument("--all", action="store_true", help="recompute every row")
+    return 0 if verify(**vars(parser.parse_args(args))) else 1
 
 
 def verify(
