@@ -36,19 +36,18 @@ def test_the_weights_are_constants() -> None:
         assert torch.equal(cnn(frames), expected)
 
 
-def test_frames_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_of_many_sizes() -> None:
     """All are compiled, or it is told: torch would quietly go on without, after eight."""
     torch._dynamo.reset()  # the other tests have compiled the same code
-    monkeypatch.setattr("featx.backbones.runtime._MAX_SIZES", 2)
     cnn = TinyCNN().eval().requires_grad_(False)
     compile_frozen(cnn)
-    with torch.inference_mode(), frozen():
+    with torch.inference_mode(), frozen(max_sizes=2):
         for size in (6, 7):
             cnn(torch.randn(1, 3, size, size))
     with (
         pytest.raises(MissingDependencyError, match="at most 2 sizes of frames"),
         torch.inference_mode(),
-        frozen(),
+        frozen(max_sizes=2),
     ):
         cnn(torch.randn(1, 3, 8, 8))
 

@@ -18,7 +18,6 @@ _OPTIONS: dict[str, str | int | bool] = {
     "triton.cudagraphs": True,  # a forward pass is one launch; without effect on a CPU
     "deterministic": True,  # no kernel is chosen by its time, for the choice changes the last bits
 }
-_MAX_SIZES = 64
 
 
 def compile_frozen(module: nn.Module) -> None:
@@ -27,13 +26,17 @@ def compile_frozen(module: nn.Module) -> None:
 
 
 @contextmanager
-def frozen() -> Iterator[None]:
+def frozen(max_sizes: int = 64) -> Iterator[None]:
     """Call a module of `compile_frozen`, without gradients, and say in one line what that lacks.
 
     Its weights become constants: they are laid out for the kernels once, and activations become
     part of the convolutions before them. Not one of the options above, for these reach the
     compiler's back end alone, when its front end has already made the weights inputs; and not set
     for good, for weights that still change must not be frozen.
+
+    Args:
+        max_sizes: How many sizes of frames may be compiled. At this limit torch would go on
+            uncompiled, and the last bits would depend on the order of videos.
 
     Raises:
         MissingDependencyError: It cannot be compiled: there is no C++ compiler, or no Triton.
@@ -42,17 +45,27 @@ def frozen() -> Iterator[None]:
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
     from torch._inductor import config as back_end
 
-    # At the limit, torch would go on uncompiled, and the last bits depend on the order of videos.
-    limits = {"recompile_limit": _MAX_SIZES, "fail_on_recompile_limit_hit": True}
+    limits = {"recompile_limit": max_sizes, "fail_on_recompile_limit_hit": True}
     try:
         with front_end.patch(limits), back_end.patch(freezing=True):
             yield
     except (TorchDynamoException, FailOnRecompileLimitHit) as error:
         raise MissingDependencyError(
             "compile: expected torch.compile to work (it needs a C++ compiler, and Triton on CUDA; "
-            f"and at most {_MAX_SIZES} sizes of frames), found: {first_line(error)}. "
+            f"and at most {max_sizes} sizes of frames), found: {first_line(error)}. "
             "Mend that, or set compile to false."
         ) from error
+
+
+@contextmanager
+def num_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

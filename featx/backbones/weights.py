@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from featx.backbones.runtime import num_threads
 from featx.errors import WeightsError, first_line, shorten
 
 _STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
@@ -162,25 +163,21 @@ def build_random(build: Callable[..., nn.Module], size: int | None = None) -> nn
         build: torchvision's builder.
         size: Height and width of the images; by default small ones, where the CNN takes any.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that sums, and weights, do not depend on the number of threads
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            module = build(weights=None)
-            batch_norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-            for layer in batch_norms:
-                layer.weight.uniform_(0.6, 1.1)
-                layer.bias.normal_(0.5, 0.1)
-                layer.momentum = None  # the plain mean over all passes
-            for name, parameter in module.named_parameters():
-                if name.endswith(("layer_scale", ".gamma")):  # a ConvNeXt's blocks begin as nothing
-                    parameter.fill_(1)
-            module.train()
-            for _ in range(2 if batch_norms else 0):
-                module(_random_images(16, size or 64))
-    finally:
-        torch.set_num_threads(threads)
+    # On one thread, so that sums, and weights, do not depend on the number of threads.
+    with num_threads(1), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        module = build(weights=None)
+        batch_norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+        for layer in batch_norms:
+            layer.weight.uniform_(0.6, 1.1)
+            layer.bias.normal_(0.5, 0.1)
+            layer.momentum = None  # the plain mean over all passes
+        for name, parameter in module.named_parameters():
+            if name.endswith(("layer_scale", ".gamma")):  # a ConvNeXt's blocks begin as nothing
+                parameter.fill_(1)
+        module.train()
+        for _ in range(2 if batch_norms else 0):
+            module(_random_images(16, size or 64))
     return module
 
 

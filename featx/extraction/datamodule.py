@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -26,6 +27,23 @@ from featx.parallel import count_cores
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class Work:
+    """What one run has to do: laid out by the data module, and shared with the writer.
+
+    Attributes:
+        ranks: The processes of the run.
+        manifest: The videos.
+        done: Positions of the videos that an earlier run has finished, as the writer finds out.
+        share: Positions of the videos that this process takes.
+    """
+
+    ranks: Ranks
+    manifest: Manifest
+    done: set[int] = field(default_factory=set)
+    share: list[int] = field(default_factory=list)
+
+
 class VideoDataModule(LightningDataModule):
     """Videos from `ROOT/<split>/<category>/<subcategory>/processed_data.pt`, or from clips.
 
@@ -44,10 +62,7 @@ class VideoDataModule(LightningDataModule):
         image_size: Height and width in pixels to which the frames of clips are resized.
 
     Attributes:
-        ranks: The processes of the run; set by `setup`.
-        manifest: The videos; set by `setup`.
-        done: Positions of the videos that an earlier run has finished.
-        share: Positions of the videos that this process takes; set by `predict_dataloader`.
+        work: The work of a run; made by `setup`.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -86,17 +101,19 @@ class VideoDataModule(LightningDataModule):
         self.source = source
         self.num_frames = num_frames
         self.image_size = image_size
-        self.ranks: Ranks
-        self.manifest: Manifest
-        self.done: set[int] = set()
-        self.share: list[int] = []
+        self.work: Work
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""
-        self.ranks = Ranks()
-        self.manifest = self.ranks.from_first(self._scan)
+        ranks = Ranks()
+        self.work = Work(ranks, ranks.from_first(self._scan))
+
+    @property
+    def manifest(self) -> Manifest:
+        """The videos, once they are scanned."""
+        return self.work.manifest
 
     def _scan(self) -> Manifest:
         settings = ScanSettings(
@@ -128,11 +145,11 @@ class VideoDataModule(LightningDataModule):
             if on_cuda and self.num_workers is None:
                 num_cores = count_cores() // self.trainer.num_devices
                 num_workers = min(SOURCES[self.source].max_workers, num_cores)
-        share = RankShare(self.manifest.lengths, self.done, rank, num_ranks)
-        self.share = share.share
+        share = RankShare(self.manifest.lengths, self.work.done, rank, num_ranks)
+        self.work.share = share.share
         num_workers = num_workers if len(share) else 0
         return DataLoader(
-            VideoDataset(self.manifest, [] if num_workers else self.share),
+            VideoDataset(self.manifest, [] if num_workers else share.share),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=num_workers,

@@ -67,8 +67,8 @@ class Ranks:
 class Interruption:
     """Lets a run finish the batch at hand, and no other; to be made when the batches begin.
 
-    Lightning ignores SIGTERM while it predicts. Its own handlers are installed before that, and
-    what it restores at the end is what there was before them.
+    Lightning ignores SIGTERM while it predicts. Its own handlers are installed before these, and
+    however a run ends, it puts back those of all signals that there were before its own.
 
     Args:
         trainer: The Trainer of the run.

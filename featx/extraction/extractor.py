@@ -13,7 +13,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from featx.backbones.build import build_backbone, wrap_module
-from featx.backbones.runtime import compile_frozen, float32_precision, frozen, keep_freed_memory
+from featx.backbones.runtime import (
+    compile_frozen,
+    float32_precision,
+    frozen,
+    keep_freed_memory,
+    num_threads,
+)
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.data.dataset import VideoBatch
 from featx.errors import UsageError, check_at_least
@@ -122,16 +128,14 @@ class FeatureExtractor(LightningModule):
     def setup(self, stage: str) -> None:
         """Prepare the process for its device.
 
-        On a CPU, every process gets the threads that one process alone would have: the sums of a
-        CPU's kernels depend on the number of threads, and Lightning divides the cores among its
-        processes. Sharing the cores costs little; different features would cost more. But a process
-        that a notebook has forked would wait forever for the threads of the notebook's own process,
-        so it has to do without.
+        On Linux, a process that computes on its CPU keeps the memory of freed tensors from now on:
+        see `keep_freed_memory`. That cannot be taken back; all else that a run sets is.
         """
         if isinstance(current_process(), ForkProcess):
+            # It would wait forever for the threads of the notebook that it was forked from.
             torch.set_num_threads(1)
+            self._num_threads = 1
         elif self.trainer.strategy.root_device.type == "cpu":
-            torch.set_num_threads(self._num_threads)
             keep_freed_memory()
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
@@ -160,7 +164,11 @@ class FeatureExtractor(LightningModule):
         shape = (len(frames), self.feature_dim)
         features = torch.empty(shape, dtype=torch.float32, device=frames.device)
         compiled = frozen() if self.compiled else nullcontext()
-        with float32_precision(self.allow_tf32), compiled:
+        # On a CPU, with the threads that one process alone would have: the sums of its kernels
+        # depend on their number, and Lightning divides the cores among its processes. Sharing the
+        # cores costs little; different features would cost more.
+        threads = num_threads(self._num_threads) if frames.device.type == "cpu" else nullcontext()
+        with float32_precision(self.allow_tf32), threads, compiled:
             for start in range(0, len(frames), self.frames_per_forward):
                 part = frames[start : start + self.frames_per_forward]
                 # Copied at once: the next pass of a CUDA graph overwrites what this one returns.

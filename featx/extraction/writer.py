@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,7 @@ class FeatureWriter(BasePredictionWriter):
         self._writers: dict[str, PartWriter] = {}
         self._progress: Progress | None = None
         self._prepared = False  # what is in the staging folders is of this run
+        self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lay out the files, and find what an earlier run has finished."""
@@ -77,7 +78,7 @@ class FeatureWriter(BasePredictionWriter):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
-        self._data, self._manifest = data, data.manifest
+        self._work, self._manifest = data.work, data.manifest
         run = {
             **pl_module.settings(),
             "precision": str(trainer.precision),
@@ -92,9 +93,9 @@ class FeatureWriter(BasePredictionWriter):
             self._stagings[split] = Staging(path, layout)
         self.paths = {split: staging.target for split, staging in self._stagings.items()}
         skips = data.on_error == "skip"
-        self._ranks = data.ranks
-        data.done = self._ranks.from_first(lambda: self._prepare(skips))
+        self._work.done = self._work.ranks.from_first(lambda: self._prepare(skips))
         self._prepared = True
+        self._undo.enter_context(warnings.catch_warnings())
         # A run that finds all videos done is no mistake, as Lightning would suspect.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         device = trainer.strategy.root_device
@@ -116,12 +117,13 @@ class FeatureWriter(BasePredictionWriter):
         if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and trainer.is_global_zero:
             bar.disable()  # it counts batches, and knows nothing of earlier runs
             self._progress = Progress(
-                self._manifest.lengths[self._data.share], len(self._data.done), trainer.world_size
+                self._manifest.lengths[self._work.share], len(self._work.done), trainer.world_size
             )
 
     def _prepare(self, skips: bool) -> set[int]:
         """The positions of all videos that an earlier run has finished."""
         done: set[int] = set()
+        self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
         self._lock.acquire()
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for split, staging in self._stagings.items():
@@ -159,18 +161,16 @@ class FeatureWriter(BasePredictionWriter):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
-        self._flush()
-        self._ranks.wait()
-        try:
-            self._ranks.from_first(self._publish)
-        finally:
-            self._lock.release()
+        with self._undo:
+            self._flush()
+            self._work.ranks.wait()
+            self._work.ranks.from_first(self._publish)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write the rows that are finished; publish nothing."""
-        try:
+        with self._undo:
             # They may be what has ended the run; a RuntimeError is one of CUDA.
             with suppress(OutputError, FeatureError, RuntimeError):
                 self._flush()
@@ -179,8 +179,6 @@ class FeatureWriter(BasePredictionWriter):
                     f"Finished videos are safe in {self.output_dir / STAGING_FOLDER}. "
                     "Run the same command again to go on from there."
                 )
-        finally:
-            self._lock.release()
 
     def _publish(self) -> None:
         """Publish every file that can be."""
