@@ -21,12 +21,10 @@ from typing import Any
 
 import h5py
 import torch
-from helpers import TINY, make_rows, plan, random_videos
+from helpers import TINY, extract_eagerly, make_rows, plan, random_videos
 
-import featx
 from featx.backbones import architectures
 from featx.errors import OutputError
-from featx.features import parts
 from featx.features import staging as staging_module
 from featx.features.feature_file import write_row
 from featx.features.parts import PartWriter
@@ -93,15 +91,7 @@ class Fuse:
 def run_job(folder: Path, kind: str) -> None:
     """The job of one kind."""
     if kind == "whole":
-        featx.extract(
-            folder.parent / "processed",
-            folder,
-            backbone="resnet50",
-            weights="random",
-            num_workers=0,
-            accelerator="cpu",
-            devices=1,
-        )
+        extract_eagerly(folder.parent / "processed", folder)
     else:
         write_rows(folder, kind == "overwrite")
 
@@ -145,7 +135,6 @@ def prepare_whole_job(folder: Path) -> None:
         place.mkdir(parents=True)
         torch.save(random_videos(count, 3), place / "processed_data.pt")
     architectures.ARCHITECTURES["resnet50"] = TINY
-    parts.PART_SECONDS, parts._MAX_QUEUED = 0, 0
 
 
 def main(folder: Path, mode: str, kind: str) -> None:

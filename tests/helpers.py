@@ -8,9 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones.architectures import ARCHITECTURES, Architecture
 from featx.data.manifest import Manifest, OnError, ScanSettings
 from featx.data.processed_source import scan_processed
@@ -21,6 +23,7 @@ from featx.features.feature_file import (
     open_feature_file,
     write_row,
 )
+from featx.features.parts import PartLimits
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
 
@@ -129,6 +132,27 @@ def scan(
 ) -> Manifest:
     """The videos of a data set's `processed_data.pt` files."""
     return scan_processed(ScanSettings(root, splits, on_error, verify))
+
+
+class EagerWriter(FeatureWriter):
+    """Puts every video on disk at once."""
+
+    part_limits = PartLimits(0, 0.0, 0)
+
+
+def extract_eagerly(root: Path, out: Path) -> dict[str, Path]:
+    """A small job with ResNet-50, or what stands for it, each video a part of its own."""
+    writer = EagerWriter(out)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        callbacks=[writer],
+        logger=False,
+        enable_checkpointing=False,
+    )
+    data = VideoDataModule(root, num_workers=0)
+    trainer.predict(FeatureExtractor("resnet50", "random"), data, return_predictions=False)
+    return writer.paths
 
 
 class Evil:

@@ -11,14 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import TINY, WIDE
+from helpers import TINY, WIDE, EagerWriter
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones import architectures
 from featx.data.dataset import VideoBatch
-from featx.features import parts
 
 DEFAULTS = {
     "devices": 1,
@@ -56,13 +55,11 @@ class FaultyExtractor(FeatureExtractor):
 root, out, text = sys.argv[1:]
 settings = DEFAULTS | json.loads(text)
 if settings["delay"] is not None:
-    parts.PART_SECONDS = 0
-    parts._MAX_QUEUED = 0
     architectures.ARCHITECTURES["resnet50"] = TINY
 if settings["wide"]:
     architectures.ARCHITECTURES["resnet50"] = WIDE
 trainer = Trainer(
-    callbacks=[FeatureWriter(out)],
+    callbacks=[(FeatureWriter if settings["delay"] is None else EagerWriter)(out)],
     logger=False,
     accelerator="cpu",
     devices=settings["devices"],

@@ -8,11 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers import Save, random_videos
+from helpers import Save, extract_eagerly, random_videos
 
-import featx
 from featx.errors import OutputError
-from featx.features import parts
 
 SCRIPT = Path(__file__).with_name("crash_loop.py")
 
@@ -67,17 +65,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def extract(root: Path, out: Path) -> bytes:
     """Extract the features; the bytes of the file."""
-    path = featx.extract(
-        root, out, backbone="resnet50", weights="random", accelerator="cpu", num_workers=0
-    )["train"]
-    return path.read_bytes()
+    return extract_eagerly(root, out)["train"].read_bytes()
 
 
 @pytest.fixture
-def many(tiny: None, root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> Path:
+def many(tiny: None, root: Path, save: Save) -> Path:
     """Twenty videos, each in a part of its own."""
-    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
-    monkeypatch.setattr(parts, "_MAX_QUEUED", 0)
     save("train/a/x", random_videos(20, 40))
     return root
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featx.commands.inspect import statistics as survey_module
 from featx.commands.inspect.figures import draw
 from featx.commands.inspect.statistics import Survey, choose, project, survey
 from featx.commands.plotting import check_plot
@@ -137,14 +136,10 @@ def test_videos_of_different_categories(categories: list[int], rows: list[int]) 
     assert choose(np.array(categories), 4) == rows
 
 
-def test_a_large_file_is_sampled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Callable[[Survey], "Figure"]
-) -> None:
+def test_a_large_file_is_sampled(tmp_path: Path, drawn: Callable[[Survey], "Figure"]) -> None:
     """Only so many videos and frames are read, evenly spaced, and the titles say so."""
-    monkeypatch.setattr(survey_module, "MAX_VIDEOS", 4)
-    monkeypatch.setattr(survey_module, "MAX_TIMES", 3)
     dataset = write(tmp_path / "a.h5", ["a", "b"], [0] * 5 + [1] * 5, [6] * 10)
-    found = survey(dataset)
+    found = survey(dataset, max_videos=4, max_times=3)
     assert found.sampled.tolist() == [0, 0, 1, 1]
     assert found.times.tolist() == [0, 2, 4]
     assert {s.cosines.shape for s in found.similarities} == {(3, 3)}

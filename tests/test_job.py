@@ -1,5 +1,6 @@
 """The whole job, with real backbones, against a reference that shares no code with it."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 import reference
 import torch
 from helpers import Save, random_video
+from lightning.pytorch import Trainer
 from torch import nn
 
 import featx
+from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 
 SCALES = (1.0, 0.85, 1.15)
 LENGTHS = (1, 3, 7, 64)
@@ -206,3 +209,23 @@ def test_same_bytes_whatever_the_batches_and_workers(
         )
         contents.append([path.read_bytes() for path in paths.values()])
     assert contents[0] == contents[1] == contents[2]
+
+
+def test_a_setting_is_said_once() -> None:
+    """`extract` has the settings of the classes that it joins, with their defaults."""
+    classes = (VideoDataModule, FeatureExtractor, FeatureWriter)
+    said = {
+        name: parameter.default
+        for made in classes
+        for name, parameter in inspect.signature(made).parameters.items()
+    }
+    here = {n: p.default for n, p in inspect.signature(featx.extract).parameters.items()}
+    trainers = {"accelerator": "auto", "devices": "auto", "precision": "32-true"}
+    assert here.pop("output_dir") is inspect.Parameter.empty  # a call says where it writes
+    said.pop("output_dir")
+    assert here == said | trainers
+    of_lightning = inspect.signature(Trainer).parameters
+    assert of_lightning.keys() >= trainers.keys()
+    for made in classes:
+        for name in inspect.signature(made).parameters:
+            assert f"        {name}: " in (made.__doc__ or ""), f"{made.__name__} explains {name}"

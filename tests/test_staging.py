@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx.errors import FeatureError, IncompleteError, OutputError
-from featx.features import parts as parts_module
 from featx.features.feature_file import encode, open_feature_file
-from featx.features.parts import PartWriter
+from featx.features.parts import PartLimits, PartWriter
 from featx.features.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
@@ -218,14 +217,12 @@ def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not staging.target.exists()
 
 
-def test_part_writer_bounds_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_writer_bounds_what_it_holds(tmp_path: Path) -> None:
     """A part is written whenever enough bytes are together, not at the end."""
-    monkeypatch.setattr(parts_module, "PART_BYTES", 1)
     staging = start(tmp_path)
     rows = make_rows(LENGTHS)
     with ThreadPoolExecutor(2) as pool:
-        writer = PartWriter(staging, pool)
-        monkeypatch.setattr(parts_module, "_MAX_QUEUED", 1)
+        writer = PartWriter(staging, pool, limits=PartLimits(num_bytes=1, queued=1))
         for row in (0, 1, 2, 3, 4):
             writer.add(row, rows[row].copy)
         assert len([*staging.folder.glob("part-*")]) >= 2
@@ -236,15 +233,11 @@ def test_part_writer_bounds_what_it_holds(tmp_path: Path, monkeypatch: pytest.Mo
     assert problems(staging.target) == []
 
 
-def test_part_writer_does_not_wait_for_bytes_forever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_part_writer_does_not_wait_for_bytes_forever(tmp_path: Path) -> None:
     """However few the bytes, rows go to disk after some seconds."""
-    monkeypatch.setattr(parts_module, "PART_SECONDS", 0.0)
-    monkeypatch.setattr(parts_module, "_MAX_QUEUED", 0)
     staging = start(tmp_path)
     with ThreadPoolExecutor(1) as pool:
-        writer = PartWriter(staging, pool)
+        writer = PartWriter(staging, pool, limits=PartLimits(seconds=0.0, queued=0))
         writer.add(0, make_rows(LENGTHS)[0].copy)
     assert len([*staging.folder.glob("part-*")]) == 1
 

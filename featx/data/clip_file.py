@@ -105,7 +105,9 @@ def open_clip(path: Path, place: str, name: str, num_frames: int, image_size: in
     return ClipFile(path, place, digest, name, num_frames, image_size, stats)
 
 
-def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
+def sample_clip(
+    path: Path, num_frames: int, image_size: int, num_packets: int | None = None
+) -> Tensor:
     """Decode a clip to a fixed number of frames.
 
     Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a clip
@@ -116,6 +118,7 @@ def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
         path: The clip.
         num_frames: Frames to sample.
         image_size: Height and width to resize to, in pixels.
+        num_packets: Number of packets of the clip, if it is known.
 
     Returns:
         uint8 RGB `[num_frames, 3, image_size, image_size]`.
@@ -124,7 +127,7 @@ def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
         InputError: The clip does not decode, or has no video in it.
     """
     try:
-        expected = _count_packets(path)
+        expected = _count_packets(path) if num_packets is None else num_packets
         video, found = _decode(path, _positions(expected, num_frames), image_size)
         if 0 < found != expected:  # some packets hold no frame, but now the number is known
             video, found = _decode(path, _positions(found, num_frames), image_size)

@@ -144,12 +144,14 @@ class ProcessedFile(VideoFile):
             )
 
 
-def open_processed_file(path: Path) -> ProcessedFile:
+def open_processed_file(path: Path, find_bytes: bool = True) -> ProcessedFile:
     """Read and check what a `processed_data.pt` file says of itself: no pixels.
 
     Args:
         path: A dict with the key `videos`, or the bare value: a tensor `[N, T, 3, H, W]`, or a
             list or tuple of `[T_i, 3, H, W]`. Of a list, bad videos are rejected one by one.
+        find_bytes: Have torch tell where the bytes of a video are. Without, as where a release of
+            torch does not tell, a video is read by mapping the whole file.
 
     Raises:
         InputError: The file is damaged, or holds something else.
@@ -166,12 +168,12 @@ def open_processed_file(path: Path) -> ProcessedFile:
     blocks: list[Block] = []
     rejected: dict[int, InputError] = {}
     if isinstance(videos, Tensor):
-        blocks.append(_check_block(f"{path}: 'videos'", videos, archive))
+        blocks.append(_check_block(f"{path}: 'videos'", videos, archive, find_bytes))
     elif isinstance(videos, (list, tuple)):
         for number, video in enumerate(videos):
             try:
                 where = f"{path}: 'videos'[{number}]"
-                blocks.append(_check_block(where, video, archive, number))
+                blocks.append(_check_block(where, video, archive, find_bytes, number))
             except InputError as error:
                 rejected[number] = error
     else:
@@ -190,7 +192,9 @@ def open_processed_file(path: Path) -> ProcessedFile:
     return ProcessedFile(path, place, archive.digest, tuple(blocks), rejected, names, archive.stats)
 
 
-def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:
+def _check_block(
+    where: str, videos: object, archive: Archive, find_bytes: bool, number: int | None = None
+) -> Block:
     """Check a tensor `[N, T, 3, H, W]`, or the video `[T, 3, H, W]` at a place in a list."""
     if not isinstance(videos, Tensor):
         found = type(videos).__name__
@@ -219,11 +223,11 @@ def _check_block(where: str, videos: object, archive: Archive, number: int | Non
             "Save it as a dense CPU tensor."
         )
     if number is None:
-        return _locate(where, videos, archive, 0)
-    return _locate(where, videos.unsqueeze(0), archive, number)
+        return _locate(where, videos, archive, find_bytes, 0)
+    return _locate(where, videos.unsqueeze(0), archive, find_bytes, number)
 
 
-def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
+def _locate(where: str, videos: Tensor, archive: Archive, find_bytes: bool, start: int) -> Block:
     """Find the bytes of a tensor `[N, T, 3, H, W]`, and check that the file holds them."""
     count, *shape = videos.shape
     step, *stride = videos.stride()
@@ -236,7 +240,7 @@ def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
         )
     size = videos.element_size()
     storage = videos.untyped_storage()
-    begin = getattr(storage, _OFFSET, None)
+    begin = getattr(storage, _OFFSET, None) if find_bytes else None
     if begin is not None and count:
         # torch reckons the offset from the sizes of what torch.save writes before it. In an
         # archive that another program has packed it would be of other bytes.

@@ -46,33 +46,13 @@ def extract(
 
     For several nodes, or other settings of the Trainer, use the three classes with a Trainer.
 
-    Args:
-        root: The data set's folder.
-        output_dir: Folder for the feature files.
-        backbone: One of the four of the table, another of torchvision's classification models,
-            timm:<name>, or a module of your own.
-        weights: A torchvision weights name, the path of a local state dict, or random.
-        multi_scale: Average over `scales`.
-        scales: Temporal scales, relative to a video's own length.
-        splits: Which splits; by default, whichever of train, val and test exist.
-        frames_per_forward: Frames per forward pass.
-        compile: Compile the backbone.
-        allow_tf32: On CUDA, let float32 convolutions and matrix products use TF32.
-        input_size: Height and width to which frames are resized; by default those that the
-            backbone asks for.
-        feature_dim: Number of features per frame, for a module of your own.
-        batch_size: Videos per step.
-        num_workers: Processes per rank that read videos; by default 0 on a CPU, up to 4 on a GPU.
-        on_error: Whether a bad input stops the run, or is left out (skip).
-        verify_inputs: Read every byte first, and compare it with the files' own checksums.
-        source: `processed` for processed_data.pt files, `clips` for video files.
-        num_frames: Frames per video, for clips.
-        image_size: Height and width in pixels, for clips.
-        overwrite: Replace feature files that other inputs or settings made, that are damaged, or
-            that lack videos.
-        accelerator: Lightning's accelerator: cpu, gpu, auto, ...
-        devices: Number of devices, or auto.
-        precision: Lightning's precision: 32-true, bf16-mixed, ...
+    Parameters: see `VideoDataModule` for `root` and how videos are read, `FeatureExtractor` for the
+    backbone and the scales, `FeatureWriter` for `output_dir` and `overwrite`, and Lightning's
+    `Trainer` for `accelerator`, `devices` and `precision`.
+
+    On Linux, a process that computes on its CPU keeps the memory of freed tensors from then on, for
+    the next ones. All else is afterwards as it was before: torch's threads and precision, warnings
+    filters, signal handlers.
 
     Returns:
         Path of the feature file of each split.

@@ -30,7 +30,7 @@ from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.record import plan_layout, write_analysis
 from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock
-from featx.features.parts import PartWriter
+from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER, Staging
 from featx.files import check_replaceable
@@ -51,7 +51,10 @@ class FeatureWriter(BasePredictionWriter):
 
     Attributes:
         paths: The feature file of each split; set by `setup`.
+        part_limits: When finished rows go to disk.
     """
+
+    part_limits = USUAL_LIMITS
 
     def __init__(self, output_dir: Path | str = "features", overwrite: bool = False) -> None:
         super().__init__(write_interval="batch")
@@ -106,7 +109,7 @@ class FeatureWriter(BasePredictionWriter):
             *((torch.cuda.set_device, (device,)) if device.type == "cuda" else ()),
         )
         self._writers = {
-            split: PartWriter(staging, self._pool, skips)
+            split: PartWriter(staging, self._pool, skips, self.part_limits)
             for split, staging in self._stagings.items()
         }
 

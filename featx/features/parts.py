@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,24 @@ from featx.errors import FeatureError, FeatxError
 from featx.features.feature_file import encode
 from featx.features.staging import Staging
 
-PART_BYTES = 16 * 2**20
-PART_SECONDS = 30.0
-
 _log = logging.getLogger(__name__)
 
-_MAX_QUEUED = 8  # videos on their way to a part; this also bounds how far ahead of CUDA we run
+
+class PartLimits(NamedTuple):
+    """When a part is written.
+
+    Attributes:
+        num_bytes: When so many bytes are together.
+        seconds: When so many seconds have passed.
+        queued: Videos on their way to a part; this also bounds how far ahead of CUDA we run.
+    """
+
+    num_bytes: int = 16 * 2**20
+    seconds: float = 30.0
+    queued: int = 8
+
+
+USUAL_LIMITS = PartLimits()
 
 
 class PartWriter:
@@ -28,9 +41,17 @@ class PartWriter:
         staging: Where the parts go.
         pool: The threads; zlib releases the GIL.
         skips: Whether rows that are not finite are left out, or are an error.
+        limits: When a part is written.
     """
 
-    def __init__(self, staging: Staging, pool: ThreadPoolExecutor, skips: bool = False) -> None:
+    def __init__(
+        self,
+        staging: Staging,
+        pool: ThreadPoolExecutor,
+        skips: bool = False,
+        limits: PartLimits = USUAL_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._staging = staging
         self._pool = pool
         self._skips = skips
@@ -50,9 +71,10 @@ class PartWriter:
             FeatureError: This row, or one before it, is not finite.
         """
         self._queue.append((row, self._pool.submit(self._encode, row, fetch)))
-        while self._queue and (len(self._queue) > _MAX_QUEUED or self._queue[0][1].done()):
+        while self._queue and (len(self._queue) > self._limits.queued or self._queue[0][1].done()):
             self._collect()
-        if self._bytes >= PART_BYTES or time.monotonic() - self._last_write > PART_SECONDS:
+        waited = time.monotonic() - self._last_write
+        if self._bytes >= self._limits.num_bytes or waited > self._limits.seconds:
             self._write()
 
     def skip(self, row: int, error: FeatxError) -> None:

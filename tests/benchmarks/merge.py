@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.features.feature_file import FileLayout, encode
-from featx.features.parts import PART_BYTES
+from featx.features.parts import USUAL_LIMITS
 from featx.features.provenance import Provenance
 from featx.features.staging import Staging
 
@@ -30,7 +30,7 @@ def main() -> None:
     names = [f"{number}" for number in range(count)]
     layout = FileLayout.plan(np.zeros(count, np.int64), lengths, names, FEATURE_DIM, provenance)
     chunks = encode(features, layout)
-    per_part = max(1, PART_BYTES // sum(map(len, chunks)))
+    per_part = max(1, USUAL_LIMITS.num_bytes // sum(map(len, chunks)))
     with tempfile.TemporaryDirectory() as folder:
         staging = Staging(Path(folder) / "train_features.h5", layout)
         staging.prepare(overwrite=False)

@@ -64,11 +64,15 @@ class Survey:
     similarities: list[Similarity]
 
 
-def survey(dataset: FeatureDataset) -> Survey:
+def survey(
+    dataset: FeatureDataset, max_videos: int = MAX_VIDEOS, max_times: int = MAX_TIMES
+) -> Survey:
     """Gather what the figures show, in memory that does not grow with the number of videos.
 
     Args:
         dataset: A valid feature file with one video or more.
+        max_videos: How many videos have their features read.
+        max_times: At how many frame numbers norms are kept, and frames compared.
 
     Raises:
         InputError: The file is damaged.
@@ -76,8 +80,8 @@ def survey(dataset: FeatureDataset) -> Survey:
     names = sorted(dataset.categories, key=dataset.categories.__getitem__)
     labels = np.array([dataset.categories[name] for name in names], np.int64)
     categories = np.searchsorted(labels, dataset.labels)
-    rows = _evenly(len(dataset), MAX_VIDEOS)
-    times = _evenly(int(dataset.num_frames[rows].max()), MAX_TIMES)
+    rows = _evenly(len(dataset), max_videos)
+    times = _evenly(int(dataset.num_frames[rows].max()), max_times)
     norms = np.full((len(rows), len(times)), np.nan)
     means = np.zeros((len(rows), dataset.feature_dim))
     for number, row in enumerate(rows.tolist()):
@@ -98,7 +102,7 @@ def survey(dataset: FeatureDataset) -> Survey:
         places,
         shares,
         [
-            _compare(dataset, row, int(categories[row]))
+            _compare(dataset, row, int(categories[row]), max_times)
             for row in choose(categories, MAX_SIMILARITIES)
         ],
     )
@@ -141,9 +145,9 @@ def choose(categories: NDArray[np.int64], count: int) -> list[int]:
     return sorted(chosen + [spread[i] for i in _evenly(len(spread), count - len(chosen))])
 
 
-def _compare(dataset: FeatureDataset, row: int, category: int) -> Similarity:
+def _compare(dataset: FeatureDataset, row: int, category: int, max_times: int) -> Similarity:
     item = dataset[row]
-    frames = item.features.numpy()[_evenly(item.num_frames, MAX_TIMES)].astype(np.float64)
+    frames = item.features.numpy()[_evenly(item.num_frames, max_times)].astype(np.float64)
     norms = np.linalg.norm(frames, axis=1, keepdims=True)
     unit = np.divide(frames, norms, out=np.full_like(frames, np.nan), where=norms > 0)
     return Similarity(category, item.video_id, item.num_frames, np.clip(unit @ unit.T, -1, 1))
