@@ -1,7 +1,9 @@
-"""The progress bar: videos, frames a second, the time left, and what was found."""
+"""What a person sees: a bar, a line now and then, and no chatter."""
 
 import re
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from helpers import Save, random_video, random_videos
 from lightning.pytorch import Trainer
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.console import Progress, is_watched
+from featx.console import Progress, is_watched, without_chatter
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +100,27 @@ def test_it_can_be_turned_off(
     save("train/a/x", random_videos(3, 4))
     predict(root, tmp_path / "out", enable_progress_bar=False)
     assert "videos:" not in capsys.readouterr().err
+
+
+def test_a_log_has_no_chatter(small_root: Path, tmp_path: Path) -> None:
+    """Not on a terminal: what was warned of, and where the files are; no bars, no advertisement."""
+    command = [sys.executable, "-m", "featx", "predict", "--model.weights=random"]
+    command += ["--model.backbone=resnet50", f"--data.root={small_root}"]
+    command += ["--trainer.accelerator=cpu", f"--writer.output_dir={tmp_path / 'out'}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines if "videos in" in line] == ["train", "val", "test"]
+    assert "\r" not in done.stderr
+    for chatter in ("Tip", "TPU", "LeafSpec", "many workers", "it/s", "frame/s"):
+        assert chatter not in done.stderr
+    assert len(lines) <= 8
+
+
+def test_other_warnings_stay() -> None:
+    """Only Lightning's own are left out, and only for as long as it runs."""
+    with pytest.warns(UserWarning, match="yours"), without_chatter():
+        warnings.warn("yours", stacklevel=1)
+    with pytest.warns(UserWarning, match="does not have many workers"):
+        warnings.warn("it does not have many workers", stacklevel=1)

@@ -1,6 +1,7 @@
-"""Compiling: what it lacks is told in one line."""
+"""How a backbone runs: compiled, float32's products, and the allocator."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import TinyCNN
 
+from featx.backbones import runtime as allocator
 from featx.backbones.runtime import compile_frozen, frozen
 from featx.errors import MissingDependencyError
 
@@ -93,3 +95,79 @@ def test_other_errors_stay_what_they_are() -> None:
     """Running out of memory has nothing to do with compilers."""
     with pytest.raises(MemoryError), frozen():
         raise MemoryError
+
+
+_CODE = """
+import torch
+from torch import backends
+from featx.backbones.runtime import float32_precision
+
+def show():
+    operations = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul,
+                  backends.mkldnn.conv, backends.mkldnn.matmul)
+    shown = [operation.fp32_precision for operation in operations]
+    for read in (lambda: backends.cudnn.allow_tf32, torch.get_float32_matmul_precision):
+        try:
+            shown.append(read())
+        except RuntimeError:
+            shown.append("no value")
+    return shown
+
+{before}
+before = show()
+for allow in (False, True, False):
+    with float32_precision(allow):
+        inside = [operation == "tf32" for operation in show()[:3]]
+        assert inside == [allow] * 3, (allow, show())
+        if not allow:
+            assert {{*show()[3:5]}} <= {{"ieee", "none"}}
+        assert backends.cudnn.allow_tf32 == allow  # the compiler asks for it
+        assert backends.cuda.matmul.allow_tf32 == allow
+    assert show() == before, (before, show())
+"""
+
+SETTINGS = {
+    "torch's own": "",
+    "the old names": "backends.cudnn.allow_tf32 = False",
+    "as Lightning advises": "torch.set_float32_matmul_precision('high')",
+    "coarser": "torch.set_float32_matmul_precision('medium')",
+    "a new name": "backends.cudnn.conv.fp32_precision = 'ieee'",
+}
+
+
+@pytest.mark.parametrize("before", SETTINGS)
+def test_settings_come_back(before: str) -> None:
+    """Both the old and the new names, whichever the process has used."""
+    code = _CODE.format(before=SETTINGS[before])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+CODE = """
+import resource, sys, torch
+from featx.backbones.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults = []
+for step in range(20):
+    torch.ones(2**24)  # 64 MB, taken and freed
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print((faults[19] - faults[9]) * resource.getpagesize() // 10)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_freed_memory_is_kept() -> None:
+    """A tensor of 64 MB costs its pages each time by default, and only once if they are kept."""
+    bytes_per_step = {
+        mode: int(subprocess.check_output([sys.executable, "-c", CODE, mode]))
+        for mode in ("default", "keep")
+    }
+    assert bytes_per_step["keep"] < 2**20 < bytes_per_step["default"]
+
+
+def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without glibc, nothing is called that may not exist."""
+    monkeypatch.setattr("ctypes.CDLL", None)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not allocator.keep_freed_memory()
