@@ -37,8 +37,8 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     files: list[VideoFile] = []
     # Threads read ahead, but one alone interprets what was read: several would only contend for
     # the interpreter.
-    prepare = _verify if settings.verify else _read_ends
-    ahead = map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", _READ_AHEAD)
+    prepare, number = (_verify, 2) if settings.verify else (_read_ends, _READ_AHEAD)
+    ahead = map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", number)
     for path, error in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
         split, place = path.parts[-4], "/".join(path.parts[-4:-1])
         with rejected.collect(split, place):

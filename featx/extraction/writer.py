@@ -164,9 +164,9 @@ class FeatureWriter(BasePredictionWriter):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
+        self._flush()
+        self._work.ranks.wait()
         with self._undo:
-            self._flush()
-            self._work.ranks.wait()
             self._work.ranks.from_first(self._publish)
 
     def on_exception(
