@@ -68,7 +68,7 @@ def test_commands_of_featx(
 def test_the_other_commands() -> None:
     """What is left is installed and run by .ci/run, by test_ddp, or installs extras."""
     others = [line[0] for line in LINES if line and line[0] != "featx"]
-    assert others == ["python3", "torchrun", "python3"]
+    assert others == ["python3", "python3", "torchrun"]
 
 
 def test_examples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +84,8 @@ def test_examples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_files_that_it_names() -> None:
-    """Configurations, notebooks, tests and benchmarks are where it says."""
-    named = {*re.findall(r"`((?:configs|notebooks|tests)/[\w/.]+\.\w+)`", TEXT)}
+    """Configurations, notebooks, tests, benchmarks and pictures are where it says."""
+    named = {*re.findall(r"[`(]((?:configs|notebooks|tests|\.github)/[\w/.]+\.\w+)[`)]", TEXT)}
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
@@ -118,3 +118,21 @@ def test_the_job_script(small_root: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len([*(tmp_path / "out").glob("*_features_multiscale.h5")]) == 3
+
+
+def test_it_is_short_and_has_every_box() -> None:
+    """A newcomer reads it to its end, and finds each file and folder of the package in it."""
+    assert len(TEXT.splitlines()) <= 280
+    boxes = {p.name + "/" * p.is_dir() for p in (ROOT / "featx").iterdir() if p.name[0] != "_"}
+    assert [box for box in boxes - {"py.typed"} if f"`{box}`" not in TEXT] == []
+
+
+def test_where_what_goes() -> None:
+    """CONTRIBUTING names files, tables and parameters that there are."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = re.findall(r"`((?:featx|tests|commands|data)/[\w/]+\.py)`", text)
+    assert len(named) > 5
+    paths = [
+        ROOT / name if name[:5] in ("featx", "tests") else ROOT / "featx" / name for name in named
+    ]
+    assert [path for path in paths if not path.is_file()] == []
