@@ -51,17 +51,13 @@ def imports(module: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: imports are absolute"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            assert node.module, f"{module}: imports are absolute"
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+            known = [name.removeprefix("featx.") in MODULES for name in found]
+            names = [n if k else node.module for n, k in zip(found, known, strict=True)]
         else:
             continue
-        for name in names:
-            inner = name.removeprefix("featx.")
-            yield (
-                inner
-                if inner in MODULES
-                else name.rpartition(".")[0].removeprefix("featx.") or name
-            )
+        yield from (name.removeprefix("featx.") for name in names)
 
 
 GRAPH = {module: {*imports(module)} for module in MODULES}
@@ -99,3 +95,9 @@ def test_libraries_stay_where_they_are_known(library: str) -> None:
     knowing = {m for m, used in GRAPH.items() if any(box(name) == library for name in used)}
     assert knowing
     assert {m for m in knowing if not m.startswith(KNOWING[library])} == set()
+
+
+def test_the_maths_knows_no_disk() -> None:
+    """It imports only torch and numpy."""
+    roots = {box(name) for name in GRAPH["extraction.temporal"]}
+    assert roots == {"collections", "numpy", "torch"}
