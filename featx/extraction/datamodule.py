@@ -149,7 +149,7 @@ class VideoDataModule(LightningDataModule):
         self.work.share = share.share
         num_workers = num_workers if len(share) else 0
         return DataLoader(
-            VideoDataset(self.manifest, [] if num_workers else share.share),
+            self.make_dataset([] if num_workers else share.share),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=num_workers,
@@ -157,6 +157,10 @@ class VideoDataModule(LightningDataModule):
             collate_fn=join,
             worker_init_fn=outlive_signals,
         )
+
+    def make_dataset(self, order: Sequence[int] = ()) -> VideoDataset:
+        """The videos by position; see `VideoDataset`."""
+        return VideoDataset(self.manifest, order)
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
         """Raise the first error that a worker met, unless it is a bad video to be left out."""

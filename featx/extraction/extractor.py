@@ -106,6 +106,7 @@ class FeatureExtractor(LightningModule):
         self.allow_tf32 = allow_tf32
         self.backbone = built.module
         self._num_threads = torch.get_num_threads()
+        self._in_run: int | None = None  # threads of a forward pass on the CPU, during a run
         if compile:
             compile_frozen(self.backbone)
 
@@ -131,12 +132,20 @@ class FeatureExtractor(LightningModule):
         On Linux, a process that computes on its CPU keeps the memory of freed tensors from now on:
         see `keep_freed_memory`. That cannot be taken back; all else that a run sets is.
         """
+        self._in_run = None  # as an earlier run may not have left it, if it failed
         if isinstance(current_process(), ForkProcess):
             # It would wait forever for the threads of the notebook that it was forked from.
             torch.set_num_threads(1)
-            self._num_threads = 1
         elif self.trainer.strategy.root_device.type == "cpu":
+            # Those that one process alone would have: the sums of a CPU's kernels depend on their
+            # number, and Lightning divides the cores among its processes. Sharing the cores costs
+            # little; different features would cost more.
+            self._in_run = self._num_threads
             keep_freed_memory()
+
+    def teardown(self, stage: str) -> None:
+        """From now on, the process decides about its threads again."""
+        self._in_run = None
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
         """Extract the features of every video of a batch.
@@ -164,10 +173,7 @@ class FeatureExtractor(LightningModule):
         shape = (len(frames), self.feature_dim)
         features = torch.empty(shape, dtype=torch.float32, device=frames.device)
         compiled = frozen() if self.compiled else nullcontext()
-        # On a CPU, with the threads that one process alone would have: the sums of its kernels
-        # depend on their number, and Lightning divides the cores among its processes. Sharing the
-        # cores costs little; different features would cost more.
-        threads = num_threads(self._num_threads) if frames.device.type == "cpu" else nullcontext()
+        threads = num_threads(self._in_run) if self._in_run else nullcontext()
         with float32_precision(self.allow_tf32), threads, compiled:
             for start in range(0, len(frames), self.frames_per_forward):
                 part = frames[start : start + self.frames_per_forward]

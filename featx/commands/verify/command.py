@@ -12,7 +12,6 @@ from tabulate import tabulate
 from featx.backbones.architectures import find_architecture
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
-from featx.data.dataset import VideoDataset
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES
 from featx.data.sources import SourceName
 from featx.errors import InputError, UsageError, check_at_least, first_line
@@ -139,7 +138,7 @@ def verify(
         chosen = range(count) if all else np.linspace(0, count - 1, min(rows, count)).astype(int)
         start = manifest.positions[split].start
         positions = {int(row): start + indices[row] for row in chosen}
-        dataset = VideoDataset(manifest, [*positions.values()])
+        dataset = videos.make_dataset([*positions.values()])
         errors, off = recompute(data, dataset, extractor, positions, tolerance)
         problems += off
     print(_format(data, errors, tolerance, problems))
