@@ -83,10 +83,8 @@ class Interruption:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._stop)
-        for thread in threading.enumerate():
-            # Lightning's, which would kill this process a moment after a child has failed.
-            if type(thread).__name__ == "_ChildProcessObserver":
-                thread._termination_signal = signal.SIGTERM  # type: ignore[attr-defined]
+        # Lightning's, which would kill this process a moment after a child has failed.
+        self._observe_with(signal.SIGTERM)
 
     def _stop(self, signum: int, frame: object) -> None:
         """End after the batch at hand, with all processes; a second signal ends at once."""
@@ -95,6 +93,12 @@ class Interruption:
             signal.signal(signum, signal.SIG_DFL)
         if self._launcher:
             self._launcher.kill(signum)
+
+    def _observe_with(self, signum: int) -> None:
+        """What Lightning's thread sends all processes once a child has failed; 0 is nothing."""
+        for thread in threading.enumerate():
+            if type(thread).__name__ == "_ChildProcessObserver":
+                thread._termination_signal = signum  # type: ignore[attr-defined]
 
     def check(self) -> None:
         """End the process here, if it is time.
@@ -106,7 +110,12 @@ class Interruption:
         children = self._launcher.procs if self._launcher else []
         expected = (None, 0, 128 + self._signal)
         orphaned = self._is_child and os.getppid() != self._parent
-        if orphaned or any(child.poll() not in expected for child in children):
+        failed = orphaned or any(child.poll() not in expected for child in children)
+        if failed or self._signal:
+            # From here on this process ends by itself. A signal, to which it soon does not listen
+            # any more, would only spoil its status; the others notice that it has gone.
+            self._observe_with(0)
+        if failed:
             raise IncompleteError(
                 f"process {os.getpid()}: expected all processes of the run to go on, found that "
                 "one has ended. What that one said tells why; then run the same command again."
