@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,8 +19,10 @@ def count_cores() -> int:
 
 def map_ahead(
     function: Callable[[_In], _Out], items: Iterable[_In], threads: int, name: str, ahead: int = 2
-) -> Iterator[tuple[_In, _Out]]:
+) -> Generator[tuple[_In, _Out]]:
     """Items, each with what a function gives for it, in order; threads compute ahead.
+
+    To be closed (`contextlib.closing`), for what uses it may fail: the threads then end.
 
     Args:
         function: Called in a thread. What it raises is raised here, when its item's turn comes.

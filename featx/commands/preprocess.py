@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -91,10 +92,10 @@ def preprocess(
     stale = _list_stale(clips, shape, getattr(torch, dtype))
     lost = unreadable | find_misplaced(raw_dir, clips)
     failures = [*map(str, lost.values())]
-    results = map_ahead(decode, stale, num_workers, "decoding")
-    bar = make_bar(results, "Preprocessing", len(stale), "clip")
-    for target, group in groupby(bar, key=lambda result: result[0].target):
-        failures += _save(target, group)
+    with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
+        bar = make_bar(results, "Preprocessing", len(stale), "clip")
+        for target, group in groupby(bar, key=lambda result: result[0].target):
+            failures += _save(target, group)
     warn_of_others(processed_dir, clips)
     info = describe_preprocessing(num_frames, image_size, dtype)
     path = processed_dir / ANALYSIS_FILE

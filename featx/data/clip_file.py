@@ -94,8 +94,8 @@ def open_clip(path: Path, place: str, name: str, num_frames: int, image_size: in
         InputError: It cannot be opened, or has no video in it.
     """
     try:
-        stats = file_stats(path.stat())  # as it was before it was read
         check_clip(path)
+        stats = file_stats(path.stat())  # as it was before it was read
         digest = _digest(path)
     except OSError as error:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,12 +66,12 @@ def scan_clips(settings: ScanSettings) -> Manifest:
 
     clips = [clip for split in splits for clip in clips if clip.split == split]
     files: list[VideoFile] = []
-    opened = map_ahead(open_or_tell, clips, _THREADS, "scanning")
-    for clip, file in make_bar(opened, "Scanning", len(clips), "clip", settings.progress):
-        with rejected.collect(clip.split, clip.name):
-            if isinstance(file, InputError):
-                raise file
-            files.append(file)
+    with closing(map_ahead(open_or_tell, clips, _THREADS, "scanning")) as opened:
+        for clip, file in make_bar(opened, "Scanning", len(clips), "clip", settings.progress):
+            with rejected.collect(clip.split, clip.name):
+                if isinstance(file, InputError):
+                    raise file
+                files.append(file)
     for split in {*splits} - {clip.split for clip in clips}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "

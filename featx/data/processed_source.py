@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from featx.console import make_bar
@@ -38,17 +38,17 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     # Threads read ahead, but one alone interprets what was read: several would only contend for
     # the interpreter.
     prepare, number = (_verify, 2) if settings.verify else (_read_ends, _READ_AHEAD)
-    ahead = map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", number)
-    for path, error in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
-        split, place = path.parts[-4], "/".join(path.parts[-4:-1])
-        with rejected.collect(split, place):
-            if error:
-                raise error
-            check_name(path, "/".join(path.parts[-4:]))
-            file = open_processed_file(path)
-            rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
-            if file.blocks:
-                files.append(file)
+    with closing(map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", number)) as ahead:
+        for path, error in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
+            split, place = path.parts[-4], "/".join(path.parts[-4:-1])
+            with rejected.collect(split, place):
+                if error:
+                    raise error
+                check_name(path, "/".join(path.parts[-4:]))
+                file = open_processed_file(path)
+                rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
+                if file.blocks:
+                    files.append(file)
     rejected.check(root, files, settings.on_error)
     recorded = read_json(root / ANALYSIS_FILE).get("preprocessing_info")
     preprocessing = recorded if isinstance(recorded, dict) else None

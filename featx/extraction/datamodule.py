@@ -86,11 +86,11 @@ class VideoDataModule(LightningDataModule):
         if splits is not None and (isinstance(splits, str) or not splits):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         check_choice("on_error", on_error, get_args(OnError))
-        check_choice("source", source, SOURCES)
+        check_choice("source", source, tuple(SOURCES))
         if verify_inputs and not SOURCES[source].has_checksums:
             raise UsageError(
-                f"verify_inputs: expected false with the source {source}, found true. They have no "
-                "checksums: leave it out."
+                f"verify_inputs: expected false with the source {source}, found true. "
+                f"{source.capitalize()} have no checksums: leave it out."
             )
         self.root = Path(root).expanduser()
         self.splits = splits

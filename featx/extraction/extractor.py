@@ -130,7 +130,8 @@ class FeatureExtractor(LightningModule):
         """Prepare the process for its device.
 
         On Linux, a process that computes on its CPU keeps the memory of freed tensors from now on:
-        see `keep_freed_memory`. That cannot be taken back; all else that a run sets is.
+        see `keep_freed_memory`. That cannot be taken back; all else that a run sets is, unless the
+        process was made for the run and ends with it.
         """
         self._in_run = None  # as an earlier run may not have left it, if it failed
         if isinstance(current_process(), ForkProcess):

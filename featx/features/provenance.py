@@ -29,10 +29,11 @@ class Provenance:
         multi_scale: Whether features are averaged over temporal scales.
         run: The settings of the run, by name; empty if there is no record.
         inputs_sha256: Digest of the inputs; None if it is not recorded.
-        skipped: The videos that the file lacks because of an error, and the error; None in a part,
-            which does not say.
+        skipped: The videos that the file lacks because of an error, and the error; None if it does
+            not say, as a part does not.
         featx_version: The version of featx; None for files of other programs.
         format_version: The version of the format; None for files of other programs.
+        damaged: Whether there is a record of the run that cannot be read.
     """
 
     categories: Mapping[str, int]
@@ -42,17 +43,19 @@ class Provenance:
     skipped: Mapping[str, str] | None = field(default_factory=dict)
     featx_version: str | None = __version__
     format_version: int | None = FORMAT_VERSION
+    damaged: bool = False
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "Provenance":
         """Read it from the attributes of a file; what cannot be read counts as not recorded."""
         run = _read_object(attributes.get("config"))
-        if run or "config" not in attributes:
-            for name in attributes.keys() & _COPIED:
-                value = attributes[name]
-                run.setdefault(
-                    name, value.tolist() if isinstance(value, np.ndarray) else str(value)
-                )
+        damaged = "config" in attributes and not run
+        for name in attributes.keys() & _COPIED:
+            value = attributes[name]
+            if isinstance(value, bytes):
+                value = value.decode(errors="replace")
+            plain = value.tolist() if isinstance(value, np.ndarray) else str(value)
+            run.setdefault(name, plain)
         version = attributes.get("format_version")
         inputs, featx = attributes.get("inputs_sha256"), attributes.get("featx_version")
         return cls(
@@ -60,9 +63,10 @@ class Provenance:
             multi_scale=bool(attributes.get("multi_scale", False)),
             run=run,
             inputs_sha256=None if inputs is None else str(inputs),
-            skipped=_read_object(attributes.get("skipped")),
+            skipped=_read_object(attributes["skipped"]) if "skipped" in attributes else None,
             featx_version=None if featx is None else str(featx),
             format_version=int(version) if isinstance(version, (int, np.integer)) else None,
+            damaged=damaged,
         )
 
     def to_attributes(self) -> dict[str, Any]:
@@ -88,7 +92,12 @@ class Provenance:
 
         Where the data set is does not matter. Without a record, there is none: it is empty.
         """
-        if not self.run or self.inputs_sha256 is None or self.format_version is None:
+        if (
+            self.damaged
+            or not self.run
+            or self.inputs_sha256 is None
+            or self.format_version is None
+        ):
             return {}
         run: dict[str, Any] = json.loads(json.dumps(self.run))
         run.pop("root", None)

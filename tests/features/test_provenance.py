@@ -73,3 +73,10 @@ def test_attributes_of_their_own_count_too() -> None:
     """Where there is no record of the run, a setting may still have an attribute."""
     found = Provenance.from_attributes({"backbone": "resnet101", "scales": np.array([1.0, 2.0])})
     assert (found.backbone, found.scales) == ("resnet101", (1.0, 2.0))
+
+
+def test_a_record_that_is_damaged() -> None:
+    """Attributes of their own still tell two files apart, but nothing can be repeated from them."""
+    found = Provenance.from_attributes({"config": "{", "backbone": b"resnet50"})
+    assert (found.damaged, found.backbone) == (True, "resnet50")
+    assert found.fingerprint() == {}

@@ -153,11 +153,12 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
     """
     path = Path(file.filename)
     made = Provenance.from_attributes(file.attrs)
-    backbone = backbone or made.backbone
+    recorded = None if made.damaged else made.backbone
+    backbone = backbone or recorded
     if backbone is None:
         raise UsageError(f"{path}: expected a recorded backbone, found none. Give --backbone.")
     if weights is None:
-        weights = "DEFAULT" if backbone != made.backbone else str(made.weights)
+        weights = "DEFAULT" if backbone != recorded else str(made.weights)
         if weights != "random" and weights not in find_architecture(backbone, weights).weights:
             raise UsageError(
                 f"{path}: expected weights that can be found by name, found {weights!r}, of a "
@@ -175,7 +176,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
             "multi_scale": made.multi_scale,
             "scales": made.scales if made.multi_scale and made.scales else DEFAULT_SCALES,
             "frames_per_forward": made.frames_per_forward or 32,
-            "input_size": made.input_size if backbone == made.backbone else None,
+            "input_size": made.input_size if backbone == recorded else None,
         },
         weights_sha256=made.weights_sha256 or "",
         tolerance=tolerance,
