@@ -1,6 +1,7 @@
 """What a data set may be made of: a scanner for each kind of source.
 
-A new kind is a new file beside `processed_source` and `clip_source`, and an entry here.
+A new kind is a scanner in a file beside `processed_source` and `clip_source`, the class of its
+files beside `processed_file` and `clip_file`, and here its name and its entry.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Collect the finished rows of a feature file into parts."""
+"""From finished rows to parts: when one is written. `staging` has the parts on disk."""
 
 import logging
 import time
