@@ -1,5 +1,6 @@
-"""Durable writes: a path holds the old content or the new one, whatever fails in between."""
+"""Files: durable writes, where a path holds the old content or the new one; and what tells two."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,17 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def file_stats(status: os.stat_result) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    return status.st_size, status.st_mtime_ns
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of all bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,13 +19,13 @@ def count_cores() -> int:
 
 def map_ahead(
     function: Callable[[_In], _Out], items: Iterable[_In], threads: int, name: str, ahead: int = 2
-) -> Generator[tuple[_In, _Out]]:
-    """Items, each with what a function gives for it, in order; threads compute ahead.
+) -> Generator[tuple[_In, Future[_Out]]]:
+    """Items in order, each with the future of what a function gives for it; threads compute ahead.
 
     To be closed (`contextlib.closing`), for what uses it may fail: the threads then end.
 
     Args:
-        function: Called in a thread. What it raises is raised here, when its item's turn comes.
+        function: Called in a thread. What it raises, `result()` of the future raises.
         items: The items.
         threads: How many threads.
         name: How they are called.
@@ -36,11 +36,9 @@ def map_ahead(
     try:
         for item in items:
             if len(waiting) == ahead * threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield waiting.popleft()
             waiting.append((item, pool.submit(function, item)))
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield waiting.popleft()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -39,8 +39,8 @@ def test_content_and_rename_are_synced(tmp_path: Path, monkeypatch: pytest.Monke
     synced: list[tuple[str, bool]] = []
 
     def record(descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        synced.append((Path(path).name, (tmp_path / "a").exists()))
+        names = {path.stat().st_ino: path.name for path in (tmp_path, *tmp_path.iterdir())}
+        synced.append((names[os.fstat(descriptor).st_ino], (tmp_path / "a").exists()))
 
     monkeypatch.setattr(os, "fsync", record)
     (tmp_path / "b").write_bytes(b"new")

@@ -18,22 +18,25 @@ def test_in_order_and_not_too_far() -> None:
         return 2 * number
 
     with closing(map_ahead(double, range(20), threads=2, name="doubling")) as results:
-        assert next(results) == (0, 0)
+        number, future = next(results)
+        assert (number, future.result()) == (0, 0)
         time.sleep(0.1)
         assert len(begun) <= 5
-        assert [*results] == [(number, 2 * number) for number in range(1, 20)]
+        found = [(number, future.result()) for number, future in results]
+        assert found == [(number, 2 * number) for number in range(1, 20)]
 
 
 def test_an_error_comes_in_its_turn() -> None:
-    """Those before it are not lost."""
+    """Neither those before it are lost, nor those after it."""
 
     def invert(number: int) -> float:
         return 1 / number
 
-    results = map_ahead(invert, [2, 1, 0, 4], threads=2, name="inverting")
-    assert [next(results), next(results)] == [(2, 0.5), (1, 1.0)]
+    with closing(map_ahead(invert, [2, 0, 4], threads=2, name="inverting")) as results:
+        first, second, third = (future for _, future in results)
+    assert (first.result(), third.result()) == (0.5, 0.25)
     with pytest.raises(ZeroDivisionError):
-        next(results)
+        second.result()
 
 
 def test_the_threads_end_with_what_uses_them() -> None:

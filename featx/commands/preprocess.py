@@ -2,7 +2,9 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -16,11 +18,11 @@ from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.clip_file import sample_clip
-from featx.data.clip_source import Clip, find_misplaced, list_clips, warn_of_others
+from featx.data.clip_source import Clip, find_misplaced, list_clips
 from featx.data.folders import check_name
 from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
-from featx.data.processed_file import save_videos
-from featx.errors import FeatxError, InputError, check_at_least
+from featx.data.processed_file import FILE_NAME, save_videos
+from featx.errors import FeatxError, InputError, check_at_least, shorten
 from featx.files import replace_file, writing
 from featx.parallel import count_cores, map_ahead
 
@@ -77,42 +79,43 @@ def preprocess(
         num_workers = count_cores()
     check_at_least(1, num_frames=num_frames, image_size=image_size, num_workers=num_workers)
 
-    def decode(clip: Clip) -> Decoded | FeatxError:
-        try:
-            check_name(clip.path, clip.name)
-            notes = {"clips": clip.name, "clip_stats": clip.stats}  # as it was before it was read
-            video = sample_clip(clip.path, num_frames, image_size)
-        except FeatxError as error:
-            return error
+    def decode(clip: Clip) -> Decoded:
+        check_name(clip.path, clip.name)
+        notes = {"clips": clip.name, "clip_stats": clip.stats}  # as it was before it was read
+        video = sample_clip(clip.path, num_frames, image_size)
         return notes, normalize(video) if dtype == "float32" else video
 
     unreadable: dict[Path, InputError] = {}
-    clips = list_clips(raw_dir, processed_dir, unreadable)
+    clips = list_clips(raw_dir, unreadable)
+    files = {
+        processed_dir / place / FILE_NAME: [*members]
+        for place, members in groupby(clips, key=lambda clip: clip.place)
+    }
     shape = (num_frames, 3, image_size, image_size)
-    stale = _list_stale(clips, shape, getattr(torch, dtype))
+    stale = [
+        clip
+        for target, members in files.items()
+        if not _is_current(target, members, shape, getattr(torch, dtype))
+        for clip in members
+    ]
     lost = unreadable | find_misplaced(raw_dir, clips)
     failures = [*map(str, lost.values())]
     with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
-        for target, group in groupby(bar, key=lambda result: result[0].target):
-            failures += _save(target, group)
-    warn_of_others(processed_dir, clips)
+        for place, group in groupby(bar, key=lambda result: result[0].place):
+            failures += _save(processed_dir / place / FILE_NAME, (future for _, future in group))
+    if others := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in files):
+        warnings.warn(
+            f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
+            f"{shorten(others)}",
+            stacklevel=2,
+        )
     info = describe_preprocessing(num_frames, image_size, dtype)
     path = processed_dir / ANALYSIS_FILE
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps({"preprocessing_info": info}, indent=2).encode())
     return failures
-
-
-def _list_stale(clips: Sequence[Clip], shape: tuple[int, ...], dtype: torch.dtype) -> list[Clip]:
-    """The clips of those files that do not exist, or are not up to date."""
-    stale = []
-    for target, group in groupby(clips, key=lambda clip: clip.target):
-        members = [*group]
-        if not _is_current(target, members, shape, dtype):
-            stale += members
-    return stale
 
 
 def _is_current(
@@ -131,16 +134,18 @@ def _is_current(
     )
 
 
-def _save(target: Path, results: Iterable[tuple[Clip, Decoded | FeatxError]]) -> list[str]:
-    """Save the clips that were decoded; returns what is wrong with the others."""
+def _save(target: Path, results: Iterable[Future[Decoded]]) -> list[str]:
+    """Save the clips that can be decoded; returns what is wrong with the others."""
     failures = []
 
     def decoded() -> Iterator[Decoded]:
-        for _, result in results:
-            if isinstance(result, FeatxError):
-                failures.append(str(result))
+        for result in results:
+            try:
+                video = result.result()
+            except FeatxError as error:
+                failures.append(str(error))
             else:
-                yield result
+                yield video
 
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)

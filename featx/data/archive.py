@@ -17,8 +17,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.errors import InputError, MissingInputError, first_line, shorten
+from featx.files import file_stats
 
 _SAVE = "torch.save({'videos': videos}, path)"
+_OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,26 @@ class Archive:
         digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
             content, and is known without reading it.
         stats: See `file_stats`.
+        tells_offsets: Whether to believe torch about where the bytes of a storage are.
     """
 
     data: Any
     members: Mapping[int, int]
     digest: str
     stats: tuple[int, int]
+    tells_offsets: bool = True
+
+    def find_offset(self, storage: torch.UntypedStorage) -> int | None:
+        """Byte of the file at which a storage of `data` begins; None if torch does not tell."""
+        return getattr(storage, _OFFSET, None) if self.tells_offsets else None
 
 
-def read_archive(path: Path) -> Archive:
+def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
     """Describe a file of `torch.save`, after checking that it is complete and harmless.
+
+    Args:
+        path: The file.
+        tells_offsets: See `Archive`.
 
     Raises:
         MissingInputError: The file does not exist.
@@ -54,18 +66,13 @@ def read_archive(path: Path) -> Archive:
         raise _unsafe(path) from error
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
-    return Archive(data, members, digest, stats)
+    return Archive(data, members, digest, stats, tells_offsets)
 
 
 @cache
 def _fake_mode() -> FakeTensorMode:
     """The mode in which tensors have no data; to make one takes as long as to read a header."""
     return FakeTensorMode()
-
-
-def file_stats(status: os.stat_result) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds."""
-    return status.st_size, status.st_mtime_ns
 
 
 def read_digest(path: Path) -> str:

@@ -1,6 +1,5 @@
 """One clip: read and written with PyAV, whose wheel contains FFmpeg."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from featx.data.archive import file_stats
 from featx.data.manifest import VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
+from featx.files import file_sha256, file_stats
 
 with require("av", "clips"):
     import av
@@ -63,7 +62,7 @@ class ClipFile(VideoFile):
         """
         try:
             stats = file_stats(self.path.stat())
-            unchanged = stats == self.stats or _digest(self.path) == self.digest
+            unchanged = stats == self.stats or file_sha256(self.path) == self.digest
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if not unchanged:
@@ -96,7 +95,7 @@ def open_clip(path: Path, place: str, name: str, num_frames: int, image_size: in
     try:
         check_clip(path)
         stats = file_stats(path.stat())  # as it was before it was read
-        digest = _digest(path)
+        digest = file_sha256(path)
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable clip, found: {first_line(error)}. "
@@ -169,11 +168,6 @@ def write_clip(
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unreadable(path: Path, error: BaseException) -> ChangedInputError:

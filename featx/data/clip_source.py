@@ -1,13 +1,11 @@
 """The source `clips`: the same videos as `featx preprocess` makes of them, in the same order."""
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from featx.console import make_bar
-from featx.data.archive import file_stats
 from featx.data.clip_file import ClipFile, open_clip
 from featx.data.folders import (
     STANDARD_SPLITS,
@@ -23,8 +21,8 @@ from featx.data.manifest import (
     VideoFile,
     describe_preprocessing,
 )
-from featx.data.processed_file import FILE_NAME
-from featx.errors import InputError, MissingInputError, shorten
+from featx.errors import InputError, MissingInputError
+from featx.files import file_stats
 from featx.parallel import map_ahead
 
 CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
@@ -46,7 +44,7 @@ def scan_clips(settings: ScanSettings) -> Manifest:
     root = settings.root
     splits = choose_splits(root, settings.splits)
     lost: dict[Path, InputError] = {}
-    clips = list_clips(root, root, lost, {*STANDARD_SPLITS, *splits})
+    clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits})
     names = sorted({clip.category for clip in clips})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
@@ -55,23 +53,16 @@ def scan_clips(settings: ScanSettings) -> Manifest:
         if relative.parts[0] in rejected:
             rejected[relative.parts[0]][relative.as_posix()] = error
 
-    def open_or_tell(clip: Clip) -> ClipFile | InputError:
-        try:
-            check_name(clip.path, clip.name)
-            return open_clip(
-                clip.path, clip.place, clip.name, settings.num_frames, settings.image_size
-            )
-        except InputError as error:
-            return error
+    def check_and_open(clip: Clip) -> ClipFile:
+        check_name(clip.path, clip.name)
+        return open_clip(clip.path, clip.place, clip.name, settings.num_frames, settings.image_size)
 
     clips = [clip for split in splits for clip in clips if clip.split == split]
     files: list[VideoFile] = []
-    with closing(map_ahead(open_or_tell, clips, _THREADS, "scanning")) as opened:
-        for clip, file in make_bar(opened, "Scanning", len(clips), "clip", settings.progress):
+    with closing(map_ahead(check_and_open, clips, _THREADS, "scanning")) as ahead:
+        for clip, opened in make_bar(ahead, "Scanning", len(clips), "clip", settings.progress):
             with rejected.collect(clip.split, clip.name):
-                if isinstance(file, InputError):
-                    raise file
-                files.append(file)
+                files.append(opened.result())
     for split in {*splits} - {clip.split for clip in clips}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
@@ -88,27 +79,23 @@ class Clip(NamedTuple):
     Attributes:
         path: Its path.
         name: Its path below the folder of all clips.
-        target: The `processed_data.pt` file that it belongs to.
+        place: Where it is in the data set: split, category and subcategory, which is the category
+            again for clips in the category's own folder.
     """
 
     path: Path
     name: str
-    target: Path
-
-    @property
-    def place(self) -> str:
-        """Split, category and subcategory."""
-        return "/".join(self.target.parts[-4:-1])
+    place: str
 
     @property
     def split(self) -> str:
         """The folder of the split."""
-        return self.target.parts[-4]
+        return self.place.split("/")[0]
 
     @property
     def category(self) -> str:
         """The folder of the category."""
-        return self.target.parts[-3]
+        return self.place.split("/")[1]
 
     @property
     def stats(self) -> tuple[int, int]:
@@ -121,7 +108,6 @@ class Clip(NamedTuple):
 
 def list_clips(
     raw_dir: Path,
-    processed_dir: Path,
     unreadable: dict[Path, InputError],
     splits: Collection[str] | None = None,
 ) -> list[Clip]:
@@ -129,7 +115,6 @@ def list_clips(
 
     Args:
         raw_dir: The folder.
-        processed_dir: Folder of the files that the clips belong to.
         unreadable: Where to put folders that cannot be read, and why.
         splits: Which splits; by default, all folders.
 
@@ -141,14 +126,14 @@ def list_clips(
         if splits is not None and split.name not in splits:
             continue
         for category in _list_or_keep(list_folders, split, unreadable):
-            # Clips in the category's folder and in a subcategory of its name share a file.
+            # Clips in the category's folder and in a subcategory of its name share a place.
             homes = {category.name: [category]}
             for folder in _list_or_keep(list_folders, category, unreadable):
                 homes.setdefault(folder.name, []).append(folder)
             for subcategory, folders in sorted(homes.items()):
-                target = processed_dir / split.name / category.name / subcategory / FILE_NAME
+                place = f"{split.name}/{category.name}/{subcategory}"
                 clips += [
-                    Clip(path, path.relative_to(raw_dir).as_posix(), target)
+                    Clip(path, path.relative_to(raw_dir).as_posix(), place)
                     for folder in folders
                     for path in _list_or_keep(list_entries, folder, unreadable)
                     if _is_clip(path)
@@ -175,17 +160,6 @@ def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> dict[Path, InputErro
         and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(raw_dir).parts)
     }
-
-
-def warn_of_others(processed_dir: Path, clips: Sequence[Clip]) -> None:
-    """Warn of files that predict will read, although none of the clips belongs to them."""
-    targets = {clip.target for clip in clips}
-    if others := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in targets):
-        warnings.warn(
-            f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
-            f"{shorten(others)}",
-            stacklevel=3,
-        )
 
 
 def _list_or_keep(

@@ -16,17 +16,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.data.archive import Archive, file_stats, read_archive, read_digest
+from featx.data.archive import Archive, read_archive, read_digest
 from featx.data.folders import is_name
 from featx.data.manifest import VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, shorten
-from featx.files import publish_file
+from featx.files import file_stats, publish_file
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """uint8 is raw RGB; a floating dtype means already normalized with ImageNet's mean and std."""
 
-_OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
 _PIXELS = "processed_data/data/0"  # the member of the archive that holds the tensor's bytes
 _ALIGNMENT = 64  # of a tensor's bytes, as torch.save has it
 
@@ -144,19 +143,19 @@ class ProcessedFile(VideoFile):
             )
 
 
-def open_processed_file(path: Path, find_bytes: bool = True) -> ProcessedFile:
+def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile:
     """Read and check what a `processed_data.pt` file says of itself: no pixels.
 
     Args:
         path: A dict with the key `videos`, or the bare value: a tensor `[N, T, 3, H, W]`, or a
             list or tuple of `[T_i, 3, H, W]`. Of a list, bad videos are rejected one by one.
-        find_bytes: Have torch tell where the bytes of a video are. Without, as where a release of
-            torch does not tell, a video is read by mapping the whole file.
+        tells_offsets: Whether torch tells where the bytes of a video are, as all releases so far
+            do. Otherwise a video is read by mapping the whole file.
 
     Raises:
         InputError: The file is damaged, or holds something else.
     """
-    archive = read_archive(path)
+    archive = read_archive(path, tells_offsets)
     videos, clips = archive.data, None
     if isinstance(videos, dict):
         if "videos" not in videos:
@@ -168,12 +167,12 @@ def open_processed_file(path: Path, find_bytes: bool = True) -> ProcessedFile:
     blocks: list[Block] = []
     rejected: dict[int, InputError] = {}
     if isinstance(videos, Tensor):
-        blocks.append(_check_block(f"{path}: 'videos'", videos, archive, find_bytes))
+        blocks.append(_check_block(f"{path}: 'videos'", videos, archive))
     elif isinstance(videos, (list, tuple)):
         for number, video in enumerate(videos):
             try:
                 where = f"{path}: 'videos'[{number}]"
-                blocks.append(_check_block(where, video, archive, find_bytes, number))
+                blocks.append(_check_block(where, video, archive, number))
             except InputError as error:
                 rejected[number] = error
     else:
@@ -192,9 +191,7 @@ def open_processed_file(path: Path, find_bytes: bool = True) -> ProcessedFile:
     return ProcessedFile(path, place, archive.digest, tuple(blocks), rejected, names, archive.stats)
 
 
-def _check_block(
-    where: str, videos: object, archive: Archive, find_bytes: bool, number: int | None = None
-) -> Block:
+def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:
     """Check a tensor `[N, T, 3, H, W]`, or the video `[T, 3, H, W]` at a place in a list."""
     if not isinstance(videos, Tensor):
         found = type(videos).__name__
@@ -223,11 +220,11 @@ def _check_block(
             "Save it as a dense CPU tensor."
         )
     if number is None:
-        return _locate(where, videos, archive, find_bytes, 0)
-    return _locate(where, videos.unsqueeze(0), archive, find_bytes, number)
+        return _locate(where, videos, archive, 0)
+    return _locate(where, videos.unsqueeze(0), archive, number)
 
 
-def _locate(where: str, videos: Tensor, archive: Archive, find_bytes: bool, start: int) -> Block:
+def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
     """Find the bytes of a tensor `[N, T, 3, H, W]`, and check that the file holds them."""
     count, *shape = videos.shape
     step, *stride = videos.stride()
@@ -240,7 +237,7 @@ def _locate(where: str, videos: Tensor, archive: Archive, find_bytes: bool, star
         )
     size = videos.element_size()
     storage = videos.untyped_storage()
-    begin = getattr(storage, _OFFSET, None) if find_bytes else None
+    begin = archive.find_offset(storage)
     if begin is not None and count:
         # torch reckons the offset from the sizes of what torch.save writes before it. In an
         # archive that another program has packed it would be of other bytes.
@@ -256,7 +253,7 @@ def _locate(where: str, videos: Tensor, archive: Archive, find_bytes: bool, star
                 f"{where}: expected {end} bytes of pixels for {[*videos.shape]}, found "
                 f"{storage.nbytes()}. The file is damaged: make it again."
             )
-        begin += videos.storage_offset() * size
+        begin += int(videos.storage_offset()) * size
     return Block(start, count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
 
 

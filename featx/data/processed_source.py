@@ -37,13 +37,12 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     files: list[VideoFile] = []
     # Threads read ahead, but one alone interprets what was read: several would only contend for
     # the interpreter.
-    prepare, number = (_verify, 2) if settings.verify else (_read_ends, _READ_AHEAD)
+    prepare, number = (verify_checksums, 2) if settings.verify else (_read_ends, _READ_AHEAD)
     with closing(map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", number)) as ahead:
-        for path, error in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
+        for path, prepared in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
             split, place = path.parts[-4], "/".join(path.parts[-4:-1])
             with rejected.collect(split, place):
-                if error:
-                    raise error
+                prepared.result()
                 check_name(path, "/".join(path.parts[-4:]))
                 file = open_processed_file(path)
                 rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
@@ -85,15 +84,6 @@ def _list_split(root: Path, split: str, rejected: Rejections) -> list[Path]:
             "source to clips."
         )
     return paths
-
-
-def _verify(path: Path) -> InputError | None:
-    """What is wrong with the bytes of a file."""
-    try:
-        verify_checksums(path)
-    except InputError as error:
-        return error
-    return None
 
 
 def _read_ends(path: Path) -> None:

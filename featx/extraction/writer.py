@@ -81,7 +81,7 @@ class FeatureWriter(BasePredictionWriter):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
-        self._work, self._manifest = data.work, data.manifest
+        self._work, manifest = data.work, data.manifest
         run = {
             **pl_module.settings(),
             "precision": str(trainer.precision),
@@ -89,9 +89,9 @@ class FeatureWriter(BasePredictionWriter):
         }
         self._prepared = False
         self._stagings = {}
-        for split in self._manifest.positions:
-            run["preprocessing"] = self._manifest.preprocessing(split)
-            layout = plan_layout(self._manifest, split, pl_module.feature_dim, run)
+        for split in manifest.positions:
+            run["preprocessing"] = manifest.preprocessing(split)
+            layout = plan_layout(manifest, split, pl_module.feature_dim, run)
             path = self.output_dir / file_name(split, pl_module.multi_scale)
             self._stagings[split] = Staging(path, layout)
         self.paths = {split: staging.target for split, staging in self._stagings.items()}
@@ -120,7 +120,9 @@ class FeatureWriter(BasePredictionWriter):
         if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and trainer.is_global_zero:
             bar.disable()  # it counts batches, and knows nothing of earlier runs
             self._progress = Progress(
-                self._manifest.lengths[self._work.share], len(self._work.done), trainer.world_size
+                self._work.manifest.lengths[self._work.share],
+                len(self._work.done),
+                trainer.world_size,
             )
 
     def _prepare(self, skips: bool) -> set[int]:
@@ -130,7 +132,7 @@ class FeatureWriter(BasePredictionWriter):
         self._lock.acquire()
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for split, staging in self._stagings.items():
-            positions = self._manifest.positions[split]
+            positions = self._work.manifest.positions[split]
             rows = staging.prepare(self.overwrite, allow_skipped=skips)
             done.update(positions[row] for row in rows)
             if rows:
@@ -149,17 +151,19 @@ class FeatureWriter(BasePredictionWriter):
     ) -> None:
         """Take the features of a batch."""
         for position, features in zip(batch.positions, prediction, strict=True):
-            split, row = self._manifest.locate_row(position)
+            split, row = self._work.manifest.locate_row(position)
             for other, writer in self._writers.items():
                 if other != split:  # with the first row of a split, the one before it is done
                     writer.flush()
             self._writers[split].add(row, _copy_to_cpu(features))
         for position, error in batch.errors.items():
-            split, row = self._manifest.locate_row(position)
+            split, row = self._work.manifest.locate_row(position)
             self._writers[split].skip(row, error)
         if self._progress:
             positions = [*batch.positions, *batch.errors]
-            self._progress.advance(len(positions), int(self._manifest.lengths[positions].sum()))
+            self._progress.advance(
+                len(positions), int(self._work.manifest.lengths[positions].sum())
+            )
         self._interruption.check()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -194,7 +198,7 @@ class FeatureWriter(BasePredictionWriter):
             except IncompleteError as error:  # which is no reason to keep the other splits back
                 problems.append(error)
         if published:
-            write_analysis(self.output_dir, published, self._manifest.preprocessing())
+            write_analysis(self.output_dir, published, self._work.manifest.preprocessing())
         for split, path in published.items():
             with open_feature_file(path) as file:
                 count = file.attrs["num_videos"]

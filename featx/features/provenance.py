@@ -50,8 +50,10 @@ class Provenance:
         """Read it from the attributes of a file; what cannot be read counts as not recorded."""
         run = _read_object(attributes.get("config"))
         damaged = "config" in attributes and not run
-        for name in attributes.keys() & _COPIED:
-            value = attributes[name]
+        for name in _COPIED:
+            value = attributes.get(name)
+            if value is None:
+                continue
             if isinstance(value, bytes):
                 value = value.decode(errors="replace")
             plain = value.tolist() if isinstance(value, np.ndarray) else str(value)

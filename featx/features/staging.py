@@ -23,7 +23,7 @@ from featx.errors import IncompleteError, InputError, OutputError, shorten
 from featx.features.feature_file import FileLayout, create, open_feature_file, read_row, write_row
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
-from featx.files import check_replaceable, publish_file, remove, replace_file, writing
+from featx.files import check_replaceable, file_sha256, publish_file, remove, replace_file, writing
 
 STAGING_FOLDER = ".featx"
 
@@ -230,11 +230,7 @@ class Staging:
 
 def _open_part(path: Path) -> h5py.File:
     """Open a part, after a check of its bytes against the digest in its name."""
-    digest = None
-    if path.is_file():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest == path.stem.rpartition("-")[2]:
+    if path.is_file() and file_sha256(path) == path.stem.rpartition("-")[2]:
         with suppress(OSError):  # it is no HDF5 file
             part = h5py.File(path, "r", locking=False)
             if "rows" in part:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,26 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert max(ahead) <= 4
 
 
+def test_an_error_ends_the_threads(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while a notebook, which shows a bar, keeps the traceback."""
+
+    def save(path: Path, videos: Iterable[object]) -> int:
+        next(iter(videos))
+        raise OutputError("on purpose")
+
+    monkeypatch.setattr(preprocess_module, "save_videos", save)
+    monkeypatch.setattr("featx.console.is_watched", lambda: True)
+    with pytest.raises(OutputError, match="on purpose") as kept:
+        run(raw, tmp_path / "out", num_workers=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoding")]
+    assert kept.traceback
+
+
 def test_clips_are_listed_in_order(raw: Path) -> None:
     """By split, category, subcategory and name."""
-    assert [clip.name for clip in list_clips(raw, Path("out"), {})] == [
+    assert [clip.name for clip in list_clips(raw, {})] == [
         "test/bye/c.mov",
         "train/bye/x/b.MP4",
         "train/hello/10.mkv",

@@ -1,6 +1,7 @@
 """The scan: which videos, in which order, with which label."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from helpers import Save, random_videos, scan
 
-from featx.data.manifest import missing_categories
+from featx.data.manifest import ScanSettings, missing_categories
+from featx.data.processed_source import scan_processed
 from featx.errors import InputError, MissingInputError
 
 
@@ -154,3 +156,19 @@ def test_links_without_a_target_are_not_lost(root: Path, save: Save) -> None:
     (root / "train" / "a" / "z" / "processed_data.pt").symlink_to(root / "nowhere")
     with pytest.raises(MissingInputError, match=r"z/processed_data\.pt: expected a file"):
         scan(root)
+
+
+def test_an_interruption_ends_the_threads(
+    small_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan that is stopped reads nothing any more, also where a bar shows how far it is."""
+
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("featx.data.processed_source.open_processed_file", stop)
+    monkeypatch.setattr("featx.console.is_watched", lambda: True)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        scan_processed(ScanSettings(small_root, progress=True))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+    assert kept.traceback

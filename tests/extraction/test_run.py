@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import Save, random_video
+from helpers import TINY_JOB, Save, random_video
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -121,14 +121,7 @@ def read_as_before(path: Path) -> dict[str, object]:
 @pytest.mark.usefixtures("tiny")
 def test_a_reader_of_the_old_file_reads_ours(small_root: Path, tmp_path: Path) -> None:
     """Names, types and values of what the old file has are the same in ours."""
-    path = featx.extract(
-        small_root,
-        tmp_path / "out",
-        backbone="resnet50",
-        weights="random",
-        accelerator="cpu",
-        num_workers=0,
-    )["train"]
+    path = featx.extract(small_root, tmp_path / "out", **TINY_JOB)["train"]  # type: ignore[arg-type]
     with h5py.File(path) as ours:
         lengths = ours["num_frames"][:]
         features = [ours["features"][i, :n] for i, n in enumerate(lengths)]
@@ -156,15 +149,8 @@ def test_a_reader_of_the_old_file_reads_ours(small_root: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("tiny")
 def test_what_the_file_says_of_itself(small_root: Path, tmp_path: Path) -> None:
     """Everything that the contract adds to the old file is there, typed, and true."""
-    paths = featx.extract(
-        small_root,
-        tmp_path / "out",
-        backbone="resnet50",
-        weights="random",
-        scales=(1.0, 0.5),
-        accelerator="cpu",
-        num_workers=0,
-    )
+    settings = TINY_JOB | {"scales": (1.0, 0.5)}
+    paths = featx.extract(small_root, tmp_path / "out", **settings)  # type: ignore[arg-type]
     assert [*paths] == ["train", "val", "test"]
     with h5py.File(paths["val"]) as file:
         attributes = dict(file.attrs)

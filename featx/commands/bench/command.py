@@ -23,7 +23,7 @@ from featx.commands.bench.rounds import Process, compete, make_videos
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_matplotlib
 from featx.data.manifest import ScanSettings
-from featx.data.sources import SOURCES
+from featx.data.processed_source import scan_processed
 from featx.errors import UsageError, check_at_least
 from featx.extraction.temporal import DEFAULT_SCALES, output_length
 from featx.files import writing
@@ -88,8 +88,7 @@ def bench(
     if not precisions:
         raise UsageError("precisions: expected one or more, found none.")
     check_matplotlib()
-    manifest = SOURCES["processed"].scan(ScanSettings(Path(root))) if root else None
-    lengths = manifest.lengths.tolist() if manifest else []
+    lengths = scan_processed(ScanSettings(Path(root))).lengths.tolist() if root else []
     output_dir = Path(output_dir).expanduser()
     work = output_dir / "videos"
     with writing(output_dir), ExitStack() as stack:
