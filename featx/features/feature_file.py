@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def open_feature_file(path: Path) -> h5py.File:
     if not path.is_file():
         raise MissingInputError(f"{path}: expected a feature file, found no file. Check the path.")
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = _open_beside_others(path)
     except OSError as error:
         raise InputError(
             f"{path}: expected an HDF5 file, found: {first_line(error)}. "
@@ -129,6 +130,22 @@ def open_feature_file(path: Path) -> h5py.File:
             "Give a file named <split>_features.h5 or <split>_features_multiscale.h5."
         )
     return file
+
+
+def _open_beside_others(path: Path) -> h5py.File:
+    """Open a file that this process or another may have open, too, in whatever way.
+
+    Within a process, HDF5 wants the same kind of lock of all who open a file: that of
+    `h5py.File(path)` comes first, so that a person can say so while featx has it open. It fails
+    beside other kinds, beside a writer in another process, and on file systems without locks.
+
+    Raises:
+        OSError: It is no HDF5 file.
+    """
+    for locking in (None, True):
+        with suppress(OSError):
+            return h5py.File(path, "r", locking=locking)
+    return h5py.File(path, "r", locking=False)  # what it raises is about the file itself
 
 
 def _find_differences(file: h5py.File) -> list[str]:

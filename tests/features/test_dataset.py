@@ -2,12 +2,15 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
 import torch
-from helpers import make_rows, write_feature_file
+from helpers import make_rows, problems, write_feature_file
 from torch.utils.data import DataLoader
 
 from featx import FeatureDataset
@@ -107,3 +110,44 @@ def test_a_damaged_chunk(path: Path) -> None:
     assert dataset[0].features.isfinite().all()
     with pytest.raises(InputError, match=r"expected a readable feature file.*Extract the feature"):
         dataset[1]
+
+
+KINDS = [
+    {},
+    {"mode": "r"},
+    {"mode": "r+"},
+    {"mode": "a"},
+    {"mode": "r", "locking": True},
+    {"mode": "r", "locking": False},
+    {"mode": "r", "locking": "best-effort"},
+    {"mode": "r+", "locking": False},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_beside_an_open_file(path: Path, kind: dict[str, Any]) -> None:
+    """A file that the process has open in h5py, in whatever way, can be read and checked."""
+    with h5py.File(path, **kind) as file:
+        dataset = FeatureDataset(path)
+        assert torch.equal(dataset[0].features, torch.from_numpy(file["features"][0, :3]))
+        assert problems(path) == []
+
+
+def test_h5py_beside_a_dataset(path: Path) -> None:
+    """The other way round, too: h5py opens a file as it does by default."""
+    dataset = FeatureDataset(path)
+    expected = dataset[0].features
+    with h5py.File(path) as file, h5py.File(path, "r") as again:
+        assert torch.equal(expected, torch.from_numpy(file["features"][0, :3]))
+        assert torch.equal(dataset[2].features, torch.from_numpy(again["features"][2, :5]))
+
+
+def test_beside_a_writer_elsewhere(path: Path) -> None:
+    """Another process holds HDF5's lock of the file: it can be read all the same."""
+    program = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); input()"
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout
+        assert writer.stdout.readline() == b"1\n"
+        assert FeatureDataset(path)[1].num_frames == 1
+        writer.communicate(b"\n")
