@@ -88,6 +88,20 @@ def test_predict_takes_every_setting(predict: Run, small_root: Path, tmp_path: P
     assert config["scales"] == [1.0]
 
 
+@pytest.mark.parametrize("form", ["1", "=1", "yaml"])
+def test_one_batch_is_one_batch(predict: Run, small_root: Path, tmp_path: Path, form: str) -> None:
+    """A whole number of batches stays one, and a split that lacks videos is not published."""
+    option = "--trainer.limit_predict_batches"
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer:\n  limit_predict_batches: 1\n")
+    forms = {"1": [option, "1"], "=1": [f"{option}=1"], "yaml": [f"--config={config}"]}
+    status, line = predict(*forms[form])
+    assert status == 1
+    assert "expected 4 videos" not in line  # of train, the first one is done
+    assert "expected 3 videos, found 1" in line or "expected 5 videos, found 1" in line
+    assert predict(option, "1.0")[0] == 0  # a share of all
+
+
 WRONG_USES = {
     "a verb": (["fit"], "unrecognized arguments: fit. Accepted: --"),
     "a misspelled option": (

@@ -2,7 +2,8 @@
 
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Any
+from inspect import signature
+from typing import Any, Union, get_args
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -35,6 +36,41 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 class PredictParser(ConciseParser, LightningArgumentParser):
     """The parser of `featx predict`."""
+
+    def add_lightning_class_args(
+        self,
+        lightning_class: Any,  # noqa: ANN401  # whatever Lightning takes
+        nested_key: str,
+        subclass_mode: bool = False,
+        required: bool = True,
+    ) -> list[str]:
+        """Add the settings of a class; a whole number stays one, where a fraction is taken, too.
+
+        Of the Trainer's `float | int`, the first would be tried first: 1, one batch, would become
+        1.0, all of them.
+        """
+        if lightning_class is not Trainer:
+            return super().add_lightning_class_args(
+                lightning_class, nested_key, subclass_mode, required
+            )
+        limits = {
+            name: parameter
+            for name, parameter in signature(Trainer).parameters.items()
+            if name.endswith("_batches") and float in get_args(parameter.annotation)
+        }
+        names = self.add_class_arguments(
+            Trainer, nested_key, fail_untyped=False, instantiate=False, skip={*limits}
+        )
+        group = (self.groups or {})[nested_key]
+        for name, parameter in limits.items():
+            kinds = sorted(get_args(parameter.annotation), key=lambda kind: kind is not int)
+            group.add_argument(
+                f"--{nested_key}.{name}",
+                type=Union[tuple(kinds)],  # noqa: UP007  # the kinds are not known before
+                default=parameter.default,
+                help="a number of batches, or a share of all, such as 0.5 or 1.0",
+            )
+        return [*names, *(f"{nested_key}.{name}" for name in limits)]
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The options of featx in their order, and those of the Trainer last."""

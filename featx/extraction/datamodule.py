@@ -1,7 +1,7 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -34,12 +34,14 @@ class Work:
     Attributes:
         ranks: The processes of the run.
         manifest: The videos.
-        done: Positions of the videos that an earlier run has finished, as the writer finds out.
+        find_done: Finds the positions of the videos that an earlier run has finished; the writer's.
+        done: These, once they are found.
         share: Positions of the videos that this process takes.
     """
 
     ranks: Ranks
     manifest: Manifest
+    find_done: Callable[[], set[int]] = set
     done: set[int] = field(default_factory=set)
     share: list[int] = field(default_factory=list)
 
@@ -145,6 +147,7 @@ class VideoDataModule(LightningDataModule):
             if on_cuda and self.num_workers is None:
                 num_cores = count_cores() // self.trainer.num_devices
                 num_workers = min(SOURCES[self.source].max_workers, num_cores)
+        self.work.done = self.work.find_done()
         share = RankShare(self.manifest.lengths, self.work.done, rank, num_ranks)
         self.work.share = share.share
         num_workers = num_workers if len(share) else 0

@@ -1,6 +1,6 @@
 """The LightningModule: frames through a frozen backbone, once each, and every scale by a gather."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from multiprocessing import current_process
@@ -21,11 +21,14 @@ from featx.backbones.runtime import (
     num_threads,
 )
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
+from featx.backbones.weights import state_dict_sha256
 from featx.data.dataset import VideoBatch
 from featx.errors import UsageError, check_at_least
 from featx.extraction.temporal import DEFAULT_SCALES, average_scales
 
 _MAX_SCALE = 100
+_CHANGED = ", changed since"  # of weights that were loaded into an extractor
+_HALF = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
 
 if TYPE_CHECKING:
     BackboneChoice = str | nn.Module
@@ -105,6 +108,9 @@ class FeatureExtractor(LightningModule):
         self.compiled = compile
         self.allow_tf32 = allow_tf32
         self.backbone = built.module
+        self._dtype_built = _find_dtype(built.module)
+        # Name and digest of the weights, by the digest of what they have become in the module.
+        self._known = {self._module_sha256(): (built.weights, built.weights_sha256)}
         self._num_threads = torch.get_num_threads()
         self._in_run: int | None = None  # threads of a forward pass on the CPU, during a run
         if compile:
@@ -126,13 +132,41 @@ class FeatureExtractor(LightningModule):
         super().cpu()
         return self
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:  # noqa: ANN401  # torch's own, without a name
+        """Load other weights, which get a digest of their own."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        self._identify()
+        return result
+
+    def _identify(self) -> None:
+        """Have `weights` and `weights_sha256` say what runs, whatever was loaded since."""
+        digest = self._module_sha256()
+        self.weights, self.weights_sha256 = self._known.setdefault(
+            digest, (f"{self.weights.removesuffix(_CHANGED)}{_CHANGED}", digest)
+        )
+
+    def _module_sha256(self) -> str:
+        return state_dict_sha256(self.backbone.state_dict())
+
     def setup(self, stage: str) -> None:
-        """Prepare the process for its device.
+        """Identify the weights, and prepare the process for its device.
 
         On Linux, a process that computes on its CPU keeps the memory of freed tensors from now on:
         see `keep_freed_memory`. That cannot be taken back; all else that a run sets is, unless the
         process was made for the run and ends with it.
+
+        Raises:
+            UsageError: An earlier run in half precision has rounded the weights.
         """
+        dtype, precision = _find_dtype(self.backbone), str(self.trainer.precision)
+        if dtype != self._dtype_built and _HALF.get(precision) != dtype:
+            raise UsageError(
+                f"precision: expected weights in {self._dtype_built} for {precision}, found "
+                f"{dtype}, as a run in half precision leaves them. Make a new FeatureExtractor."
+            )
+        self._identify()
         self._in_run = None  # as an earlier run may not have left it, if it failed
         if isinstance(current_process(), ForkProcess):
             # It would wait forever for the threads of the notebook that it was forked from.
@@ -147,6 +181,8 @@ class FeatureExtractor(LightningModule):
     def teardown(self, stage: str) -> None:
         """From now on, the process decides about its threads again."""
         self._in_run = None
+        if _find_dtype(self.backbone) != self._dtype_built:  # rounded, but the same weights
+            self._known[self._module_sha256()] = (self.weights, self.weights_sha256)
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
         """Extract the features of every video of a batch.
@@ -158,7 +194,15 @@ class FeatureExtractor(LightningModule):
 
         Returns:
             One float32 tensor `[num_frames, feature_dim]` per video.
+
+        Raises:
+            UsageError: The batch is another's.
         """
+        if not isinstance(batch, VideoBatch):
+            raise UsageError(
+                f"predict_step: expected a VideoBatch, found {type(batch).__name__}. Pass a "
+                "VideoDataModule to the Trainer; for frames of your own, call extractor(frames)."
+            )
         per_frame: list[Tensor] = []
         for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
             videos = [*group]
@@ -219,3 +263,8 @@ class FeatureExtractor(LightningModule):
             "compile": self.compiled,
             "allow_tf32": self.allow_tf32,
         }
+
+
+def _find_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of a module's weights."""
+    return next(module.parameters(), torch.empty(0, dtype=torch.float32)).dtype

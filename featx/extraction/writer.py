@@ -69,7 +69,7 @@ class FeatureWriter(BasePredictionWriter):
         self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lay out the files, and find what an earlier run has finished."""
+        """Check what the writer is given; see `_plan` for what it makes of it."""
         super().setup(trainer, pl_module, stage)
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, FeatureExtractor) or not isinstance(data, VideoDataModule):
@@ -81,23 +81,13 @@ class FeatureWriter(BasePredictionWriter):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
-        self._work, manifest = data.work, data.manifest
-        run = {
-            **pl_module.settings(),
-            "precision": str(trainer.precision),
-            "device": _device_name(trainer.strategy.root_device),
+        self._work, self._skips = data.work, data.on_error == "skip"
+        self.paths = {
+            split: self.output_dir / file_name(split, pl_module.multi_scale)
+            for split in data.manifest.positions
         }
         self._prepared = False
-        self._stagings = {}
-        for split in manifest.positions:
-            run["preprocessing"] = manifest.preprocessing(split)
-            layout = plan_layout(manifest, split, pl_module.feature_dim, run)
-            path = self.output_dir / file_name(split, pl_module.multi_scale)
-            self._stagings[split] = Staging(path, layout)
-        self.paths = {split: staging.target for split, staging in self._stagings.items()}
-        skips = data.on_error == "skip"
-        self._work.done = self._work.ranks.from_first(lambda: self._prepare(skips))
-        self._prepared = True
+        self._work.find_done = lambda: self._plan(trainer, pl_module)
         self._undo.enter_context(warnings.catch_warnings())
         # A run that finds all videos done is no mistake, as Lightning would suspect.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
@@ -108,10 +98,30 @@ class FeatureWriter(BasePredictionWriter):
             # A new thread would take the first GPU, and some of its memory, to wait for a copy.
             *((torch.cuda.set_device, (device,)) if device.type == "cuda" else ()),
         )
+
+    def _plan(self, trainer: Trainer, extractor: FeatureExtractor) -> set[int]:
+        """Lay out the files, and find the positions of all videos that an earlier run has finished.
+
+        Not before the extractor is as it will run: Lightning restores a checkpoint after `setup`.
+        """
+        manifest = self._work.manifest
+        run = {
+            **extractor.settings(),
+            "precision": str(trainer.precision),
+            "device": _device_name(trainer.strategy.root_device),
+        }
+        self._stagings = {}
+        for split, path in self.paths.items():
+            run["preprocessing"] = manifest.preprocessing(split)
+            layout = plan_layout(manifest, split, extractor.feature_dim, run)
+            self._stagings[split] = Staging(path, layout)
+        done = self._work.ranks.from_first(self._prepare)
+        self._prepared = True
         self._writers = {
-            split: PartWriter(staging, self._pool, skips, self.part_limits)
+            split: PartWriter(staging, self._pool, self._skips, self.part_limits)
             for split, staging in self._stagings.items()
         }
+        return done
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From now on, a signal or the end of another process ends the run between batches."""
@@ -125,15 +135,15 @@ class FeatureWriter(BasePredictionWriter):
                 trainer.world_size,
             )
 
-    def _prepare(self, skips: bool) -> set[int]:
-        """The positions of all videos that an earlier run has finished."""
+    def _prepare(self) -> set[int]:
+        """Take the lock, and find what is finished."""
         done: set[int] = set()
         self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
         self._lock.acquire()
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for split, staging in self._stagings.items():
             positions = self._work.manifest.positions[split]
-            rows = staging.prepare(self.overwrite, allow_skipped=skips)
+            rows = staging.prepare(self.overwrite, allow_skipped=self._skips)
             done.update(positions[row] for row in rows)
             if rows:
                 rank_zero_info(f"{split}: {len(rows)} of {len(positions)} videos are done already")
@@ -168,6 +178,8 @@ class FeatureWriter(BasePredictionWriter):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
+        if not self._prepared:  # with a limit of no batches, nobody has asked for videos
+            self._work.find_done()
         self._flush()
         self._work.ranks.wait()
         with self._undo:

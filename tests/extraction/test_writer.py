@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
+from featx.backbones.weights import state_dict_sha256
 from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import open_feature_file
@@ -254,3 +255,85 @@ def test_a_split_is_on_disk_when_the_next_begins(
     monkeypatch.setattr(PartWriter, "add", add)
     featx.extract(root, tmp_path / "out", backbone="resnet50", weights="random", accelerator="cpu")
     assert parts == [0, 0, 0, 1, 1, 1]
+
+
+def recorded(path: Path) -> tuple[str, str]:
+    """Name and digest of the weights that a file records."""
+    with h5py.File(path) as file:
+        return file.attrs["weights"], file.attrs["weights_sha256"]
+
+
+def run_with(
+    root: Path, out: Path, extractor: FeatureExtractor, ckpt: Path | None = None, **settings: object
+) -> tuple[Path, list[torch.Tensor]]:
+    """The file and the predictions of the split test, with an extractor of one's own."""
+    writer = FeatureWriter(out)
+    trainer = Trainer(
+        callbacks=[writer],
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        **settings,  # type: ignore[arg-type]
+    )
+    data = VideoDataModule(root, ["test"], num_workers=0)
+    batches = trainer.predict(extractor, data, ckpt_path=ckpt)
+    assert batches is None or isinstance(batches, list)
+    return writer.paths["test"], [features for batch in batches or () for features in batch]
+
+
+@pytest.mark.parametrize("way", ["extractor", "backbone", "in place", "ckpt_path"])
+def test_weights_changed_since(small_root: Path, tmp_path: Path, way: str) -> None:
+    """Whatever was loaded into an extractor: the digest is that of what runs."""
+    plain, features = run_with(
+        small_root, tmp_path / "plain", FeatureExtractor("resnet50", "random")
+    )
+    extractor, other = (FeatureExtractor("resnet50", "random") for _ in range(2))
+    with torch.no_grad():
+        other.backbone.conv.weight.mul_(-2)  # type: ignore[union-attr, operator]
+    ckpt = tmp_path / "other.ckpt" if way == "ckpt_path" else None
+    if way == "extractor":
+        extractor.load_state_dict(other.state_dict())
+        assert extractor.weights_sha256 != recorded(plain)[1]
+    elif way == "backbone":
+        extractor.backbone.load_state_dict(other.backbone.state_dict())
+    elif way == "in place":
+        extractor = other
+    else:
+        torch.save(
+            {"state_dict": other.state_dict(), "pytorch-lightning_version": "2.6.0"}, str(ckpt)
+        )
+    path, changed = run_with(small_root, tmp_path / "changed", extractor, ckpt)
+    assert not torch.equal(features[0], changed[0])
+    name, digest = recorded(path)
+    assert name == "random, changed since"
+    assert digest == state_dict_sha256(other.backbone.state_dict()) != recorded(plain)[1]
+    assert run_with(small_root, tmp_path / "changed", extractor, ckpt)[0] == path  # nothing to do
+    with pytest.raises(OutputError, match="weights_sha256"):
+        run_with(small_root, tmp_path / "plain", extractor, ckpt)
+
+
+def test_the_same_weights_loaded_again(small_root: Path, tmp_path: Path) -> None:
+    """They are the same ones."""
+    extractor = FeatureExtractor("resnet50", "random")
+    extractor.load_state_dict(FeatureExtractor("resnet50", "random").state_dict())
+    path, _ = run_with(small_root, tmp_path / "out", extractor)
+    assert recorded(path)[0] == "random"
+
+
+def test_rounded_weights(small_root: Path, tmp_path: Path) -> None:
+    """A run in half precision rounds the weights; they are the same ones for such runs alone."""
+    extractor = FeatureExtractor("resnet50", "random")
+    for _ in range(2):
+        path, _ = run_with(small_root, tmp_path / "half", extractor, precision="bf16-true")
+    exact, _ = run_with(small_root, tmp_path / "exact", FeatureExtractor("resnet50", "random"))
+    assert recorded(path) == recorded(exact)
+    with pytest.raises(UsageError, match=r"expected weights in torch.float32 for 32-true, found"):
+        run_with(small_root, tmp_path / "again", extractor)
+
+
+@pytest.mark.parametrize("items", [torch.zeros(2, 3, 8, 8), [(torch.zeros(3, 8, 8), 0)] * 2])
+def test_a_dataloader_of_ones_own(items: torch.Tensor | list[object]) -> None:
+    """It is told in a line what is expected, whatever its batches are."""
+    trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    with pytest.raises(UsageError, match="predict_step: expected a VideoBatch, found"):
+        trainer.predict(FeatureExtractor("resnet50", "random"), DataLoader(items))  # type: ignore[arg-type]
