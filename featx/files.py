@@ -1,13 +1,19 @@
-"""Files: durable writes, where a path holds the old content or the new one; and what tells two."""
+"""Files: durable writes, what tells two apart, and what torch.save wrote, without running it.
+
+A path that is written durably holds the old content or the new one.
+"""
 
 import hashlib
 import json
 import os
+import pickle
 import shutil
+import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from featx.errors import FeatxError, OutputError, first_line
 
@@ -98,3 +104,96 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Inert(dict[Any, Any]):
+    """Stands for a Python object in a file of `torch.save`: neither imported nor executed.
+
+    It is named after the class or function that the file names, and takes whatever a pickle may do
+    to what that would have made. The items of a mapping stay.
+    """
+
+    def __new__(cls, *args: object, **settings: object) -> "Inert":  # noqa: D102
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **settings: object) -> None:
+        super().__init__()
+
+    def __call__(self, *args: object, **settings: object) -> "Inert":  # noqa: D102
+        return Inert()
+
+    def __hash__(self) -> int:  # type: ignore[override]  # it may be the key of a mapping
+        return id(self)
+
+    def __setstate__(self, state: object = None) -> None:
+        """Ignore what it is made of; the class itself may be asked, too."""
+
+    def append(self, item: object) -> None:
+        """Ignore an item."""
+
+    def extend(self, items: object) -> None:
+        """Ignore items."""
+
+    def add(self, item: object) -> None:
+        """Ignore an item."""
+
+
+def load_tensors(path: Path) -> Any:  # noqa: ANN401  # whatever is in it
+    """What `torch.save` wrote, on the CPU: tensors and plain values as they are.
+
+    Everything else is `Inert`, so that it costs nobody the tensors beside it.
+
+    Raises:
+        pickle.UnpicklingError: The pickle is damaged.
+        Exception: The file is of another kind; torch raises whatever it meets.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # any is read below
+        # Of TorchScript, which is a program: torch says so just before it would load one.
+        warnings.filterwarnings("error", "'torch.load' received a zip file")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError):
+            return torch.load(
+                path, map_location="cpu", weights_only=False, pickle_module=_InertPickle()
+            )
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Makes tensors and plain values. Of what a pickle names, this alone is ever called."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        import torch
+
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch._utils" and name in _REBUILDING:
+            # Not the function itself: a pickle may set the attributes of what it is given.
+            return lambda *args: getattr(torch._utils, name)(*args)
+        if name == "UntypedStorage":
+            return torch.serialization.StorageType("ByteStorage")  # type: ignore[no-untyped-call]
+        if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):
+            return kind
+        return type(name, (Inert,), {"__module__": module})
+
+
+_REBUILDING = (
+    "_rebuild_tensor",
+    "_rebuild_tensor_v2",
+    "_rebuild_tensor_v3",
+    "_rebuild_parameter",
+    "_rebuild_parameter_with_state",
+)
+
+
+class _InertPickle:
+    """What `torch.load` takes for the module pickle."""
+
+    __name__ = "pickle"
+    Unpickler = _InertUnpickler
+
+    def load(self, file: IO[bytes], **settings: Any) -> Any:  # noqa: ANN401
+        """Read a pickle."""
+        return self.Unpickler(file, **settings).load()

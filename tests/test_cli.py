@@ -314,8 +314,10 @@ def test_verified_inputs(predict: Run, save: Save, root: Path, tmp_path: Path) -
 
 
 def test_code_in_an_input_is_not_run(predict: Run, save: Save, root: Path, tmp_path: Path) -> None:
-    """A pickle that tries to run code is refused, and has not run."""
+    """A pickle that tries to run code is refused where videos should be, and has not run."""
     save("train/a/x", {"videos": random_videos(1, 2), "evil": Evil(tmp_path / "pwned")})
+    assert predict()[0] == 0
+    save("train/a/x", {"videos": Evil(tmp_path / "pwned")})
     status, line = predict()
     assert status == 1
     assert "posix.mkdir" in line

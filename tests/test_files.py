@@ -2,12 +2,14 @@
 
 import errno
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from featx.errors import MissingInputError, OutputError
-from featx.files import publish_file, replace_file, writing
+from featx.files import Inert, load_tensors, publish_file, replace_file, writing
 
 
 def test_replace_file(tmp_path: Path) -> None:
@@ -56,3 +58,44 @@ def test_writing_names_the_path(tmp_path: Path) -> None:
         raise full
     with pytest.raises(MissingInputError, match="as it is"), writing(Path("place")):
         raise MissingInputError("as it is")  # which is an OSError, too
+
+
+def test_a_program_is_not_loaded(tmp_path: Path) -> None:
+    """An archive of TorchScript is one: torch.load would hand it to torch.jit."""
+    path = tmp_path / "program.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{folder}/constants.pkl", b"\x80\x02).")
+    with pytest.raises((RuntimeError, UserWarning), match="TorchScript"):
+        load_tensors(path)
+
+
+POLLUTING = (
+    b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
+    b"\x80\x02ctorch._utils\n_rebuild_parameter\n}X\x04\x00\x00\x00evilK\x01sb.",
+    b"\x80\x02ctorch\nTensor\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
+    b"\x80\x02ctorch\nUntypedStorage\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
+    b"\x80\x02cfeatx.files\nInert\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
+)
+
+
+@pytest.mark.parametrize("content", POLLUTING)
+def test_what_a_pickle_names_is_not_changed(tmp_path: Path, content: bytes) -> None:
+    """A pickle may set attributes of what it is given: nothing of that is torch's or featx's."""
+    path = tmp_path / "a.pt"
+    torch.save(None, path)
+    with zipfile.ZipFile(path) as source:
+        members = {info.filename: source.read(info) for info in source.infolist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, old in members.items():
+            target.writestr(name, content if name.endswith("/data.pkl") else old)
+    load_tensors(path)
+    for thing in (
+        torch._utils._rebuild_tensor_v2,
+        torch._utils._rebuild_parameter,
+        torch.Tensor,
+        torch.UntypedStorage,
+        Inert,
+    ):
+        assert not hasattr(thing, "evil")

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "console": {"errors"},
     "parallel": {"errors"},
-    "backbones": {"errors"},
+    "backbones": {"errors", "files"},
     "data": ROOT_FILES,
     "features": ROOT_FILES,
     "extraction": PILLARS | ROOT_FILES,

@@ -10,7 +10,7 @@ from torch.fx.experimental.optimization import fuse
 
 from featx.backbones.architectures import find_architecture, find_head
 from featx.backbones.transforms import InputTransform
-from featx.backbones.weights import build_random, load_weights, state_dict_sha256
+from featx.backbones.weights import LoadedWeights, build_random, load_weights, state_dict_sha256
 from featx.errors import UsageError, first_line
 
 _COMMON_SIZE = 224  # of image classifiers
@@ -26,6 +26,7 @@ class Backbone(NamedTuple):
         transform: What the module takes.
         weights: Name of the loaded weights, or of their file.
         weights_sha256: Digest of the weights' values, see `state_dict_sha256`.
+        note: What loading the weights took off their file, and left over; see `LoadedWeights`.
     """
 
     module: nn.Module
@@ -34,6 +35,7 @@ class Backbone(NamedTuple):
     transform: InputTransform
     weights: str
     weights_sha256: str
+    note: str = ""
 
 
 def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None = None) -> Backbone:
@@ -51,14 +53,14 @@ def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None =
         MissingDependencyError: It is one of timm's, and there is no timm.
     """
     architecture = find_architecture(name, weights, input_size)
-    transform = architecture.transform
+    transform, loaded = architecture.transform, LoadedWeights(weights)
     if weights == "random":
         module = build_random(architecture.build, transform.size)
         remove_head(module, architecture.heads)
     else:
         module = architecture.build(weights=None)
         heads = remove_head(module, architecture.heads)
-        weights = load_weights(module, weights, architecture.weights, heads)
+        loaded = load_weights(module, weights, architecture.weights, heads)
     digest = state_dict_sha256(module.state_dict())
     if architecture.fusible:
         module = fuse(module.eval())
@@ -66,7 +68,7 @@ def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None =
         transform = transform._replace(size=input_size)
     module = _freeze(module)
     feature_dim = architecture.feature_dim or find_feature_dim(module, name, transform)
-    return Backbone(module, name, feature_dim, transform, weights, digest)
+    return Backbone(module, name, feature_dim, transform, loaded.name, digest, loaded.note)
 
 
 def wrap_module(
@@ -85,12 +87,14 @@ def wrap_module(
         WeightsError: The weights do not exist, or do not fit.
     """
     name, module = type(module).__name__, copy.deepcopy(module)
-    weights = "as given" if weights == "DEFAULT" else load_weights(module, weights, {}, ())
+    loaded = LoadedWeights("as given")
+    if weights != "DEFAULT":
+        loaded = load_weights(module, weights, {}, ())
     digest = state_dict_sha256(module.state_dict())
     transform = InputTransform(input_size)
     module = _freeze(module)
     feature_dim = feature_dim or find_feature_dim(module, name, transform)
-    return Backbone(module, name, feature_dim, transform, weights, digest)
+    return Backbone(module, name, feature_dim, transform, loaded.name, digest, loaded.note)
 
 
 def find_feature_dim(module: nn.Module, name: str, transform: InputTransform) -> int:

@@ -2,17 +2,35 @@
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
 from featx.backbones.runtime import num_threads
 from featx.errors import WeightsError, first_line, shorten
+from featx.files import Inert, load_tensors
 
 _STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which checkpoints have weights
+_KNOWN_PREFIX = re.compile(
+    r"((module|_orig_mod|backbone|encoder|model)\.)*"
+)  # of what was around them
+
+
+class LoadedWeights(NamedTuple):
+    """Weights that were loaded.
+
+    Attributes:
+        name: Their name, or that of their file.
+        note: What was taken off them, and what was left over, in one line; empty if nothing was.
+    """
+
+    name: str
+    note: str = ""
 
 
 class Pretrained(NamedTuple):
@@ -33,29 +51,29 @@ class Pretrained(NamedTuple):
 
 def load_weights(
     module: nn.Module, weights: str, pretrained: Mapping[str, Pretrained], heads: Sequence[str]
-) -> str:
+) -> LoadedWeights:
     """Load weights into a module whose head has been removed.
 
     Args:
         module: The module.
-        weights: A name in `pretrained`, or the path of a state dict, with or without the head.
+        weights: A name in `pretrained`; or the path of a state dict, with or without the head, or
+            of a checkpoint that has one as `state_dict`, `model_state_dict` or `model`. Its names
+            may have prefixes: module, _orig_mod, backbone, encoder, model.
         pretrained: What can be downloaded, by name.
         heads: Names of the layers that were removed.
-
-    Returns:
-        The name of the weights, or of their file.
 
     Raises:
         WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
     """
     if weights in pretrained:
         entry = pretrained[weights]
-        name, source, state = entry.name, entry.url, _download(entry)
+        name, source, content = entry.name, entry.url, _download(entry)
     else:
         path = Path(weights).expanduser()
-        name, source, state = path.name, str(path), _read_state_dict(path, pretrained)
+        name, source, content = path.name, str(path), _read_file(path, pretrained)
+    state, note = _unwrap(content, module, heads, source)
     _load(module, _check_state_dict(state, module, source), heads, source)
-    return name
+    return LoadedWeights(name, f"{source}: {note}" if note else "")
 
 
 def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
@@ -85,7 +103,7 @@ def _download(entry: Pretrained) -> object:
         ) from error
 
 
-def _read_state_dict(path: Path, names: Collection[str]) -> object:
+def _read_file(path: Path, names: Collection[str]) -> object:
     if not path.is_file():
         known = f"one of {', '.join(names)}, random, or " if names else ""
         raise WeightsError(
@@ -93,7 +111,7 @@ def _read_state_dict(path: Path, names: Collection[str]) -> object:
             "Check the name or the path."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except Exception as error:  # a foreign file can fail anywhere inside torch
         raise WeightsError(
             f"{path}: expected a state dict written by torch.save, found: {_describe(error)}. "
@@ -103,8 +121,65 @@ def _read_state_dict(path: Path, names: Collection[str]) -> object:
 
 def _describe(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):  # its message is a page long
-        return "Python objects besides tensors, such as a whole model"
+        return "a damaged pickle"
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _unwrap(
+    content: object, module: nn.Module, heads: Sequence[str], source: str
+) -> tuple[object, str]:
+    """The state dict in a checkpoint, named as the module names it; and what that took."""
+    taken, left = [], []
+    while _is_named(content) and (
+        wrappers := [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    ):
+        left += [str(name) for name in content if name != wrappers[0]]
+        taken.append(f"the wrapper {wrappers[0]}")
+        content = content[wrappers[0]]
+    named: Mapping[str, object] = content if _is_named(content) else {}
+    names = [name for name in named if isinstance(name, str)]
+    prefixes = _find_prefixes(names, module)
+    known = [prefix for prefix in prefixes if _KNOWN_PREFIX.fullmatch(prefix)]
+    if prefixes and "" not in known and len(known) != 1:
+        raise WeightsError(
+            f"{source}: expected the names of this backbone, found them under the prefix "
+            f"{' and under '.join(map(repr, prefixes))}. Take it off the names of those that you "
+            "want, and save them: torch.save(state, path)."
+        )
+    if prefixes:
+        prefix = "" if "" in known else known[0]
+        taken += [f"the prefix {prefix}"] * bool(prefix)
+        # A part that the backbone has not is another's. Inside of its own parts, what it has not
+        # would make it another backbone.
+        parts = {name.partition(".")[0] for name in (*module.state_dict(), *heads)}
+        own = [
+            name
+            for name in names
+            if name.startswith(prefix) and name.removeprefix(prefix).partition(".")[0] in parts
+        ]
+        left += sorted({*names} - {*own})
+        content = {name.removeprefix(prefix): named[name] for name in own}
+    notes = [f"took off {' and '.join(taken)}"] * bool(taken)
+    notes += [f"left over: {shorten(left)}"] * bool(left)
+    return content, "; ".join(notes)
+
+
+def _is_named(content: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(content, Mapping)
+
+
+def _find_prefixes(names: Sequence[str], module: nn.Module) -> list[str]:
+    """What stands before all names of a module; the empty text, if nothing does."""
+    own = [name for name in module.state_dict() if not name.endswith(_STEP_COUNTER)]
+    if not own:
+        return []
+    known = {*names}
+    found = {name.removesuffix(own[0]) for name in names if name.endswith(own[0])}
+    return sorted(
+        prefix
+        for prefix in found
+        if prefix in ("", f"{prefix[:-1]}.") and {prefix + name for name in own} <= known
+    )
 
 
 def _check_state_dict(state: object, module: nn.Module, source: str) -> dict[str, Tensor]:
@@ -119,6 +194,12 @@ def _check_state_dict(state: object, module: nn.Module, source: str) -> dict[str
         and (value.is_floating_point() or name in integers or name.endswith(_STEP_COUNTER))
         for name, value in state.items()
     )
+    if isinstance(state, Inert) and not state:
+        raise WeightsError(
+            f"{source}: expected a state dict, found a Python object "
+            f"({type(state).__module__}.{type(state).__name__}), such as a whole model; nothing "
+            "was executed. Save it as torch.save(model.state_dict(), path)."
+        )
     if not plain:
         raise WeightsError(
             f"{source}: expected a state dict of floating-point tensors, found "
@@ -142,8 +223,10 @@ def _load(
     ]
     if not differences:
         result = module.load_state_dict(state, strict=False)
-        differences += [f"no {name}" for name in result.missing_keys]
-        differences += [f"an unknown {name}" for name in result.unexpected_keys]
+        if result.unexpected_keys:
+            differences.append(f"an unknown {shorten(result.unexpected_keys, 2)}")
+        if result.missing_keys:
+            differences.append(f"no {shorten(result.missing_keys, 2)}")
     if differences:
         raise WeightsError(
             f"{source}: expected the state dict of this backbone, found "

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 import stat
 import struct
 import sys
@@ -16,8 +15,8 @@ from typing import IO, Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.errors import InputError, MissingInputError, first_line, shorten
-from featx.files import file_stats
+from featx.errors import InputError, MissingInputError, first_line
+from featx.files import Inert, file_stats, load_tensors
 
 _SAVE = "torch.save({'videos': videos}, path)"
 _OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
@@ -28,7 +27,8 @@ class Archive:
     """The description of a file of `torch.save`.
 
     Attributes:
-        data: What was saved; its tensors have shapes and strides, but no data.
+        data: What was saved; its tensors have shapes and strides, but no data. Objects that are
+            neither tensors nor plain values are `Inert`.
         members: Size in bytes of each member of the archive, by the offset of its first byte.
         digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
             content, and is known without reading it.
@@ -48,7 +48,7 @@ class Archive:
 
 
 def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
-    """Describe a file of `torch.save`, after checking that it is complete and harmless.
+    """Describe a file of `torch.save`, after checking that it is complete; nothing is executed.
 
     Args:
         path: The file.
@@ -56,14 +56,12 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
 
     Raises:
         MissingInputError: The file does not exist.
-        InputError: The file cannot be read, is damaged, or holds more than tensors and plain data.
+        InputError: The file cannot be read, or is damaged.
     """
     members, digest, stats = _check_members(path)
     try:
         with _fake_mode():
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _unsafe(path) from error
+            data = load_tensors(path)
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
     return Archive(data, members, digest, stats, tells_offsets)
@@ -172,15 +170,10 @@ def _damaged(path: Path, found: str) -> InputError:
     )
 
 
-def _unsafe(path: Path) -> InputError:
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # the file is too damaged for that, too
-        names = []
-    if not names:
-        return _damaged(path, "a damaged pickle")
-    found = shorten([*map(repr, names)])
+def refuse_object(where: str, found: Inert) -> InputError:
+    """An error about a Python object where tensors should be."""
+    name = f"{type(found).__module__}.{type(found).__name__}"
     return InputError(
-        f"{path}: expected only tensors, found Python objects ({found}); nothing was executed. "
+        f"{where}: expected only tensors, found a Python object ({name!r}); nothing was executed. "
         f"If you trust the file, load it yourself and save its tensors: {_SAVE}."
     )

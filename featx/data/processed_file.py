@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.data.archive import Archive, read_archive, read_digest
+from featx.data.archive import Archive, read_archive, read_digest, refuse_object
 from featx.data.folders import is_name
 from featx.data.manifest import VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, shorten
-from featx.files import file_stats, publish_file
+from featx.files import Inert, file_stats, publish_file
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -157,6 +157,8 @@ def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile
     """
     archive = read_archive(path, tells_offsets)
     videos, clips = archive.data, None
+    if isinstance(videos, Inert) and "videos" not in videos:
+        raise refuse_object(str(path), videos)
     if isinstance(videos, dict):
         if "videos" not in videos:
             raise InputError(
@@ -175,6 +177,8 @@ def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile
                 blocks.append(_check_block(where, video, archive, number))
             except InputError as error:
                 rejected[number] = error
+    elif isinstance(videos, Inert):
+        raise refuse_object(f"{path}: 'videos'", videos)
     else:
         raise InputError(
             f"{path}: 'videos': expected a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], found "
@@ -194,6 +198,8 @@ def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile
 def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:
     """Check a tensor `[N, T, 3, H, W]`, or the video `[T, 3, H, W]` at a place in a list."""
     if not isinstance(videos, Tensor):
+        if isinstance(videos, Inert):
+            raise refuse_object(where, videos)
         found = type(videos).__name__
         raise InputError(f"{where}: expected a tensor, found {found}. Save the pixels as tensors.")
     layout, channels = ("[N, T, 3, H, W]", 2) if number is None else ("[T, 3, H, W]", 1)

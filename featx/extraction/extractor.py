@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from featx.backbones.build import build_backbone, wrap_module
@@ -43,7 +43,8 @@ class FeatureExtractor(LightningModule):
         backbone: resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, any other of
             torchvision's classification models, timm:<name>, or a module of your own.
         weights: A torchvision weights name (DEFAULT, IMAGENET1K_V1, ...), the path of a local
-            state dict (with or without the head), or random (seeded; for tests and demos).
+            state dict (with or without the head) or of a checkpoint that has one, or random
+            (seeded; for tests and demos).
         multi_scale: Average over `scales`; otherwise, use only the video's own length.
         scales: Temporal scales, relative to a video's own length.
         frames_per_forward: Frames per forward pass. All passes have this shape; the last one is
@@ -92,6 +93,8 @@ class FeatureExtractor(LightningModule):
             built = build_backbone(backbone, weights, input_size)
         else:
             built = wrap_module(backbone, feature_dim, weights, input_size)
+        if built.note:
+            rank_zero_info(built.note)
         if (built.transform.mean, built.transform.std) != (IMAGENET_MEAN, IMAGENET_STD):
             rank_zero_warn(
                 f"{built.name}: frames are normalized with mean {built.transform.mean} and std "

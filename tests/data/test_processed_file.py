@@ -1,17 +1,23 @@
 """processed_data.pt files: read as torch.load reads them, or refused in one line; and written."""
 
+import argparse
+import collections
+import functools
 import os
 import pickle
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import Evil, random_video, random_videos
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.processed_file import DTYPES, ProcessedFile, open_processed_file, save_videos
@@ -149,12 +155,89 @@ def test_without_torchs_private_offset(tmp_path: Path) -> None:
             assert torch.equal(file.read(index), video)
 
 
-def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    """A pickle that runs code is named as such, and its code has not run."""
-    path = save(tmp_path / "a.pt", {"videos": random_videos(1, 2), "x": Evil(tmp_path / "pwned")})
-    with pytest.raises(InputError, match=r"posix\.mkdir.*nothing was executed"):
-        open_processed_file(path)
+class Strange(dict[str, object]):
+    """A mapping with items, attributes and slots, as the settings of many libraries are."""
+
+
+class Listing(list[object]):
+    """A list of one's own."""
+
+
+def strange() -> Strange:
+    """One of them."""
+    strange = Strange({"lr": 0.1, "found": [np.float64(3)]})
+    strange.__dict__["path"] = Path("x")
+    return strange
+
+
+BESIDE: dict[str, object] = {
+    "labels of NumPy": np.arange(3),
+    "names of NumPy": np.array(["a", "b"]),
+    "objects of NumPy": np.array([None, {}], dtype=object),
+    "a number of NumPy": np.float32(3.5),
+    "a NumPy dtype": np.dtype("int32"),
+    "a path": Path("/home/someone"),
+    "a date": datetime.now(tz=UTC),
+    "a fraction": Fraction(1, 3),
+    "a namespace": argparse.Namespace(lr=0.1, path=Path("x")),
+    "a mapping": strange(),
+    "a list": Listing([1, Path("x")]),
+    "a counter": collections.Counter("hello"),
+    "a defaultdict": collections.defaultdict(list, {"a": [1]}),
+    "a deque": collections.deque([1, 2]),
+    "a set": {1, Path("x")},
+    "a range": range(3),
+    "a class": Fraction,
+    "a function": os.path.join,
+    "a method": Path("x").exists,
+    "a partial function": functools.partial(print, Path("x")),
+    "a whole module": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+    "a parameter": nn.Parameter(torch.zeros(2)),
+    "a dtype": torch.float16,
+    "a size": torch.Size([1, 2]),
+    "a device": torch.device("cpu"),
+    "a generator's state": torch.get_rng_state(),
+    "a sparse tensor": torch.eye(3).to_sparse(),
+    "a tensor of an odd dtype": torch.zeros(3, dtype=torch.uint16),
+    "a large number": 10**30,
+    "bytes": b"\x00\xff",
+    "objects as keys": {Path("x"): 1, Fraction(1, 2): 2},
+    "several": [np.arange(3), Path("x"), {"a": np.float64(1), "b": (Fraction(1, 2),)}],
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_other_values_beside_good_videos(tmp_path: Path, protocol: int) -> None:
+    """Whatever they are, they cost nobody the videos; only what is read has to be tensors."""
+    videos = random_videos(2, 3)
+    for number, other in enumerate(BESIDE.values()):
+        path = tmp_path / f"{number}.pt"
+        data = {"before": other, "videos": videos, "labels": other, "clips": ["a", "b"]}
+        torch.save(data, path, pickle_protocol=protocol)
+        assert [*open_processed_file(path).names] == ["a", "b"]
+        assert_reads(path, [*videos])
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_code_is_not_run(tmp_path: Path, protocol: int) -> None:
+    """Code beside good videos is ignored; in their place it is named. It runs in neither."""
+    videos, evil = random_videos(1, 2), Evil(tmp_path / "pwned")
+    path = tmp_path / "a.pt"
+    torch.save({"x": evil, "videos": videos, "clips": evil}, path, pickle_protocol=protocol)
+    assert_reads(path, [*videos])
+    for data in (evil, {"videos": evil}, {"videos": [evil]}, [evil], (evil, videos[0])):
+        torch.save(data, path, pickle_protocol=protocol)
+        assert "found a Python object ('posix.mkdir'); nothing was executed" in refuse(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_videos_in_a_mapping_of_ones_own(tmp_path: Path) -> None:
+    """Its items count, whatever class it is of."""
+    videos = random_videos(2, 3)
+    assert_reads(save(tmp_path / "a.pt", Strange(videos=videos)), [*videos])
+    assert_reads(save(tmp_path / "b.pt", collections.defaultdict(Tensor, videos=videos)), [*videos])
+    message = refuse(save(tmp_path / "c.pt", {"videos": np.zeros((1, 2, 3, 8, 8))}))
+    assert "'videos': expected only tensors, found a Python object ('numpy" in message
 
 
 def write_bytes(content: bytes) -> object:
