@@ -13,6 +13,7 @@ from featx.data.folders import (
     choose_splits,
     list_entries,
     list_folders,
+    normalize_name,
 )
 from featx.data.manifest import (
     Manifest,
@@ -94,8 +95,8 @@ class Clip(NamedTuple):
 
     @property
     def category(self) -> str:
-        """The folder of the category."""
-        return self.place.split("/")[1]
+        """The category: the name of its folder."""
+        return normalize_name(self.place.split("/")[1])
 
     @property
     def stats(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The folders of a data set: splits, categories, subcategories, and what may be wrong with them."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,13 +23,16 @@ def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
                 f"{root}: expected a folder train, val or test, found {_listing(found)}. "
                 "Give the folder that holds the splits, or set splits to your own."
             )
+    chosen = []
     for split in splits:
-        if split not in found:
+        alike = [name for name in found if normalize_name(name) == normalize_name(split)]
+        if not alike:
             raise MissingInputError(
                 f"{root}: expected a folder for the split {split!r}, found {_listing(found)}. "
                 "Choose from these, or create it."
             )
-    return [*dict.fromkeys(splits)]
+        chosen.append(split if split in alike else alike[0])
+    return [*dict.fromkeys(chosen)]
 
 
 def list_folders(path: Path) -> list[Path]:
@@ -64,7 +68,7 @@ def list_entries(path: Path) -> list[Path]:
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    return sorted(entries, key=lambda entry: entry.name)
+    return sorted(entries, key=lambda entry: (normalize_name(entry.name), entry.name))
 
 
 def has_file(folder: Path, name: str) -> bool:
@@ -78,6 +82,14 @@ def has_file(folder: Path, name: str) -> bool:
     except OSError as error:
         raise _unreadable(folder, error) from error
     return True
+
+
+def normalize_name(name: str) -> str:
+    """A name as most systems write it: letters with their accents (NFC).
+
+    A copy from macOS may have each accent as a character of its own, which looks the same.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def is_name(text: str) -> bool:

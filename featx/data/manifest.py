@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featx.data.folders import normalize_name
 from featx.errors import InputError, combine
 
 ANALYSIS_FILE = "configuration_analysis.json"
@@ -109,8 +110,8 @@ class VideoFile(ABC):
 
     @property
     def category(self) -> str:
-        """The folder of the category."""
-        return self.place.split("/")[1]
+        """The category: the name of its folder."""
+        return normalize_name(self.place.split("/")[1])
 
     def name_place(self, index: int) -> str:
         """The place in the data set of what is at an index of the file."""

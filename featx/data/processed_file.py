@@ -26,7 +26,8 @@ FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """uint8 is raw RGB; a floating dtype means already normalized with ImageNet's mean and std."""
 
-_PIXELS = "processed_data/data/0"  # the member of the archive that holds the tensor's bytes
+_ARCHIVE = "processed_data"  # the folder inside of the archive; torch.save names it after the file
+_PIXELS = f"{_ARCHIVE}/data/0"  # the member that holds the tensor's bytes
 _ALIGNMENT = 64  # of a tensor's bytes, as torch.save has it
 
 
@@ -320,8 +321,10 @@ def save_videos(path: Path, videos: Iterable[tuple[Mapping[str, Any], Tensor]]) 
             skeleton = _save_skeleton(Path(folder) / "skeleton", notes, video)
             with zipfile.ZipFile(skeleton) as source:
                 for member in source.infolist():
-                    if member.filename != _PIXELS:
-                        archive.writestr(zipfile.ZipInfo(member.filename), source.read(member))
+                    # Where a path is not ASCII, torch.save gives the folder another name.
+                    name = f"{_ARCHIVE}/{member.filename.partition('/')[2]}"
+                    if name != _PIXELS:
+                        archive.writestr(zipfile.ZipInfo(name), source.read(member))
         publish_file(temporary, path)
     return len(notes)
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from featx.console import make_bar
 from featx.data.archive import verify_checksums
-from featx.data.folders import STANDARD_SPLITS, check_name, choose_splits, has_file, list_folders
+from featx.data.folders import (
+    STANDARD_SPLITS,
+    check_name,
+    choose_splits,
+    has_file,
+    list_folders,
+    normalize_name,
+)
 from featx.data.manifest import ANALYSIS_FILE, Manifest, Rejections, ScanSettings, VideoFile
 from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.errors import InputError, MissingInputError
@@ -57,7 +64,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
 def _list_categories(root: Path, splits: Sequence[str]) -> dict[str, int]:
     """Label of each category of the standard splits and of others: one mapping for all of them."""
     mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
-    names = {category.name for folder in mapped for category in list_folders(folder)}
+    names = {normalize_name(path.name) for folder in mapped for path in list_folders(folder)}
     return {name: label for label, name in enumerate(sorted(names))}
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,40 @@ def test_an_unexpected_error_costs_one_clip(raw: Path, tmp_path: Path) -> None:
     (failure,) = run(raw, tmp_path / "out")
     assert failure.startswith(f"{path}: expected a clip that decodes, found: ")
     assert (tmp_path / "out/train/hello/hello/processed_data.pt").exists()
+
+
+NAMES = ["josé", "Ⱥ", "日本語", "café", "cafe\u0301", "😀", "ä b", "ελ'\"λ"]
+
+
+def test_names_that_are_not_ascii(tmp_path: Path) -> None:
+    """Any folder, category, subcategory and clip may have one, and the bytes stay the same."""
+    raw, plain, out = tmp_path / "raw", tmp_path / "plain", tmp_path / "sortie é" / "日本"
+    for number, name in enumerate(NAMES):
+        for path in (
+            raw / "train" / name / name / f"{name}.mp4",
+            plain / f"train/{number}/a/a.mp4",
+        ):
+            path.parent.mkdir(parents=True)
+            write_clip(path, grey_levels(7) // 2 + number)
+    assert run(raw, out) == run(plain, tmp_path / "out") == []
+    manifest = scan(out)
+    assert {*manifest.categories} == {unicodedata.normalize("NFC", name) for name in NAMES}
+    assert len(manifest.categories) == len(NAMES) - 1
+    assert {*manifest.video_ids("train")} == {f"train/{n}/{n}/{n}.mp4" for n in NAMES}
+    for number, name in enumerate(NAMES):
+        found = torch.load(out / "train" / name / name / "processed_data.pt")
+        expected = torch.load(tmp_path / f"out/train/{number}/a/processed_data.pt")
+        assert torch.equal(found["videos"], expected["videos"])
+        assert found["clips"] == [f"train/{name}/{name}/{name}.mp4"]
+    assert run(raw, out) == []  # all are up to date
+
+
+def test_the_place_of_a_file_leaves_no_trace(raw: Path, tmp_path: Path) -> None:
+    """torch.save would name what is inside after the path, or not, if that is not ASCII."""
+    for out in ("a", "é"):
+        run(raw, tmp_path / out)
+    paths = sorted((tmp_path / "a").rglob("processed_data.pt"))
+    assert len(paths) == 4
+    for path in paths:
+        other = tmp_path / "é" / path.relative_to(tmp_path / "a")
+        assert path.read_bytes() == other.read_bytes()

@@ -172,3 +172,25 @@ def test_an_interruption_ends_the_threads(
         scan_processed(ScanSettings(small_root, progress=True))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
     assert kept.traceback
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_that_look_the_same(root: Path, save: Save) -> None:
+    """A copy from macOS writes accents in another way: it is the same category, and split."""
+    save(f"train/{COMPOSED}/x", random_videos(1, 2))
+    save(f"train/{DECOMPOSED}/y", random_videos(2, 2))
+    save("train/cafz/x", random_videos(1, 2))
+    save(f"val/{DECOMPOSED}/x", random_videos(1, 2))
+    save(f"{DECOMPOSED}/zoo/x", random_videos(1, 2))
+    manifest = scan(root, ["train", "val"])
+    assert manifest.categories == {"cafz": 0, COMPOSED: 1}
+    assert manifest.labels("train").tolist() == [0, 1, 1, 1]
+    assert manifest.labels("val").tolist() == [1]
+    assert missing_categories(manifest) == {"val": ["cafz"]}
+    assert len({*manifest.video_ids("train")}) == 4
+    for split in (COMPOSED, DECOMPOSED):
+        assert [*scan(root, [split]).positions] == [DECOMPOSED]
+    with pytest.raises(MissingInputError, match="for the split 'cafe'"):
+        scan(root, ["cafe"])
