@@ -44,7 +44,7 @@ def read(path: Path) -> list[Tensor]:
     file = open_processed_file(path)
     for error in file.rejected.values():
         raise error
-    return [file.read(index) for index in range(len(file.shapes))]
+    return [file.read(index).frames for index in range(len(file.shapes))]
 
 
 def is_same(found: list[Tensor], saved: Any) -> bool:  # noqa: ANN401  # whatever torch.load finds

@@ -10,11 +10,12 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from helpers import Save, problems, random_video, random_videos, scan
+from helpers import TINY, Save, TinyCNN, problems, random_video, random_videos, scan
 from torch import Tensor
 
 import featx
 from featx import FeatureExtractor
+from featx.backbones import architectures
 from featx.data.dataset import VideoBatch
 from featx.errors import ChangedInputError, IncompleteError, InputError, OutputError
 
@@ -92,13 +93,26 @@ def test_bad_inputs_are_left_out(bad_root: Path, caplog: pytest.LogCaptureFixtur
         assert message in caplog.text
 
 
-@pytest.mark.usefixtures("tiny")
+class Overflowing(TinyCNN):
+    """Its features are finite, but for white frames."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Features of frames `[B, 3, H, W]`."""
+        return super().forward(frames) + (100 * frames.mean(dim=(2, 3)).amax(1, True)).exp()
+
+
 def test_bad_pixels_are_left_out(
-    root: Path, save: Save, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    root: Path,
+    save: Save,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What only reading shows is left out too, be it the longest video or most of them."""
-    huge = torch.full((2, 3, 8, 8), 3e38)  # finite, but its features are not
-    save("train/a/x", [NAN, random_videos(1, 4)[0], NAN.repeat(5, 1, 1, 1), huge])
+    overflowing = TINY._replace(build=lambda weights: Overflowing())
+    monkeypatch.setitem(architectures.ARCHITECTURES, "resnet50", overflowing)
+    white = torch.full((2, 3, 8, 8), 255, dtype=torch.uint8)
+    save("train/a/x", [NAN, random_videos(1, 4)[0], NAN.repeat(5, 1, 1, 1), white])
     path = extract(root)
     assert problems(path) == []
     with h5py.File(path) as file:

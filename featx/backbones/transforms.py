@@ -28,12 +28,13 @@ class InputTransform(NamedTuple):
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
 
-    def __call__(self, frames: Tensor) -> Tensor:
+    def __call__(self, frames: Tensor, white: float | None = None) -> Tensor:
         """Normalize and resize frames.
 
         Args:
-            frames: `[B, 3, H, W]`: uint8 as raw RGB, floating point as normalized with ImageNet's
-                mean and std.
+            frames: `[B, 3, H, W]`: uint8 as raw RGB, floating point as `white` says.
+            white: The value of white in floating RGB whose black is 0; None if it is normalized
+                with ImageNet's mean and std.
 
         Returns:
             `[B, 3, H, W]`, or `[B, 3, size, size]`: resized by the shorter side, with
@@ -41,6 +42,8 @@ class InputTransform(NamedTuple):
         """
         if not frames.is_floating_point():
             frames = normalize(frames, self.mean, self.std)
+        elif white is not None:
+            frames = normalize(frames, self.mean, self.std, white)
         elif (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
             scale, shift = _scale_and_shift(self.mean, self.std, frames.device)
             imagenet_scale, imagenet_shift = _scale_and_shift(
@@ -59,18 +62,20 @@ def normalize(
     frames: Tensor,
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
+    white: float = 255,
 ) -> Tensor:
     """Normalize raw RGB in float32 and in one pass.
 
     Args:
-        frames: uint8 `[B, 3, H, W]`, on any device.
+        frames: uint8 or floating point `[B, 3, H, W]`, on any device.
         mean: Mean of RGB values from 0 to 1.
         std: Standard deviation of these values.
+        white: The value of white; that of black is 0.
 
     Returns:
         float32 `[B, 3, H, W]` in the memory format channels_last.
     """
-    scale, shift = _scale_and_shift(mean, std, frames.device)
+    scale, shift = _scale_and_shift(mean, std, frames.device, white)
     normalized = torch.empty(
         frames.shape,
         dtype=torch.float32,
@@ -82,12 +87,12 @@ def normalize(
 
 @cache
 def _scale_and_shift(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, white: float = 255
 ) -> tuple[Tensor, Tensor]:
     """Two `[3, 1, 1]`; as buffers, a half-precision Trainer would round them."""
     means, stds = (
         torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (mean, std)
     )
     # The default dtype is not float32 inside of a half-precision Trainer's steps.
-    scale, shift = 1 / (255 * stds), -means / stds
+    scale, shift = 1 / (white * stds), -means / stds
     return scale.to(device, torch.float32), shift.to(device, torch.float32)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from featx.data.manifest import VideoFile
+from featx.data.manifest import Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256, file_stats
 
@@ -50,7 +50,7 @@ class ClipFile(VideoFile):
         """The name again: there may be other clips at the same place."""
         return [self.name]
 
-    def read(self, index: int = 0) -> Tensor:
+    def read(self, index: int = 0) -> Video:
         """Decode the clip.
 
         Returns:
@@ -71,7 +71,7 @@ class ClipFile(VideoFile):
                 "It has changed since: start again."
             )
         try:
-            return sample_clip(self.path, self.num_frames, self.image_size)
+            return Video(sample_clip(self.path, self.num_frames, self.image_size))
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):

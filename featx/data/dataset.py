@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from featx.data.manifest import Manifest
+from featx.data.pixels import PIXELS, Span
 from featx.errors import FeatxError
 
 _GRACE_SECONDS = 5
@@ -28,6 +29,10 @@ class VideoBatch(NamedTuple):
         videos: Pixels `[D, 3, H, W]` of the distinct frames of each video.
         frame_index: Which of them stands at each position of each video, int64 `[T]`;
             none at all means that every frame is distinct. See `drop_repeats`.
+        white: The value of white in floating pixels; None if these are normalized with ImageNet's
+            mean and std.
+        spans: The lowest and the highest pixel of each video, by position, where they are floating
+            point.
         errors: Positions of the videos that could not be read, and why. An error leaves a
             DataLoader worker as a value, because an exception raised there arrives as the text of
             a traceback.
@@ -36,6 +41,8 @@ class VideoBatch(NamedTuple):
     positions: list[int]
     videos: list[Tensor]
     frame_index: list[Tensor] = []  # noqa: RUF012  # a NamedTuple's default; nobody changes it
+    white: float | None = None
+    spans: Mapping[int, Span] = {}
     errors: Mapping[int, FeatxError] = {}
 
 
@@ -68,10 +75,12 @@ class VideoDataset(Dataset[VideoBatch]):
     def _read(self, position: int) -> VideoBatch:
         file, index = self.manifest.locate(position)
         try:
-            video, frame_index = drop_repeats(file.read(index))
+            video = file.read(index)
+            frames, frame_index = drop_repeats(video.frames)
         except FeatxError as error:
             return VideoBatch([], [], errors={position: error})
-        return VideoBatch([position], [video], [frame_index])
+        spans = {position: video.span} if video.span else {}
+        return VideoBatch([position], [frames], [frame_index], PIXELS[file.pixels].white, spans)
 
 
 class RankShare(DistributedSampler[int]):
@@ -119,6 +128,8 @@ def join(batches: Sequence[VideoBatch]) -> VideoBatch:
         [position for batch in batches for position in batch.positions],
         [video for batch in batches for video in batch.videos],
         [index for batch in batches for index in batch.frame_index],
+        next((batch.white for batch in batches if batch.videos), None),
+        {position: span for batch in batches for position, span in batch.spans.items()},
         {position: error for batch in batches for position, error in batch.errors.items()},
     )
 

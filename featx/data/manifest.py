@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.data.folders import normalize_name
+from featx.data.pixels import PixelsName, Span
 from featx.errors import InputError, combine
 
 ANALYSIS_FILE = "configuration_analysis.json"
@@ -42,6 +43,7 @@ class ScanSettings:
         num_frames: Frames per video, where these are sampled on the way.
         image_size: Height and width in pixels, where frames are resized on the way.
         progress: Show a progress bar.
+        pixels: What floating pixels are, where files do not say.
     """
 
     root: Path
@@ -51,6 +53,19 @@ class ScanSettings:
     num_frames: int = NUM_FRAMES
     image_size: int = IMAGE_SIZE
     progress: bool = False
+    pixels: PixelsName = "normalized"
+
+
+class Video(NamedTuple):
+    """A video as it was read.
+
+    Attributes:
+        frames: Pixels `[T, 3, H, W]`.
+        span: The lowest and the highest of floating pixels.
+    """
+
+    frames: Tensor
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +97,17 @@ class VideoFile(ABC):
     def places(self) -> Sequence[str]:
         """Place of each video in the data set, which tells it from all others."""
 
+    @property
+    def pixels(self) -> PixelsName:
+        """What its pixels are, where they are floating point; uint8 is raw RGB."""
+        return "normalized"
+
     @abstractmethod
-    def read(self, index: int) -> Tensor:
+    def read(self, index: int) -> Video:
         """Read one video.
 
         Args:
             index: Which of those in `shapes`.
-
-        Returns:
-            Pixels `[T, 3, H, W]`: uint8 as raw RGB, floating point as normalized with ImageNet's
-            mean and std.
 
         Raises:
             InputError: The video is bad.

@@ -18,13 +18,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.archive import Archive, read_archive, read_digest, refuse_object
 from featx.data.folders import is_name
-from featx.data.manifest import VideoFile
+from featx.data.manifest import Video, VideoFile
+from featx.data.pixels import PixelsName, find_misfit
 from featx.errors import ChangedInputError, InputError, first_line, shorten
 from featx.files import Inert, file_stats, publish_file
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""uint8 is raw RGB; a floating dtype means already normalized with ImageNet's mean and std."""
+"""uint8 is raw RGB; what a floating dtype means is a setting: see `PIXELS`."""
 
 _ARCHIVE = "processed_data"  # the folder inside of the archive; torch.save names it after the file
 _PIXELS = f"{_ARCHIVE}/data/0"  # the member that holds the tensor's bytes
@@ -63,12 +64,14 @@ class ProcessedFile(VideoFile):
         rejected: Index in the file of each video that featx does not accept, and why.
         clips: The name of the clip that each video was made from, if the file has it.
         stats: See `file_stats`.
+        pixels: What they are, where they are floating point.
     """
 
     blocks: tuple[Block, ...]
     rejected: Mapping[int, InputError]
     clips: tuple[str, ...] | None
     stats: tuple[int, int]
+    pixels: PixelsName = "normalized"
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -90,16 +93,16 @@ class ProcessedFile(VideoFile):
         """Name of each video: its clip's, if the file has it, else its place."""
         return [self.clips[index] for index in self.indices] if self.clips else self.places
 
-    def read(self, index: int) -> Tensor:
+    def read(self, index: int) -> Video:
         """Read one video by its own bytes, without its neighbours.
 
         So memory holds one video at a time, however large the file is.
 
         Returns:
-            Pixels `[T, 3, H, W]` in memory of their own, with the file's dtype and strides.
+            Pixels in memory of their own, with the file's dtype and strides.
 
         Raises:
-            InputError: A pixel is not finite.
+            InputError: A pixel is not finite, or cannot be what it is taken for.
             ChangedInputError: The file has changed since, or cannot be read any more.
         """
         ends = list(accumulate(block.count for block in self.blocks))
@@ -119,15 +122,20 @@ class ProcessedFile(VideoFile):
                 f"{self.path}: expected a readable file, found: {first_line(error)}. "
                 "It was readable when it was scanned: check the disk, and start again."
             ) from error
-        if video.is_floating_point():
-            low, high = video.aminmax()  # one pass over the pixels; both are NaN if one pixel is
-            if not (low.isfinite() and high.isfinite()):
-                frame = int((~video.isfinite()).flatten(1).any(dim=1).nonzero()[0])
-                raise InputError(
-                    f"{self.path}: expected finite pixels, found NaN or infinity in video "
-                    f"{block.start + within}, frame {frame}. Preprocess this video again."
-                )
-        return video
+        if not video.is_floating_point():
+            return Video(video)
+        # One pass over the pixels; both are NaN if one pixel is.
+        low, high = (value.item() for value in video.aminmax())
+        number = block.start + within
+        if not (math.isfinite(low) and math.isfinite(high)):
+            frame = int((~video.isfinite()).flatten(1).any(dim=1).nonzero()[0])
+            raise InputError(
+                f"{self.path}: expected finite pixels, found NaN or infinity in video "
+                f"{number}, frame {frame}. Preprocess this video again."
+            )
+        if misfit := find_misfit((low, high), self.pixels):
+            raise InputError(f"{self.path}: video {number}: {misfit}")
+        return Video(video, (low, high))
 
     def _check_unchanged(self, file: IO[bytes]) -> None:
         """Check that a file is the one that was scanned; its copy on another disk is."""
@@ -144,7 +152,9 @@ class ProcessedFile(VideoFile):
             )
 
 
-def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile:
+def open_processed_file(
+    path: Path, tells_offsets: bool = True, pixels: PixelsName = "normalized"
+) -> ProcessedFile:
     """Read and check what a `processed_data.pt` file says of itself: no pixels.
 
     Args:
@@ -152,6 +162,7 @@ def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile
             list or tuple of `[T_i, 3, H, W]`. Of a list, bad videos are rejected one by one.
         tells_offsets: Whether torch tells where the bytes of a video are, as all releases so far
             do. Otherwise a video is read by mapping the whole file.
+        pixels: What they are, where they are floating point.
 
     Raises:
         InputError: The file is damaged, or holds something else.
@@ -193,7 +204,9 @@ def open_processed_file(path: Path, tells_offsets: bool = True) -> ProcessedFile
         )
     names = _check_clips(clips, count)
     place = "/".join(path.parts[-4:-1])
-    return ProcessedFile(path, place, archive.digest, tuple(blocks), rejected, names, archive.stats)
+    return ProcessedFile(
+        path, place, archive.digest, tuple(blocks), rejected, names, archive.stats, pixels
+    )
 
 
 def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:

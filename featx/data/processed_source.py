@@ -51,7 +51,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
             with rejected.collect(split, place):
                 prepared.result()
                 check_name(path, "/".join(path.parts[-4:]))
-                file = open_processed_file(path)
+                file = open_processed_file(path, pixels=settings.pixels)
                 rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
                 if file.blocks:
                     files.append(file)

@@ -1,10 +1,11 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,6 +20,7 @@ from featx.data.manifest import (
     ScanSettings,
     missing_categories,
 )
+from featx.data.pixels import PIXELS, PixelsName, PixelWatch
 from featx.data.sources import SOURCES, SourceName
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
@@ -62,6 +64,8 @@ class VideoDataModule(LightningDataModule):
             on the way to the same videos that featx preprocess makes of them.
         num_frames: Frames per video, sampled uniformly over a clip.
         image_size: Height and width in pixels to which the frames of clips are resized.
+        pixels: What floating pixels of processed_data.pt files are: `normalized` with ImageNet's
+            mean and std; `unit`, RGB from 0 to 1; or `raw`, RGB from 0 to 255. uint8 is raw RGB.
 
     Attributes:
         work: The work of a run; made by `setup`.
@@ -81,6 +85,7 @@ class VideoDataModule(LightningDataModule):
         source: SourceName = "processed",
         num_frames: int = NUM_FRAMES,
         image_size: int = IMAGE_SIZE,
+        pixels: PixelsName = "normalized",
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size, num_frames=num_frames, image_size=image_size)
@@ -89,6 +94,7 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         check_choice("on_error", on_error, get_args(OnError))
         check_choice("source", source, tuple(SOURCES))
+        check_choice("pixels", pixels, tuple(PIXELS))
         if verify_inputs and not SOURCES[source].has_checksums:
             raise UsageError(
                 f"verify_inputs: expected false with the source {source}, found true. "
@@ -103,12 +109,14 @@ class VideoDataModule(LightningDataModule):
         self.source = source
         self.num_frames = num_frames
         self.image_size = image_size
+        self.pixels = pixels
         self.work: Work
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""
+        self._watch = PixelWatch(self.pixels)
         ranks = Ranks()
         self.work = Work(ranks, ranks.from_first(self._scan))
 
@@ -116,6 +124,10 @@ class VideoDataModule(LightningDataModule):
     def manifest(self) -> Manifest:
         """The videos, once they are scanned."""
         return self.work.manifest
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the features depend on, where they are not the usual ones."""
+        return {"pixels": self.pixels} if self.pixels != "normalized" else {}
 
     def _scan(self) -> Manifest:
         settings = ScanSettings(
@@ -126,6 +138,7 @@ class VideoDataModule(LightningDataModule):
             self.num_frames,
             self.image_size,
             progress=True,
+            pixels=self.pixels,
         )
         manifest = SOURCES[self.source].scan(settings)
         for errors in manifest.rejected.values():
@@ -166,8 +179,20 @@ class VideoDataModule(LightningDataModule):
         return VideoDataset(self.manifest, order)
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
-        """Raise the first error that a worker met, unless it is a bad video to be left out."""
+        """Raise the first error that a worker met, unless it is a bad video to be left out.
+
+        Pixels that look like others than they are taken for are warned of, once in each process.
+        """
         for error in batch.errors.values():
             if self.on_error == "stop" or not isinstance(error, InputError):
                 raise error
+        for position, span in batch.spans.items():
+            file, _ = self.manifest.locate(position)
+            if warning := self._watch.look(file.path, len(file.shapes), span):
+                warnings.warn(warning, stacklevel=2)
         return batch
+
+    def teardown(self, stage: str) -> None:
+        """Look at what is left of the pixels."""
+        if warning := self._watch.judge():
+            warnings.warn(warning, stacklevel=2)

@@ -191,8 +191,8 @@ class FeatureExtractor(LightningModule):
         """Extract the features of every video of a batch.
 
         Args:
-            batch: Frames `[D, 3, H, W]` of each video: uint8 as raw RGB, floating point as already
-                normalized.
+            batch: Frames `[D, 3, H, W]` of each video: uint8 as raw RGB, floating point as the
+                batch says.
             batch_idx: Not used; the batch itself records which videos it holds.
 
         Returns:
@@ -210,14 +210,19 @@ class FeatureExtractor(LightningModule):
         for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
             videos = [*group]
             frames = videos[0] if len(videos) == 1 else torch.cat(videos)
-            per_frame += self(frames).split_with_sizes([len(video) for video in videos])
+            per_frame += self(frames, batch.white).split_with_sizes(
+                [len(video) for video in videos]
+            )
         if batch.frame_index:
             pairs = zip(per_frame, batch.frame_index, strict=True)
             per_frame = [features[index] for features, index in pairs]
         return [average_scales(features, self.scales) for features in per_frame]
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`."""
+    def forward(self, frames: Tensor, white: float | None = None) -> Tensor:
+        """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`.
+
+        What frames and `white` are: see `InputTransform`.
+        """
         shape = (len(frames), self.feature_dim)
         features = torch.empty(shape, dtype=torch.float32, device=frames.device)
         compiled = frozen() if self.compiled else nullcontext()
@@ -226,10 +231,10 @@ class FeatureExtractor(LightningModule):
             for start in range(0, len(frames), self.frames_per_forward):
                 part = frames[start : start + self.frames_per_forward]
                 # Copied at once: the next pass of a CUDA graph overwrites what this one returns.
-                features[start : start + len(part)] = self._forward_pass(part)[: len(part)]
+                features[start : start + len(part)] = self._forward_pass(part, white)[: len(part)]
         return features
 
-    def _forward_pass(self, frames: Tensor) -> Tensor:
+    def _forward_pass(self, frames: Tensor, white: float | None) -> Tensor:
         """One pass of the fixed shape; the last frame fills it up."""
         filling = self.frames_per_forward - len(frames)
         if filling:
@@ -240,7 +245,7 @@ class FeatureExtractor(LightningModule):
                 f"{self.backbone_name}: frames of {frames.shape[-2]} x {frames.shape[-1]} are "
                 f"resized to {size} x {size}. Set input_size for another size."
             )
-        frames = self.transform(frames)
+        frames = self.transform(frames, white)
         dtype = next(self.backbone.parameters(), frames).dtype
         frames = frames.to(dtype).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(frames)

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from featx.console import without_chatter
 from featx.data.folders import choose_splits
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
+from featx.data.pixels import PixelsName
 from featx.data.sources import SourceName
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import BackboneChoice, FeatureExtractor
@@ -37,6 +38,7 @@ def extract(
     source: SourceName = "processed",
     num_frames: int = NUM_FRAMES,
     image_size: int = IMAGE_SIZE,
+    pixels: PixelsName = "normalized",
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -91,6 +93,7 @@ def extract(
         source=source,
         num_frames=num_frames,
         image_size=image_size,
+        pixels=pixels,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {

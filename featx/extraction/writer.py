@@ -81,7 +81,7 @@ class FeatureWriter(BasePredictionWriter):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
-        self._work, self._skips = data.work, data.on_error == "skip"
+        self._data, self._work, self._skips = data, data.work, data.on_error == "skip"
         self.paths = {
             split: self.output_dir / file_name(split, pl_module.multi_scale)
             for split in data.manifest.positions
@@ -109,6 +109,7 @@ class FeatureWriter(BasePredictionWriter):
             **extractor.settings(),
             "precision": str(trainer.precision),
             "device": _device_name(trainer.strategy.root_device),
+            **self._data.settings(),
         }
         self._stagings = {}
         for split, path in self.paths.items():

@@ -157,6 +157,11 @@ class Provenance:
         return bool(self._find(bool, "allow_tf32"))
 
     @property
+    def pixels(self) -> str | None:
+        """What floating pixels were taken for, if not for normalized ones."""
+        return self._find(str, "pixels")
+
+    @property
     def num_frames(self) -> int | None:
         """Frames per video, if all have as many."""
         return self._find(int, "preprocessing", "frames_per_video")

@@ -124,9 +124,9 @@ class Staging:
         expected = self.layout.provenance.fingerprint()
         found = Provenance.from_attributes(file.attrs).fingerprint()
         differences = [
-            f"{name} {found.get(name)!r} instead of {value!r}"
-            for name, value in expected.items()
-            if found.get(name) != value
+            f"{name} {found.get(name)!r} instead of {expected.get(name)!r}"
+            for name in expected | found
+            if found.get(name) != expected.get(name)
         ]
         if differences:
             raise OutputError(

@@ -42,7 +42,7 @@ def main() -> None:
                 extractor.predict_step(dataset[position])
                 if turn:
                     seconds[position].append(time.perf_counter() - start)
-            video = manifest.files[0].read(0)
+            video = manifest.files[0].read(0).frames
             start = time.perf_counter()
             drop_repeats(video)
             checks.append(time.perf_counter() - start)

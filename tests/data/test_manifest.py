@@ -163,7 +163,7 @@ def test_an_interruption_ends_the_threads(
 ) -> None:
     """A scan that is stopped reads nothing any more, also where a bar shows how far it is."""
 
-    def stop(path: Path) -> None:
+    def stop(path: Path, **settings: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("featx.data.processed_source.open_processed_file", stop)

@@ -12,12 +12,11 @@ from helpers import Save, random_video, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset
-from featx.data.manifest import Manifest
+from featx.data.manifest import Manifest, Video
 from featx.data.processed_file import ProcessedFile
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
@@ -61,7 +60,7 @@ def test_a_thread_reads_ahead(root: Path, save: Save) -> None:
     class TellingFile(ProcessedFile):
         """Tells what is read of it."""
 
-        def read(self, index: int) -> Tensor:
+        def read(self, index: int) -> Video:
             """Read one video."""
             read.put(index)
             return super().read(index)

@@ -13,6 +13,7 @@ from featx.backbones.architectures import find_architecture
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
 from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES
+from featx.data.pixels import PIXELS, PixelsName
 from featx.data.sources import SourceName
 from featx.errors import InputError, UsageError, check_at_least, first_line
 from featx.extraction.datamodule import VideoDataModule
@@ -39,6 +40,7 @@ class Recipe(NamedTuple):
         skipped: Names of the videos that were left out.
         num_frames: Frames per video, if it was made from clips.
         image_size: Height and width, if it was made from clips.
+        pixels: What floating pixels were taken for.
     """
 
     split: str
@@ -48,6 +50,7 @@ class Recipe(NamedTuple):
     skipped: Sequence[str]
     num_frames: int
     image_size: int
+    pixels: PixelsName
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -112,6 +115,7 @@ def verify(
         source=source,
         num_frames=recipe.num_frames,
         image_size=recipe.image_size,
+        pixels=recipe.pixels,
     )
     videos.setup("predict")
     manifest, split = videos.manifest, recipe.split
@@ -183,6 +187,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         skipped=[*(made.skipped or {})],
         num_frames=made.num_frames if known and made.num_frames else NUM_FRAMES,
         image_size=made.image_size if known and made.image_size else IMAGE_SIZE,
+        pixels=next((name for name in PIXELS if name == made.pixels), "normalized"),
     )
 
 

@@ -114,7 +114,7 @@ def _extract(extractor: FeatureExtractor, batch: VideoBatch) -> NDArray[np.float
         for tensors in (batch.videos, batch.frame_index)
     )
     with torch.inference_mode():
-        [features] = extractor.predict_step(VideoBatch(batch.positions, videos, frame_index))
+        [features] = extractor.predict_step(batch._replace(videos=videos, frame_index=frame_index))
     return features.cpu().numpy()
 
 
