@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from featx.data.clip_survey import (
+    ClipSurvey,
+    find_video,
+    hear_damage,
+    open_container,
+    survey_clip,
+)
 from featx.data.manifest import Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256, file_stats
 
 with require("av", "clips"):
     import av
+    import av.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +36,16 @@ class ClipFile(VideoFile):
         num_frames: Frames of the video, sampled uniformly over the clip.
         image_size: Height and width of the video in pixels.
         stats: See `file_stats`.
+        survey: What it holds, as far as its packets tell.
+        keep_damaged: Keep what decodes of a damaged clip.
     """
 
     name: str
     num_frames: int
     image_size: int
     stats: tuple[int, int]
+    survey: ClipSurvey
+    keep_damaged: bool = False
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -50,6 +62,11 @@ class ClipFile(VideoFile):
         """The name again: there may be other clips at the same place."""
         return [self.name]
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What it is that RGB of 8 bits is not."""
+        return self.survey.traits
+
     def read(self, index: int = 0) -> Video:
         """Decode the clip.
 
@@ -57,7 +74,7 @@ class ClipFile(VideoFile):
             uint8 RGB `[num_frames, 3, image_size, image_size]`.
 
         Raises:
-            InputError: The clip does not decode.
+            InputError: The clip does not decode, or is damaged.
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
@@ -71,15 +88,30 @@ class ClipFile(VideoFile):
                 "It has changed since: start again."
             )
         try:
-            return Video(sample_clip(self.path, self.num_frames, self.image_size))
+            frames, damage = _sample(
+                self.path,
+                self.num_frames,
+                self.image_size,
+                self.survey.num_packets,
+                self.keep_damaged,
+            )
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):
                 raise _unreadable(self.path, error.__cause__) from error
             raise
+        return Video(frames, damage=self.survey.damage or damage)
 
 
-def open_clip(path: Path, place: str, name: str, num_frames: int, image_size: int) -> ClipFile:
+def open_clip(
+    path: Path,
+    place: str,
+    name: str,
+    num_frames: int,
+    image_size: int,
+    keep_damaged: bool = False,
+    has_digest: bool = True,
+) -> ClipFile:
     """Check a clip without decoding it, and read all of its bytes once, for its digest.
 
     Args:
@@ -88,20 +120,24 @@ def open_clip(path: Path, place: str, name: str, num_frames: int, image_size: in
         name: Its path below the folder of all clips.
         num_frames: Frames that the video is to have.
         image_size: Height and width that it is to have.
+        keep_damaged: Keep what decodes of a damaged clip.
+        has_digest: Whether to digest it; without, it cannot be told from others.
 
     Raises:
-        InputError: It cannot be opened, or has no video in it.
+        InputError: It cannot be opened, has no video in it, or holds less than it declares.
     """
     try:
-        check_clip(path)
+        survey = _survey(path)
+        if survey.damage and not keep_damaged:
+            raise _damaged(path, survey.damage)
         stats = file_stats(path.stat())  # as it was before it was read
-        digest = file_sha256(path)
+        digest = file_sha256(path) if has_digest else ""
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable clip, found: {first_line(error)}. "
             "Check its permissions, or leave it out."
         ) from error
-    return ClipFile(path, place, digest, name, num_frames, image_size, stats)
+    return ClipFile(path, place, digest, name, num_frames, image_size, stats, survey, keep_damaged)
 
 
 def sample_clip(
@@ -123,31 +159,14 @@ def sample_clip(
         uint8 RGB `[num_frames, 3, image_size, image_size]`.
 
     Raises:
-        InputError: The clip does not decode, or has no video in it.
+        InputError: The clip does not decode, has no video in it, or holds less than it declares.
     """
-    try:
-        expected = _count_packets(path) if num_packets is None else num_packets
-        video, found = _decode(path, _positions(expected, num_frames), image_size)
-        if 0 < found != expected:  # some packets hold no frame, but now the number is known
-            video, found = _decode(path, _positions(found, num_frames), image_size)
-    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-        raise _undecodable(path, error) from error
-    if found == 0:
-        raise InputError(f"{path}: expected frames, found none. Encode it again, or leave it out.")
-    return video
-
-
-def check_clip(path: Path) -> None:
-    """Check that a clip can be opened and has video in it; no frame is decoded.
-
-    Raises:
-        InputError: It cannot, or has not.
-    """
-    try:
-        with av.open(path) as container:
-            _video_stream(container)
-    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-        raise _undecodable(path, error) from error
+    if num_packets is None:
+        survey = _survey(path)
+        if survey.damage:
+            raise _damaged(path, survey.damage)
+        num_packets = survey.num_packets
+    return _sample(path, num_frames, image_size, num_packets, keep_damaged=False)[0]
 
 
 def write_clip(
@@ -184,46 +203,97 @@ def _undecodable(path: Path, error: Exception) -> InputError:
     )
 
 
+def _damaged(path: Path, damage: str) -> InputError:
+    return InputError(
+        f"{path}: expected a whole clip, found {damage.rstrip('.')}. Get it again, leave it out, "
+        "or set keep_damaged to true to keep what decodes."
+    )
+
+
+def _survey(path: Path) -> ClipSurvey:
+    try:
+        return survey_clip(path)
+    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
+        raise _undecodable(path, error) from error
+
+
+def _sample(
+    path: Path, num_frames: int, image_size: int, num_packets: int, keep_damaged: bool
+) -> tuple[Tensor, str]:
+    """Frames of a clip, see `sample_clip`; and what is damaged, if that is to be kept."""
+    try:
+        positions = _positions(num_packets, num_frames)
+        video, found, damage = _decode(path, positions, image_size)
+        if 0 < found != num_packets:  # some packets hold no frame, but now the number is known
+            positions = _positions(found, num_frames)
+            video, found, damage = _decode(path, positions, image_size)
+    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
+        raise _undecodable(path, error) from error
+    if found == 0:
+        raise InputError(
+            f"{path}: expected frames, found {damage}. Encode it again, or leave it out."
+        )
+    if damage and not keep_damaged:
+        raise _damaged(path, damage)
+    return video, damage
+
+
 def _positions(count: int, num_frames: int) -> list[int]:
     positions: list[int] = np.linspace(0, max(count - 1, 0), num_frames).astype(np.int64).tolist()
     return positions
 
 
-def _count_packets(path: Path) -> int:
-    """Number of packets of the first video stream: nearly always the number of its frames."""
-    with av.open(path) as container:
-        return sum(packet.size > 0 for packet in container.demux(_video_stream(container)))
-
-
-def _decode(path: Path, positions: Sequence[int], image_size: int) -> tuple[Tensor, int]:
-    """The frames at `positions` (ascending) of a clip, and its number of frames."""
+def _decode(path: Path, positions: Sequence[int], image_size: int) -> tuple[Tensor, int, str]:
+    """The frames at `positions` (ascending) of a clip, its number of frames, and its damage."""
     video = torch.empty(len(positions), 3, image_size, image_size, dtype=torch.uint8)
-    filled = count = 0
-    with av.open(path) as container:
-        stream = _video_stream(container)
+    filled = count = num_corrupt = 0
+    early, late = "", ""  # what fails before the first frame, and after it
+    with hear_damage() as heard, open_container(path) as container:
+        stream = find_video(container)
         stream.codec_context.thread_count = 1  # clips are decoded in parallel already
-        for frame in container.decode(stream):
-            if filled < len(positions) and positions[filled] == count:
-                repeats = positions.count(count)
-                video[filled : filled + repeats] = _convert(frame, image_size)
-                filled += repeats
-            count += 1
-    return video, count
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The video stream that FFmpeg takes for the best: not a cover picture, for example."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        raise ValueError("no video stream")
-    if stream.codec_context is None:
-        raise ValueError("a codec that FFmpeg does not know")
-    return stream
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                # A recording that begins between two key frames begins with what fails.
+                early, late = early or first_line(error), late or first_line(error) * bool(count)
+                continue
+            for frame in frames:
+                num_corrupt += frame.is_corrupt
+                if filled < len(positions) and positions[filled] == count:
+                    repeats = positions.count(count)
+                    video[filled : filled + repeats] = _convert(frame, image_size)
+                    filled += repeats
+                count += 1
+    damage = heard.tell(count)
+    if num_corrupt:
+        damage = f"{num_corrupt} damaged frames among {count}"
+    elif late or not count:
+        damage = f"{count or 'none'}{' frames' * bool(count)}, and what does not decode: {early}"
+    return video, count, damage
 
 
 def _convert(frame: av.VideoFrame, image_size: int) -> Tensor:
     """A decoded frame as uint8 RGB `[3, image_size, image_size]`, upright."""
     image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-    image = image.rot90(round(frame.rotation / 90), dims=(1, 2))
-    resized: Tensor = resize(image, [image_size, image_size], antialias=True)
+    resized: Tensor = resize(_turn_upright(image, frame), [image_size] * 2, antialias=True)
     return resized
+
+
+def _turn_upright(image: Tensor, frame: av.VideoFrame) -> Tensor:
+    """Apply the display matrix of a frame, at the nearest right angle, to `[3, H, W]`.
+
+    Source: ISO/IEC 14496-12, 6.2.2: x' = a x + c y and y' = b x + d y, with a, b and c, d in the
+    first and the second row of three.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
+    if matrix is None:
+        return image
+    (a, b, _), (c, d, _), _ = np.frombuffer(matrix, np.int32).reshape(3, 3).tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image = image.transpose(1, 2)
+        a, d = c, b
+    mirrored = [dim for dim, factor in ((2, a), (1, d)) if factor < 0]
+    return image.flip(mirrored) if mirrored else image

@@ -56,7 +56,15 @@ def scan_clips(settings: ScanSettings) -> Manifest:
 
     def check_and_open(clip: Clip) -> ClipFile:
         check_name(clip.path, clip.name)
-        return open_clip(clip.path, clip.place, clip.name, settings.num_frames, settings.image_size)
+        return open_clip(
+            clip.path,
+            clip.place,
+            clip.name,
+            settings.num_frames,
+            settings.image_size,
+            settings.keep_damaged,
+            settings.digests,
+        )
 
     clips = [clip for split in splits for clip in clips if clip.split == split]
     files: list[VideoFile] = []

@@ -33,6 +33,7 @@ class VideoBatch(NamedTuple):
             mean and std.
         spans: The lowest and the highest pixel of each video, by position, where they are floating
             point.
+        damage: What is missing of the videos that are damaged, by position.
         errors: Positions of the videos that could not be read, and why. An error leaves a
             DataLoader worker as a value, because an exception raised there arrives as the text of
             a traceback.
@@ -43,6 +44,7 @@ class VideoBatch(NamedTuple):
     frame_index: list[Tensor] = []  # noqa: RUF012  # a NamedTuple's default; nobody changes it
     white: float | None = None
     spans: Mapping[int, Span] = {}
+    damage: Mapping[int, str] = {}
     errors: Mapping[int, FeatxError] = {}
 
 
@@ -79,8 +81,14 @@ class VideoDataset(Dataset[VideoBatch]):
             frames, frame_index = drop_repeats(video.frames)
         except FeatxError as error:
             return VideoBatch([], [], errors={position: error})
-        spans = {position: video.span} if video.span else {}
-        return VideoBatch([position], [frames], [frame_index], PIXELS[file.pixels].white, spans)
+        return VideoBatch(
+            [position],
+            [frames],
+            [frame_index],
+            PIXELS[file.pixels].white,
+            {position: video.span} if video.span else {},
+            {position: video.damage} if video.damage else {},
+        )
 
 
 class RankShare(DistributedSampler[int]):
@@ -130,6 +138,7 @@ def join(batches: Sequence[VideoBatch]) -> VideoBatch:
         [index for batch in batches for index in batch.frame_index],
         next((batch.white for batch in batches if batch.videos), None),
         {position: span for batch in batches for position, span in batch.spans.items()},
+        {position: damage for batch in batches for position, damage in batch.damage.items()},
         {position: error for batch in batches for position, error in batch.errors.items()},
     )
 

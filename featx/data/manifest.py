@@ -44,6 +44,8 @@ class ScanSettings:
         image_size: Height and width in pixels, where frames are resized on the way.
         progress: Show a progress bar.
         pixels: What floating pixels are, where files do not say.
+        keep_damaged: Keep what decodes of damaged clips.
+        digests: Whether to digest files whose content is not known otherwise.
     """
 
     root: Path
@@ -54,6 +56,8 @@ class ScanSettings:
     image_size: int = IMAGE_SIZE
     progress: bool = False
     pixels: PixelsName = "normalized"
+    keep_damaged: bool = False
+    digests: bool = True
 
 
 class Video(NamedTuple):
@@ -62,10 +66,12 @@ class Video(NamedTuple):
     Attributes:
         frames: Pixels `[T, 3, H, W]`.
         span: The lowest and the highest of floating pixels.
+        damage: What is missing or damaged; empty for nearly all.
     """
 
     frames: Tensor
     span: Span | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,11 @@ class VideoFile(ABC):
     def pixels(self) -> PixelsName:
         """What its pixels are, where they are floating point; uint8 is raw RGB."""
         return "normalized"
+
+    @property
+    def traits(self) -> Sequence[str]:
+        """What its videos are that RGB of 8 bits is not, such as HDR."""
+        return ()
 
     @abstractmethod
     def read(self, index: int) -> Video:

@@ -66,6 +66,8 @@ class VideoDataModule(LightningDataModule):
         image_size: Height and width in pixels to which the frames of clips are resized.
         pixels: What floating pixels of processed_data.pt files are: `normalized` with ImageNet's
             mean and std; `unit`, RGB from 0 to 1; or `raw`, RGB from 0 to 255. uint8 is raw RGB.
+        keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
+            they are listed in the log and in the feature file. By default they are bad inputs.
 
     Attributes:
         work: The work of a run; made by `setup`.
@@ -86,6 +88,7 @@ class VideoDataModule(LightningDataModule):
         num_frames: int = NUM_FRAMES,
         image_size: int = IMAGE_SIZE,
         pixels: PixelsName = "normalized",
+        keep_damaged: bool = False,
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size, num_frames=num_frames, image_size=image_size)
@@ -110,6 +113,7 @@ class VideoDataModule(LightningDataModule):
         self.num_frames = num_frames
         self.image_size = image_size
         self.pixels = pixels
+        self.keep_damaged = keep_damaged
         self.work: Work
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -127,7 +131,12 @@ class VideoDataModule(LightningDataModule):
 
     def settings(self) -> dict[str, Any]:
         """The settings that the features depend on, where they are not the usual ones."""
-        return {"pixels": self.pixels} if self.pixels != "normalized" else {}
+        settings: dict[str, Any] = {}
+        if self.pixels != "normalized":
+            settings["pixels"] = self.pixels
+        if self.keep_damaged:
+            settings["keep_damaged"] = True
+        return settings
 
     def _scan(self) -> Manifest:
         settings = ScanSettings(
@@ -139,6 +148,7 @@ class VideoDataModule(LightningDataModule):
             self.image_size,
             progress=True,
             pixels=self.pixels,
+            keep_damaged=self.keep_damaged,
         )
         manifest = SOURCES[self.source].scan(settings)
         for errors in manifest.rejected.values():

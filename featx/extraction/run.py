@@ -39,6 +39,7 @@ def extract(
     num_frames: int = NUM_FRAMES,
     image_size: int = IMAGE_SIZE,
     pixels: PixelsName = "normalized",
+    keep_damaged: bool = False,
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -94,6 +95,7 @@ def extract(
         num_frames=num_frames,
         image_size=image_size,
         pixels=pixels,
+        keep_damaged=keep_damaged,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {

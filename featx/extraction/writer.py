@@ -166,6 +166,8 @@ class FeatureWriter(BasePredictionWriter):
             for other, writer in self._writers.items():
                 if other != split:  # with the first row of a split, the one before it is done
                     writer.flush()
+            if damage := batch.damage.get(position):
+                self._writers[split].note_damage(row, damage)
             self._writers[split].add(row, _copy_to_cpu(features))
         for position, error in batch.errors.items():
             split, row = self._work.manifest.locate_row(position)
@@ -215,9 +217,10 @@ class FeatureWriter(BasePredictionWriter):
         for split, path in published.items():
             with open_feature_file(path) as file:
                 count = file.attrs["num_videos"]
-                skipped = Provenance.from_attributes(file.attrs).skipped
-            left_out = f", {len(skipped)} inputs left out" if skipped else ""
-            rank_zero_info(f"{split}: {count} videos in {path}{left_out}")
+                made = Provenance.from_attributes(file.attrs)
+            notes = f", {len(made.skipped)} inputs left out" if made.skipped else ""
+            notes += f", {len(made.damaged_videos)} damaged" if made.damaged_videos else ""
+            rank_zero_info(f"{split}: {count} videos in {path}{notes}")
         if problems:
             raise problems[0]
 

@@ -89,6 +89,11 @@ class FileLayout:
             provenance=replace(self.provenance, skipped=None),
         )
 
+    def note_damage(self, damage: Mapping[int, str]) -> "FileLayout":
+        """The layout with what is missing of the videos of some rows."""
+        named = {self.video_ids[row]: damage[row] for row in sorted(damage)}
+        return replace(self, provenance=replace(self.provenance, damaged_videos=named))
+
     def leave_out(self, reasons: Mapping[int, str]) -> "FileLayout":
         """The layout without some rows, whose names and reasons are recorded."""
         if not reasons:

@@ -77,6 +77,11 @@ class PartWriter:
         if self._bytes >= self._limits.num_bytes or waited > self._limits.seconds:
             self._write()
 
+    def note_damage(self, row: int, damage: str) -> None:
+        """Note what is missing of the video of a row that comes."""
+        self._staging.note_damage(row, damage)
+        _log.warning("Damaged: %s: found %s", self._staging.layout.video_ids[row], damage)
+
     def skip(self, row: int, error: FeatxError) -> None:
         """Leave a row out of the file."""
         self._staging.skip(row, str(error))

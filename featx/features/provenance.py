@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 FORMAT_VERSION = 1
 
-JSON_ATTRIBUTES = ("category_mapping", "config", "skipped")
+JSON_ATTRIBUTES = ("category_mapping", "config", "skipped", "damaged_videos")
 """Attributes that are JSON text."""
 
 _COPIED = ("backbone", "weights", "weights_sha256", "scales")
@@ -31,6 +31,7 @@ class Provenance:
         inputs_sha256: Digest of the inputs; None if it is not recorded.
         skipped: The videos that the file lacks because of an error, and the error; None if it does
             not say, as a part does not.
+        damaged_videos: The videos whose clips are damaged and were kept, and what is missing.
         featx_version: The version of featx; None for files of other programs.
         format_version: The version of the format; None for files of other programs.
         damaged: Whether there is a record of the run that cannot be read.
@@ -41,6 +42,7 @@ class Provenance:
     run: Mapping[str, Any] = field(default_factory=dict)
     inputs_sha256: str | None = None
     skipped: Mapping[str, str] | None = field(default_factory=dict)
+    damaged_videos: Mapping[str, str] = field(default_factory=dict)
     featx_version: str | None = __version__
     format_version: int | None = FORMAT_VERSION
     damaged: bool = False
@@ -66,6 +68,7 @@ class Provenance:
             run=run,
             inputs_sha256=None if inputs is None else str(inputs),
             skipped=_read_object(attributes["skipped"]) if "skipped" in attributes else None,
+            damaged_videos=_read_object(attributes.get("damaged_videos")),
             featx_version=None if featx is None else str(featx),
             format_version=int(version) if isinstance(version, (int, np.integer)) else None,
             damaged=damaged,
@@ -86,6 +89,8 @@ class Provenance:
         }
         if self.skipped is not None:
             attributes["skipped"] = json.dumps(self.skipped, sort_keys=True)
+        if self.damaged_videos:
+            attributes["damaged_videos"] = json.dumps(self.damaged_videos, sort_keys=True)
         attributes["config"] = json.dumps(self.run)
         return {name: value for name, value in attributes.items() if value is not None}
 
@@ -160,6 +165,11 @@ class Provenance:
     def pixels(self) -> str | None:
         """What floating pixels were taken for, if not for normalized ones."""
         return self._find(str, "pixels")
+
+    @property
+    def keep_damaged(self) -> bool:
+        """Whether damaged clips were kept."""
+        return bool(self._find(bool, "keep_damaged"))
 
     @property
     def num_frames(self) -> int | None:

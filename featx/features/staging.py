@@ -49,8 +49,8 @@ class Staging:
     def prepare(self, overwrite: bool, allow_skipped: bool = False) -> set[int]:
         """Find what an earlier run with the same inputs and settings has finished.
 
-        Damaged parts, temporary files and the notes about skipped rows are removed: these rows
-        are tried again.
+        Damaged parts, temporary files and the notes about rows that are not finished are removed:
+        these rows are tried again.
 
         Args:
             overwrite: Replace what other inputs or settings made, what is damaged, and a file
@@ -76,11 +76,14 @@ class Staging:
                 if not overwrite:
                     self._check_others(other)
                 remove(other)
-            for path in sorted(self.folder.iterdir()):
+            for path in {*self.folder.iterdir()} - {*self.folder.glob("damaged-*.txt")}:
                 try:
                     with _open_part(path) as part:
                         done.update(part["rows"][:].tolist())
                 except IncompleteError:
+                    remove(path)
+            for row, path in self._notes("damaged").items():
+                if row not in done:
                     remove(path)
         return done
 
@@ -151,8 +154,22 @@ class Staging:
 
     def skip(self, row: int, reason: str) -> None:
         """Note on disk that a row is left out of the file, and why."""
+        self._note("skipped", row, reason)
+
+    def note_damage(self, row: int, damage: str) -> None:
+        """Note on disk, before the row is there, what is missing of its video."""
+        self._note("damaged", row, damage)
+
+    def _note(self, kind: str, row: int, text: str) -> None:
         with writing(self.folder):
-            replace_file(self.folder / f"skipped-{row}.txt", reason.encode())
+            replace_file(self.folder / f"{kind}-{row}.txt", text.encode())
+
+    def _notes(self, kind: str) -> dict[int, Path]:
+        """The notes of a kind, by row."""
+        return {
+            int(path.stem.removeprefix(f"{kind}-")): path
+            for path in self.folder.glob(f"{kind}-*.txt")
+        }
 
     def has_parts(self) -> bool:
         """Whether finished rows are on disk."""
@@ -174,8 +191,13 @@ class Staging:
                 place |= {row: (path, k) for k, row in enumerate(part["rows"][:].tolist())}
         skipped = {
             row: path.read_text("utf-8")
-            for path in self.folder.glob("skipped-*.txt")
-            if (row := int(path.stem.removeprefix("skipped-"))) not in place
+            for row, path in self._notes("skipped").items()
+            if row not in place
+        }
+        damaged = {
+            row: path.read_text("utf-8")
+            for row, path in self._notes("damaged").items()
+            if row in place
         }
         names = self.layout.video_ids
         missing = [
@@ -196,7 +218,7 @@ class Staging:
         merged = self.folder / "merged.h5"
         with writing(self.target):
             with h5py.File(merged, "w", locking=False) as file:
-                create(file, self.layout.leave_out(skipped))
+                create(file, self.layout.note_damage(damaged).leave_out(skipped))
                 numbers = count()
                 for path, positions in groupby((place[r] for r in sorted(place)), itemgetter(0)):
                     with h5py.File(path, "r", locking=False) as part:

@@ -131,11 +131,13 @@ def test_folders_that_cannot_be_read(raw: Path, tmp_path: Path) -> None:
 def test_a_clip_that_opens_but_does_not_decode(raw: Path, tmp_path: Path) -> None:
     """It is found when its turn comes, and told or left out."""
     path = raw / "train" / "bye" / "x" / "b.MP4"
+    write_clip(path, grey_levels(8), "mpeg4")
     content = bytearray(path.read_bytes())
     start = content.index(b"mdat") + 4
     size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
     content[start : start + size] = bytes(size)
     path.write_bytes(content)
+    assert len(scan_clips(raw, ["train"])) == 4
     settings = {"source": "clips", "num_frames": 6, "image_size": 16}
     with pytest.raises(InputError, match=r"b\.MP4: expected"):
         extract(raw, tmp_path / "a", **settings)
@@ -194,7 +196,7 @@ def test_a_fault_of_the_disk_is_not_one_of_the_clip(
     """With `skip`, a clip is left out for what is in it, not because the disk is away."""
     file, _ = scan_clips(raw, ["train"], num_frames=6, image_size=16).locate(0)
 
-    def fail(path: Path) -> None:
+    def fail(path: Path, **settings: object) -> None:
         raise av.error.OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr("featx.data.clip_file.av.open", fail)

@@ -110,8 +110,8 @@ IMPOSSIBLE = {
 def test_what_they_cannot_be(root: Path, save: Save, kind: str, dtype: torch.dtype) -> None:
     """One line says where, what was expected, what they look like, and the way out."""
     make, message = IMPOSSIBLE[kind]
-    good, video = random_videos(2, 3)
-    path = save("train/a/x", [normalized(good), make(video).to(dtype)])
+    good, video = random_videos(2, 3).unbind()
+    path = save("train/a/x", [normalized(good), make(video).to(dtype)])  # type: ignore[no-untyped-call]
     with pytest.raises(InputError) as caught:
         extract(root, root.parent / "out")
     line = str(caught.value)

@@ -67,6 +67,8 @@ def _describe_provenance(attributes: Mapping[str, Any]) -> dict[str, object]:
     rows = {name: attributes.get(name, _NOT_RECORDED) for name in _PROVENANCE}
     if skipped := attributes.get("skipped"):
         rows["left out"] = f"{len(skipped)} inputs: {shorten([*skipped])}"
+    if damaged := attributes.get("damaged_videos"):
+        rows["damaged"] = f"{len(damaged)} videos: {shorten([*damaged])}"
     return rows
 
 

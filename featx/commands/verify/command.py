@@ -41,6 +41,7 @@ class Recipe(NamedTuple):
         num_frames: Frames per video, if it was made from clips.
         image_size: Height and width, if it was made from clips.
         pixels: What floating pixels were taken for.
+        keep_damaged: Whether damaged clips were kept.
     """
 
     split: str
@@ -51,6 +52,7 @@ class Recipe(NamedTuple):
     num_frames: int
     image_size: int
     pixels: PixelsName
+    keep_damaged: bool
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -116,6 +118,7 @@ def verify(
         num_frames=recipe.num_frames,
         image_size=recipe.image_size,
         pixels=recipe.pixels,
+        keep_damaged=recipe.keep_damaged,
     )
     videos.setup("predict")
     manifest, split = videos.manifest, recipe.split
@@ -188,6 +191,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         num_frames=made.num_frames if known and made.num_frames else NUM_FRAMES,
         image_size=made.image_size if known and made.image_size else IMAGE_SIZE,
         pixels=next((name for name in PIXELS if name == made.pixels), "normalized"),
+        keep_damaged=made.keep_damaged,
     )
 
 

@@ -1,0 +1,231 @@
+"""What a clip says that it holds, and what it does hold, without decoding it; by PyAV."""
+
+import math
+import re
+import struct
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from featx.errors import require
+
+with require("av", "clips"):
+    import av
+    import av.logging
+
+# Of these alone the duration is written down when they are made. Of others, FFmpeg takes it from
+# the last packet that there is, or reckons it from the size of the file.
+_DECLARING = {"mov", "matroska", "avi", "asf", "flv", "mxf", "rm", "ivf", "gxf"}
+_FROM_ZERO = {"matroska", "asf", "avi"}  # their duration counts from zero, not from a start
+_FRAMES_OFF, _SECONDS_OFF = 3, 0.1  # by which a good clip's declared duration may be wrong
+
+# Of ASF (wmv), FFmpeg believes the duration only if the file has the size that its header says.
+_ASF_PROPERTIES = uuid.UUID("8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
+_ASF_FIELDS = struct.Struct(
+    "<16s Q 16s Q 5Q I"
+)  # GUID, size, file id, size of the file, ..., flags
+_ASF_BROADCAST = 1  # a flag: sizes and times are not known
+
+_TRAITS = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # by the code of their transfer characteristics
+_INTERLACED = (2, 3, 4, 5)  # orders of fields; 1 is progressive, and 0 unknown
+
+# What FFmpeg says of damaged bytes, but not of a recording that begins between two key frames.
+_DAMAGE = re.compile(
+    r"error at mb|error while decoding (mb|block)|tex damaged|mb incr damaged|illegal [ad]c "
+    r"|invalid mb type|skipped mb in i-frame|ignoring overflow|run overflow|slice (crc|pointer)"
+    r"|concealing|invalid nal unit size|splitting the input into nal|parse temporal unit"
+    r"|parsing obu|overread|inflate returned error|chunk too big|header size larger"
+    r"|invalid buffer size"
+    r"|no jpeg data|truncating packet|invalid as first byte of an ebml"
+    r"|exceeds (containing master|max)|packet_obj_size|problem: pixel_ptr",
+    re.IGNORECASE,
+)
+
+
+class ClipSurvey(NamedTuple):
+    """What a clip holds.
+
+    Attributes:
+        num_packets: Number of packets of its video: nearly always the number of its frames.
+        damage: What shows that it holds less than it should; empty if nothing does.
+        traits: What it is that RGB of 8 bits is not: HDR, or interlaced.
+    """
+
+    num_packets: int
+    damage: str
+    traits: tuple[str, ...]
+
+
+def survey_clip(path: Path) -> ClipSurvey:
+    """Read all packets of a clip, and compare them with what it declares.
+
+    Raises:
+        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+    """
+    with hear_damage() as heard, open_container(path) as container:
+        stream = find_video(container)
+        times, last = _Times(), 0.0
+        orders: list[int | None] = []
+        corrupt: list[bool] = []
+        for packet in container.demux():
+            if not packet.size:
+                continue
+            time = packet.pts if packet.pts is not None else packet.dts
+            ends = (time + (packet.duration or 0)) * packet.time_base if time is not None else 0
+            last = max(last, float(ends))
+            if packet.stream_index == stream.index:
+                orders.append(packet.dts)
+                corrupt.append(packet.is_corrupt)
+                if time is not None:
+                    times.append((float(time * packet.time_base), float(ends)))
+                if packet.dts is not None:
+                    times.first = min(times.first, float(packet.dts * packet.time_base))
+        damage = _find_missing(container, stream, times, last) or _find_missing_bytes(path)
+        if not damage and (count := _count_corrupt(orders, corrupt)):
+            damage = f"{count} damaged packets among {len(orders)}"
+    traits = [_TRAITS[trc] for trc in [stream.codec_context.color_trc] if trc in _TRAITS]
+    traits += ["interlaced"] * (stream.codec_context.field_order in _INTERLACED)
+    return ClipSurvey(len(orders), damage or heard.tell(len(orders)), tuple(traits))
+
+
+class _Times(list[tuple[float, float]]):
+    """When the frames of a clip begin and end, in seconds, in the order of its packets.
+
+    Attributes:
+        first: When the first one is decoded.
+    """
+
+    first = math.inf
+
+    def gap(self) -> float:
+        """The longest time from one frame to the next."""
+        begins = sorted(begin for begin, _ in self)
+        return max((after - before for before, after in pairwise(begins)), default=0.0)
+
+
+def _find_missing(
+    container: Any,  # noqa: ANN401  # PyAV's types differ between its releases
+    stream: av.VideoStream,
+    times: _Times,
+    last: float,
+) -> str:
+    """How much less there is than is declared; empty if it is all there, or nothing is declared."""
+    name = container.format.name.partition(",")[0]
+    if name not in _DECLARING or not times:
+        return ""
+    begin, end = min(times)[0], max(end for _, end in times)
+    if stream.duration is not None and stream.time_base is not None:
+        declared = float(stream.duration * stream.time_base)
+        start = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+    elif container.duration is not None:
+        # Of no stream in particular: the longest one may be sound.
+        declared, end = container.duration / av.time_base, last
+        start = times.first
+    else:
+        return ""
+    found = end if name in _FROM_ZERO else end - min(start, begin)
+    frame = (end - begin) / len(times)
+    # A clip whose frames are far apart may end with one that lasts as long.
+    if declared - found <= max(_FRAMES_OFF * frame, times.gap(), _SECONDS_OFF):
+        return ""
+    return f"{len(times)} frames up to {found:.4g} s of the {declared:.4g} s that it declares"
+
+
+def _find_missing_bytes(path: Path) -> str:
+    """How much less a file of ASF is than its header says; empty if it is all there, or another."""
+    with path.open("rb") as file:
+        content = file.read(2**14)
+    place = content.find(_ASF_PROPERTIES)
+    if place < 0 or len(content) < place + _ASF_FIELDS.size:
+        return ""
+    _, _, _, declared, *_, flags = _ASF_FIELDS.unpack_from(content, place)
+    found = path.stat().st_size
+    if flags & _ASF_BROADCAST or found >= 0.95 * declared:
+        return ""
+    return f"{found} bytes of the {declared} that it declares"
+
+
+def _count_corrupt(orders: Sequence[int | None], corrupt: Sequence[bool]) -> int:
+    """How many packets are damaged: not those at which a clip begins anew, joined of several."""
+    count = 0
+    for number in (number for number, is_corrupt in enumerate(corrupt) if is_corrupt):
+        following = [order for order in orders[number : number + 4] if order is not None]
+        count += all(order < after for order, after in pairwise(following))
+    return count
+
+
+def open_container(path: Path) -> Any:  # noqa: ANN401  # a context manager of PyAV's
+    """Open a clip to read it; whatever text there is about it may be in any encoding."""
+    return av.open(path, metadata_errors="ignore")
+
+
+def find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
+    """The video stream that FFmpeg takes for the best: not a picture, such as the cover of a song.
+
+    Raises:
+        ValueError: There is none.
+    """
+    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    best = container.streams.best("video")
+    if not streams:
+        still = " but a still picture" if container.streams.video else ""
+        raise ValueError(f"no video stream{still}")
+    stream = cast(av.VideoStream, best if best in streams else streams[0])
+    if stream.codec_context is None:
+        raise ValueError("a codec that FFmpeg does not know")
+    return stream
+
+
+def _is_picture(stream: av.VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+class Heard(list[str]):
+    """What FFmpeg has said of damage."""
+
+    def tell(self, num_frames: int) -> str:
+        """How much there is, and the first of what it has said; empty if it has said nothing."""
+        return f"{num_frames} frames, of which FFmpeg says: {self[0].rstrip('.')}" if self else ""
+
+
+@contextmanager
+def hear_damage() -> Iterator[Heard]:
+    """Hear what FFmpeg says of damage in this thread: decoders that go on do not raise.
+
+    FFmpeg's log is one for the process: it is on while any thread listens.
+    """
+    heard = Heard()
+    with _log_of_errors(), av.logging.Capture() as logs:
+        try:
+            yield heard
+        finally:
+            lines = (f"{name}: {text.strip()}" for _, name, text in logs)
+            heard += [line for line in lines if _DAMAGE.search(line)]
+
+
+_lock = threading.Lock()
+_listening = 0
+_before: tuple[int | None, bool] = (None, True)
+
+
+@contextmanager
+def _log_of_errors() -> Iterator[None]:
+    global _listening, _before
+    with _lock:
+        if not _listening:
+            _before = av.logging.get_level(), av.logging.get_skip_repeated()
+            av.logging.set_level(av.logging.ERROR)
+            av.logging.set_skip_repeated(False)  # repeated may also be what another clip has said
+        _listening += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _listening -= 1
+            if not _listening:
+                av.logging.set_level(_before[0])
+                av.logging.set_skip_repeated(_before[1])

@@ -1,0 +1,475 @@
+"""Clips that hold less than they say are told from good ones of every container and codec."""
+
+import json
+import re
+import struct
+import threading
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+import h5py
+import numpy as np
+import pytest
+import torch
+from helpers import TINY_JOB, EagerWriter, grey_levels
+from lightning.pytorch import Trainer
+
+import featx
+from featx import FeatureExtractor, VideoDataModule
+from featx.cli import main
+from featx.data.clip_file import open_clip, sample_clip, write_clip
+from featx.data.clip_survey import hear_damage, survey_clip
+from featx.errors import InputError
+
+NUM_FRAMES = 36
+
+
+def moving_frames(count: int, height: int, width: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Frames with detail that moves, so that each takes some bytes."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    image = noise.repeat(8, axis=0).repeat(8, axis=1)
+    return [np.roll(image, 3 * number, axis=1) for number in range(count)]
+
+
+def encode(
+    path: Path,
+    codec: str,
+    container: str | None = None,
+    options: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
+    pixels: str = "yuv420p",
+    size: tuple[int, int] = (48, 64),
+    rate: int | Fraction = 25,
+    count: int = NUM_FRAMES,
+    b_frames: int | None = None,
+    start: int = 0,
+    times: list[int] | None = None,
+    sound: tuple[str, float] | None = None,
+) -> Path:
+    """Write a clip.
+
+    Args:
+        path: The clip.
+        codec: FFmpeg's name of the encoder.
+        container: FFmpeg's name of the container, where the suffix does not tell it.
+        options: Of the encoder.
+        muxer: Options of the container.
+        pixels: Format of the pixels.
+        size: Height and width.
+        rate: Frames per second.
+        count: Number of frames.
+        b_frames: How many there may be in a row.
+        start: When the clip begins, in frames.
+        times: When each frame is shown, in frames.
+        sound: The encoder of a sound track, and its length in seconds.
+    """
+    with av.open(path, "w", format=container, options=muxer or {}) as output:
+        stream: Any = output.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *size, pixels
+        stream.codec_context.gop_size = 12
+        if b_frames is not None:
+            stream.codec_context.max_b_frames = b_frames
+        track: Any = output.add_stream(sound[0], rate=44100) if sound else None
+        for number, image in enumerate(moving_frames(count, *size)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = start + (times or range(count))[number], 1 / Fraction(rate)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+        for number in range(int(sound[1] * 44100 / 1024) if sound else 0):
+            samples = np.zeros((1, 1024), np.float32)
+            silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 44100, 1024 * number
+            silence.time_base = Fraction(1, 44100)
+            output.mux(track.encode(silence))
+        if track:
+            output.mux(track.encode())
+    return path
+
+
+def x264(parameters: str) -> dict[str, Any]:
+    """Settings of H.264."""
+    return {"codec": "libx264", "options": {"x264-params": parameters}}
+
+
+X265: dict[str, Any] = {"codec": "libx265", "options": {"x265-params": "log-level=none"}}
+SLOW: dict[str, Any] = {"rate": 1, "count": 5}
+VARIABLE: dict[str, Any] = {"count": 12, "times": [*range(8), 33, 58, 83, 200]}
+
+ROWS: list[tuple[str, str, dict[str, Any]]] = [
+    ("h264", "mp4 mov mkv ts flv avi nut 3gp 3g2", x264("bframes=3")),
+    ("h264 without b-frames", "mp4 mkv ts flv avi", x264("bframes=0")),
+    ("h264", "m2ts mts", {**x264("bframes=3"), "container": "mpegts"}),
+    ("h264", "m4v", {**x264("bframes=3"), "container": "mp4"}),
+    ("h264", "h264", {"codec": "libx264", "container": "h264"}),
+    ("open gop", "mp4 ts", x264("open-gop=1:bframes=3:keyint=12")),
+    ("interlaced", "mp4", x264("tff=1")),
+    ("hevc", "mp4 mkv ts", X265),
+    ("10 bit", "mkv", {**X265, "pixels": "yuv420p10le"}),
+    ("mpeg4", "mp4 avi mkv wmv ts nut", {"codec": "mpeg4", "b_frames": 2}),
+    ("mpeg2", "mpg ts vob mkv avi mxf", {"codec": "mpeg2video", "b_frames": 2}),
+    ("mpeg2", "m2v", {"codec": "mpeg2video", "container": "mpeg2video"}),
+    ("mpeg1", "mpg", {"codec": "mpeg1video", "b_frames": 2}),
+    ("vp8", "webm mkv ivf", {"codec": "libvpx"}),
+    (
+        "vp8 with hidden frames",
+        "webm",
+        {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "12"}},
+    ),
+    ("vp9", "webm mp4", {"codec": "libvpx-vp9"}),
+    ("wmv2", "wmv avi asf", {"codec": "wmv2"}),
+    ("flv1", "flv swf", {"codec": "flv"}),
+    ("mjpeg", "avi mov mkv", {"codec": "mjpeg", "pixels": "yuvj420p"}),
+    ("prores", "mov", {"codec": "prores_ks", "pixels": "yuv422p10le"}),
+    ("ffv1", "avi mkv", {"codec": "ffv1"}),
+    ("raw", "avi", {"codec": "rawvideo"}),
+    ("raw", "y4m", {"codec": "wrapped_avframe"}),
+    ("animation", "gif", {"codec": "gif", "pixels": "rgb8"}),
+    ("qtrle", "mov", {"codec": "qtrle", "pixels": "rgb24"}),
+    ("h263", "3gp", {"codec": "h263", "size": (144, 176)}),
+    ("rv10", "rm", {"codec": "rv10"}),
+    ("dv", "avi", {"codec": "dvvideo", "size": (576, 720), "count": 12}),
+    ("longer sound", "mp4 mkv ts mov", {"codec": "libx264", "sound": ("aac", 4.0)}),
+    ("longer sound", "flv", {"codec": "flv", "sound": ("aac", 4.0)}),
+    ("shorter sound", "mkv mp4", {"codec": "libx264", "sound": ("aac", 0.5)}),
+    ("late", "mp4 mkv ts mov avi flv", {**x264("bframes=3"), "start": 50}),
+    (
+        "fragmented",
+        "mp4",
+        {"codec": "libx264", "muxer": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}},
+    ),
+    ("fast start", "mp4", {"codec": "libx264", "muxer": {"movflags": "+faststart"}}),
+    ("without edit list", "mp4", {**x264("bframes=3"), "muxer": {"use_editlist": "0"}}),
+    ("live", "mkv", {"codec": "libx264", "muxer": {"live": "1"}}),
+    ("live", "webm", {"codec": "libvpx", "muxer": {"live": "1"}}),
+    ("live", "flv", {"codec": "flv", "muxer": {"flvflags": "no_duration_filesize"}}),
+    ("one frame", "mp4 mkv ts", {"codec": "libx264", "count": 1}),
+    ("one frame", "avi wmv", {"codec": "wmv2", "count": 1}),
+    ("one frame", "webm", {"codec": "libvpx", "count": 1}),
+    ("one frame", "mpg", {"codec": "mpeg2video", "count": 1}),
+    ("a frame a second", "mp4 mkv flv", {"codec": "libx264", **SLOW}),
+    ("a frame a second", "webm", {"codec": "libvpx", **SLOW}),
+    ("a frame a second", "wmv", {"codec": "wmv2", **SLOW}),
+    ("ntsc", "mp4 mkv ts", {"codec": "libx264", "rate": Fraction(30000, 1001)}),
+    ("variable rate", "mp4 mkv mov flv ts", {"codec": "libx264", **VARIABLE}),
+]
+GOOD = {
+    f"{name}.{suffix}": settings for name, suffixes, settings in ROWS for suffix in suffixes.split()
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The good clips, by name."""
+    folder = tmp_path_factory.mktemp("good")
+    return {name: encode(folder / name, **settings) for name, settings in GOOD.items()}
+
+
+def test_good_clips_are_not_refused(good: dict[str, Path]) -> None:
+    """Of every container and codec that there is an encoder for, with whatever is usual in them."""
+    assert len(good) > 80
+    for name, path in good.items():
+        clip = open_clip(path, "train/a/a", name, 8, 16)
+        assert clip.survey.damage == "", name
+        assert clip.read().damage == "", name
+        if "hidden" not in name:
+            assert clip.survey.num_packets == GOOD[name].get("count", NUM_FRAMES), name
+
+
+def cut(path: Path, share: float) -> Path:
+    """A copy that ends early."""
+    content = path.read_bytes()
+    copy = path.with_name(f"cut {share} {path.name}")
+    copy.write_bytes(content[: int(len(content) * share)])
+    return copy
+
+
+def overwrite(path: Path, kind: str, share: float = 0.1) -> Path:
+    """A copy with other bytes, zeros or none in its middle."""
+    content = path.read_bytes()
+    start, size = len(content) // 2, int(len(content) * share)
+    noise = np.random.default_rng(1).bytes(size)
+    middle = {"noise": noise, "zeros": bytes(size), "hole": b""}[kind]
+    copy = path.with_name(f"{kind} {path.name}")
+    copy.write_bytes(content[:start] + middle + content[start + size :])
+    return copy
+
+
+NOT_DECLARING = (
+    "live", "one", "fragmented", "a frame", "variable", "longer sound", "late.avi"
+)  # fmt: skip
+DECLARING = [
+    name
+    for name in GOOD
+    if name.rpartition(".")[2] in ("mp4", "mov", "m4v", "3gp", "mkv", "webm", "avi", "flv", "mxf")
+    and not name.startswith(NOT_DECLARING)
+]
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8])
+def test_what_ends_early_is_refused(good: dict[str, Path], share: float) -> None:
+    """Where a container declares how much it holds, all are found, and it is said what is there."""
+    assert len(DECLARING) > 35
+    told = 0
+    for name in DECLARING:
+        with pytest.raises(InputError) as caught:
+            sample_clip(cut(good[name], share), 8, 16)
+        line = str(caught.value)
+        assert "\n" not in line
+        told += " that it declares. Get it again, leave it out, or set keep_damaged to true" in line
+    assert told > 15  # of the others, the index is gone, or the decoder says it
+
+
+@pytest.mark.parametrize("kind", ["noise", "zeros", "hole"])
+def test_damage_in_the_middle_is_refused(good: dict[str, Path], kind: str) -> None:
+    """Matroska, AVI, transport and program streams go on after damage; it is found all the same."""
+    names = [
+        "h264.mkv", "hevc.mkv", "mpeg4.mkv", "vp8.webm", "vp9.webm", "mpeg2.mkv", "ffv1.mkv",
+        "mpeg2.avi", "mpeg4.wmv", "h264.ts", "hevc.ts", "mpeg4.ts", "mpeg2.ts", "h264.m2ts",
+        "mpeg2.mpg", "mpeg4.mp4",
+    ]  # fmt: skip
+    for name in names:
+        with pytest.raises(InputError, match=r"expected .*, found"):
+            sample_clip(overwrite(good[name], kind), 8, 16)
+
+
+def test_a_recording_that_is_not_over(good: dict[str, Path]) -> None:
+    """It declares nothing, so nothing is missing: what there is, is the clip."""
+    for name in ("live.mkv", "live.webm"):
+        assert survey_clip(cut(good[name], 0.9)).damage == ""
+
+
+def test_a_recording_that_begins_anywhere(good: dict[str, Path]) -> None:
+    """What comes before its first key frame cannot be decoded, and is no damage."""
+    for name in ("h264.ts", "mpeg2.ts", "mpeg2.mpg", "hevc.ts"):
+        content = good[name].read_bytes()
+        path = good[name].with_name(f"begun {name}")
+        start = len(content) // 5
+        path.write_bytes(content[start - start % 188 :])
+        assert len(sample_clip(path, 4, 16)) == 4
+
+
+def test_joined_recordings(good: dict[str, Path]) -> None:
+    """Where a second one begins, there is a jump, and no damage."""
+    for name in ("h264.ts", "mpeg2.ts", "mpeg4.ts"):
+        path = good[name].with_name(f"joined {name}")
+        path.write_bytes(2 * good[name].read_bytes())
+        assert survey_clip(path) == (2 * NUM_FRAMES, "", ())
+
+
+def test_the_message(good: dict[str, Path]) -> None:
+    """It says how much there is of how much, or what FFmpeg has found."""
+    path = cut(good["h264.mkv"], 0.6)
+    with pytest.raises(InputError) as caught:
+        open_clip(path, "train/a/a", "x", 8, 16)
+    line = str(caught.value)
+    assert line.startswith(f"{path}: expected a whole clip, found ")
+    assert "frames up to" in line
+    assert "s of the 1.44 s that it declares" in line
+    with pytest.raises(InputError, match=r"found \d+ frames, of which FFmpeg says: h264: "):
+        sample_clip(overwrite(good["fast start.mp4"], "noise"), 8, 16)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, good: dict[str, Path]) -> Path:
+    """A data set of a good clip, one that ends early, and one that only decoding finds damaged."""
+    folder = tmp_path / "clips"
+    for category in "abc":
+        (folder / "train" / category).mkdir(parents=True)
+    (folder / "train/a/good.mkv").write_bytes(good["h264.mkv"].read_bytes())
+    (folder / "train/b/cut.mkv").write_bytes(cut(good["h264.mkv"], 0.6).read_bytes())
+    content = bytearray(good["mpeg4.avi"].read_bytes())
+    chunks = [match.start() for match in re.finditer(b"00dc", content)]
+    start, end = max(pairwise(chunks[18:]), key=lambda chunk: chunk[1] - chunk[0])
+    third = (end - start) // 3
+    content[start + third : end - third] = np.random.default_rng(0).bytes(end - start - 2 * third)
+    (folder / "train/c/late.avi").write_bytes(content)
+    assert survey_clip(folder / "train/c/late.avi").damage == ""
+    return folder
+
+
+JOB: dict[str, Any] = TINY_JOB | {"source": "clips", "num_frames": 6, "image_size": 16}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_damaged_clips_are_kept_if_asked(
+    damaged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All rows are there, and the file and the log list what is missing of which."""
+    path = featx.extract(damaged, tmp_path / "out", **JOB, keep_damaged=True)["train"]
+    with h5py.File(path) as file:
+        assert len(file["video_ids"]) == 3
+        listed = json.loads(file.attrs["damaged_videos"])
+        assert json.loads(file.attrs["skipped"]) == {}
+    assert [*listed] == ["train/b/cut.mkv", "train/c/late.avi"]
+    assert "that it declares" in listed["train/b/cut.mkv"]
+    for name, damage in listed.items():
+        assert f"Damaged: {name}: found {damage}" in caplog.text
+    assert main(["inspect", str(path)]) == 0
+    command = ["verify", str(path), "--root", str(damaged), "--source", "clips", "--all"]
+    assert main(command) == 0
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.filterwarnings("ignore:.*categories have no videos. b:UserWarning")
+def test_damaged_clips_are_bad_inputs(damaged: Path, tmp_path: Path) -> None:
+    """By default they stop the scan or the run; or they are left out, as any other bad input."""
+    with pytest.raises(InputError, match=r"cut\.mkv: expected a whole clip"):
+        featx.extract(damaged, tmp_path / "out", **JOB)
+    path = featx.extract(damaged, tmp_path / "out", **JOB, on_error="skip")["train"]
+    with h5py.File(path) as file:
+        assert [*file["video_ids"].asstr()] == ["train/a/good.mkv"]
+        assert [*json.loads(file.attrs["skipped"])] == ["train/b/cut.mkv", "train/c/late.avi"]
+        assert "damaged_videos" not in file.attrs
+    with pytest.raises(featx.errors.OutputError, match="keep_damaged"):
+        featx.extract(damaged, tmp_path / "out", **JOB, keep_damaged=True)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_list_survives_an_interruption(damaged: Path, tmp_path: Path) -> None:
+    """A run that was stopped and goes on ends with the same bytes, the list included."""
+    whole = featx.extract(damaged, tmp_path / "whole", **JOB, keep_damaged=True)["train"]
+
+    def run(limit: int | None) -> Path:
+        writer = EagerWriter(tmp_path / "out")
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            callbacks=[writer],
+            logger=False,
+            limit_predict_batches=limit,
+        )
+        data = VideoDataModule(
+            damaged, source="clips", num_frames=6, image_size=16, keep_damaged=True
+        )
+        extractor = FeatureExtractor("resnet50", "random", frames_per_forward=4)
+        trainer.predict(extractor, data, return_predictions=False)
+        return writer.paths["train"]
+
+    with pytest.raises(featx.errors.IncompleteError):
+        run(2)
+    assert len([*(tmp_path / "out").rglob("damaged-*.txt")]) == 1
+    assert run(None).read_bytes() == whole.read_bytes()
+
+
+def test_the_log_is_left_as_it_was(good: dict[str, Path]) -> None:
+    """FFmpeg's log is one for the process; several threads listen to it, each to its own clip."""
+    bad, fine = overwrite(good["h264.mkv"], "noise"), good["h264.mp4"]
+    found: dict[int, str] = {}
+
+    def survey(number: int, path: Path) -> None:
+        found[number] = survey_clip(path).damage
+
+    threads = [
+        threading.Thread(target=survey, args=(number, fine if number % 2 else bad))
+        for number in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [bool(found[number]) for number in range(20)] == [True, False] * 10
+    assert av.logging.get_level() is None
+    assert av.logging.get_skip_repeated()
+    with hear_damage(), hear_damage():
+        assert av.logging.get_level() == av.logging.ERROR
+    assert av.logging.get_level() is None
+
+
+def with_title(path: Path, title: bytes) -> Path:
+    """A clip with a title of any bytes."""
+    write_clip(path, grey_levels(6), "mpeg4")
+    with av.open(path) as source, av.open(path.with_suffix(".new" + path.suffix), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        target.metadata["title"] = "x" * len(title)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = path.with_suffix(".new" + path.suffix).read_bytes()
+    path.write_bytes(content.replace(b"x" * len(title), title))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".mov"])
+def test_text_never_vetoes_pixels(tmp_path: Path, suffix: str) -> None:
+    """Whatever encoding the text about a clip is in, its frames are those of any other."""
+    title = "Caf\u00e9 \u00dcber alles".encode("latin-1")
+    path = with_title(tmp_path / f"clip{suffix}", title)
+    assert title in path.read_bytes()
+    expected = with_title(tmp_path / f"plain{suffix}", b"Cafe, uber alles.")
+    assert torch.equal(sample_clip(path, 4, 16), sample_clip(expected, 4, 16))
+
+
+def only_a_cover(path: Path) -> None:
+    """A song with its cover."""
+    with av.open(path, "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        track: Any = container.add_stream("aac", rate=44100)
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode())
+        for number in range(20):
+            samples = np.zeros((1, 1024), np.float32)
+            silence = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 44100, 1024 * number
+            container.mux(track.encode(silence))
+        container.mux(track.encode())
+
+
+def test_a_song_with_its_cover_is_no_clip(tmp_path: Path) -> None:
+    """A still picture is not taken for a video."""
+    path = tmp_path / "song.mp4"
+    only_a_cover(path)
+    with pytest.raises(InputError, match="no video stream but a still picture"):
+        sample_clip(path, 4, 16)
+
+
+IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+Turn = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+ORIENTATIONS: dict[str, tuple[tuple[float, ...], Turn]] = {
+    "as it is": ((1, 0, 0, 1), lambda image: image),
+    "mirrored": ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    "flipped": ((1, 0, 0, -1), lambda image: image[::-1]),
+    "180": ((-1, 0, 0, -1), lambda image: image[::-1, ::-1]),
+    "90 clockwise": ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+    "90 counterclockwise": ((0, -1, 1, 0), lambda image: np.rot90(image)),
+    "90 clockwise, then mirrored": ((0, 1, 1, 0), lambda image: np.rot90(image, -1)[:, ::-1]),
+    "90 clockwise, then flipped": ((0, -1, -1, 0), lambda image: np.rot90(image, -1)[::-1]),
+    "nearly 90": ((0.1, 0.99, -0.99, 0.1), lambda image: np.rot90(image, -1)),
+    "mirrored, and nearly upright": ((-0.99, 0.1, 0.1, 0.99), lambda image: image[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_as_ffmpeg_shows_it(tmp_path: Path, orientation: str) -> None:
+    """The whole display matrix counts: mirrored, flipped, turned, and both."""
+    matrix, turn = ORIENTATIONS[orientation]
+    levels = np.array([[20, 90], [160, 235]], np.uint8)  # of the corners
+    image = levels.repeat(32, axis=0).repeat(32, axis=1)
+    path = tmp_path / "clip.mp4"
+    write_clip(path, np.broadcast_to(image[..., None], (3, 64, 64, 3)).copy())
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    content = path.read_bytes()
+    place = content.index(IDENTITY, content.index(b"tkhd"))
+    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:place] + turned + content[place + len(IDENTITY) :])
+    found = sample_clip(path, 1, 16)[0].float().mean(dim=0)[[3, 12]][:, [3, 12]].numpy()
+    assert np.abs(found - turn(levels)).max() < 8
+
+
+def test_what_is_not_shown_as_it_is(tmp_path: Path, good: dict[str, Path]) -> None:
+    """Interlaced clips and both kinds of HDR are known as such."""
+    assert survey_clip(good["interlaced.mp4"]).traits == ("interlaced",)
+    assert survey_clip(good["h264.mp4"]).traits == ()
+    for code, trait in (("16", "HDR (PQ)"), ("18", "HDR (HLG)")):
+        path = encode(tmp_path / f"{code}.mkv", "libx264", options={"color_trc": code})
+        assert survey_clip(path).traits == (trait,)
