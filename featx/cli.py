@@ -19,6 +19,7 @@ COMMANDS = {
         "preprocess",
         "Turn clips into the processed_data.pt files that predict reads.",
     ),
+    "scan": ("scan", "Show what a data set's folder holds, and what predict would leave out."),
     "inspect": ("inspect.command", "Show what a feature file holds, and whether it is valid."),
     "verify": (
         "verify.command",

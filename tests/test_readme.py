@@ -32,6 +32,7 @@ for pid in "${pids[@]}"; do wait "$pid" || status=1; done
 exit $status
 """
 SMALL = {
+    "scan": [],
     "preprocess": ["--num-frames", "6", "--image-size", "32"],
     "predict": ["--model.weights=random", "--model.frames_per_forward=8", "--trainer.devices=1"],
     "inspect": [],

@@ -18,10 +18,11 @@ from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.clip_file import sample_clip
-from featx.data.clip_source import Clip, find_misplaced, list_clips
+from featx.data.clip_source import Clip, find_misplaced, is_clip, list_clips
 from featx.data.folders import check_name
 from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
 from featx.data.processed_file import FILE_NAME, save_videos
+from featx.data.summary import Used, summarize
 from featx.errors import FeatxError, InputError, check_at_least, shorten
 from featx.files import replace_file, writing
 from featx.parallel import count_cores, map_ahead
@@ -53,9 +54,9 @@ def preprocess(
 ) -> list[str]:
     """Turn clips into processed_data.pt files.
 
-    Clips are found at RAW_DIR/<split>/<category>/[<subcategory>/]*.{mp4,avi,mkv,webm,mov}; those
-    directly in a category's folder form a subcategory of the same name. A file that is up to date
-    is kept. A clip that does not decode is left out and reported.
+    Clips are found at RAW_DIR/<split>/<category>/[<subcategory>/], by the suffixes of all
+    containers of video; those directly in a category's folder form a subcategory of the same name.
+    A file that is up to date is kept. A clip that does not decode is left out and reported.
 
     Args:
         raw_dir: Folder of the clips.
@@ -100,6 +101,17 @@ def preprocess(
     ]
     lost = unreadable | find_misplaced(raw_dir, clips)
     failures = [*map(str, lost.values())]
+    splits = [*dict.fromkeys(clip.split for clip in clips)]
+    summary = summarize(
+        raw_dir,
+        splits,
+        (Used(clip.path, clip.split, clip.category, 1) for clip in clips),
+        {},
+        {clip.path for clip in clips} | lost.keys(),
+        is_clip,
+    )
+    for line in summary.to_lines():
+        print(f"{raw_dir}: {line}", file=sys.stderr)
     with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for place, group in groupby(bar, key=lambda result: result[0].place):
@@ -114,7 +126,8 @@ def preprocess(
     path = processed_dir / ANALYSIS_FILE
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps({"preprocessing_info": info}, indent=2).encode())
+        analysis = {"preprocessing_info": info, "scan": summary.to_json()}
+        replace_file(path, json.dumps(analysis, indent=2).encode())
     return failures
 
 

@@ -11,9 +11,11 @@ from featx.data.folders import (
     STANDARD_SPLITS,
     check_name,
     choose_splits,
+    is_hidden,
     list_entries,
     list_folders,
     normalize_name,
+    walk_files,
 )
 from featx.data.manifest import (
     Manifest,
@@ -21,12 +23,20 @@ from featx.data.manifest import (
     ScanSettings,
     VideoFile,
     describe_preprocessing,
+    summarize_scan,
 )
 from featx.errors import InputError, MissingInputError
 from featx.files import file_stats
 from featx.parallel import map_ahead
 
-CLIP_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
+_CONTAINERS = (
+    "264 265 266 3g2 3gp amv apng apv asf avc avi avs2 avs3 cavs dav dif divx dnxhd dnxhr drc dv "
+    "dvd evc f4v flv gif gxf h261 h263 h264 h265 h266 h26l hevc ism ismv ivf ivr kux m1v m2t m2ts "
+    "m2v m4v mj2 mjpeg mjpg mk3d mkv mov mp4 mpe mpeg mpg mts mxf nut obu ogm ogv psp qt rm rmvb "
+    "roq swf tp trp ts vc1 vc2 viv vob vvc webm wmv wtv y4m"
+)
+CLIP_SUFFIXES = tuple(f".{suffix}" for suffix in _CONTAINERS.split())
+"""Of the containers of video that FFmpeg knows by their suffix. Files of others are told."""
 
 _THREADS = 4
 
@@ -49,7 +59,8 @@ def scan_clips(settings: ScanSettings) -> Manifest:
     names = sorted({clip.category for clip in clips})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
-    for path, error in (lost | find_misplaced(root, clips)).items():
+    lost |= find_misplaced(root, clips)
+    for path, error in lost.items():
         relative = path.relative_to(root)
         if relative.parts[0] in rejected:
             rejected[relative.parts[0]][relative.as_posix()] = error
@@ -77,9 +88,12 @@ def scan_clips(settings: ScanSettings) -> Manifest:
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
             "Give the folder that holds the splits."
         )
-    rejected.check(root, files, settings.on_error)
+    rejected.check(settings, files)
     preprocessing = describe_preprocessing(settings.num_frames, settings.image_size, "uint8")
-    return Manifest(root, categories, files, rejected, preprocessing)
+    places = (place for found in rejected.values() for place in found)
+    known = {clip.path for clip in clips} | {root / place for place in places}
+    summary = summarize_scan(settings, files, rejected, known, is_clip)
+    return Manifest(root, categories, files, rejected, preprocessing, summary)
 
 
 class Clip(NamedTuple):
@@ -145,12 +159,12 @@ def list_clips(
                     Clip(path, path.relative_to(raw_dir).as_posix(), place)
                     for folder in folders
                     for path in _list_or_keep(list_entries, folder, unreadable)
-                    if _is_clip(path)
+                    if is_clip(path.name)
                 ]
     if not clips and not unreadable:
         raise MissingInputError(
             f"{raw_dir}: expected clips at <split>/<category>/[<subcategory>/]"
-            f"*{{{','.join(CLIP_SUFFIXES)}}}, found none. Give the folder that holds the splits."
+            "*{.mp4,.avi,.mkv,...}, found none. Give the folder that holds the splits."
         )
     return clips
 
@@ -163,11 +177,8 @@ def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> dict[Path, InputErro
             f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
             "Move it."
         )
-        for path in sorted(raw_dir.rglob("*"))
-        if _is_clip(path)
-        and path not in known
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(raw_dir).parts)
+        for parts in walk_files(raw_dir)
+        if is_clip(parts[-1]) and (path := raw_dir.joinpath(*parts)) not in known
     }
 
 
@@ -181,5 +192,6 @@ def _list_or_keep(
         return []
 
 
-def _is_clip(path: Path) -> bool:
-    return path.suffix.lower() in CLIP_SUFFIXES and not path.name.startswith(".")
+def is_clip(name: str) -> bool:
+    """Whether a file of this name is a clip."""
+    return Path(name).suffix.lower() in CLIP_SUFFIXES and not is_hidden(name)

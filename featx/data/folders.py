@@ -1,12 +1,27 @@
 """The folders of a data set: splits, categories, subcategories, and what may be wrong with them."""
 
+import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featx.errors import InputError, MissingInputError, first_line
 
 STANDARD_SPLITS = ("train", "val", "test")
+
+_JUNK = {
+    "__MACOSX",
+    "Thumbs.db",
+    "desktop.ini",
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    "__pycache__",
+    "Icon\r",
+}
+"""What systems and their tools put into folders, beside what begins with a dot."""
 
 
 def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
@@ -36,7 +51,7 @@ def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
 
 
 def list_folders(path: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without those whose name begins with a dot.
+    """The folders in a folder, sorted by name, without hidden ones and what systems make.
 
     A link without a target counts as a folder, so that it is not overlooked: listing it fails.
 
@@ -52,14 +67,14 @@ def list_folders(path: Path) -> list[Path]:
 
 
 def list_entries(path: Path) -> list[Path]:
-    """What is in a folder, sorted by name, without names that begin with a dot.
+    """What is in a folder, sorted by name, without what is hidden and what systems make.
 
     Raises:
         MissingInputError: The folder does not exist, or is a link without a target.
         InputError: It cannot be read.
     """
     try:
-        entries = [entry for entry in path.iterdir() if entry.name[0] != "."]
+        entries = [entry for entry in path.iterdir() if not is_hidden(entry.name)]
     except FileNotFoundError as error:
         if path.is_symlink():
             raise _broken_link(path) from error
@@ -69,6 +84,41 @@ def list_entries(path: Path) -> list[Path]:
     except OSError as error:
         raise _unreadable(path, error) from error
     return sorted(entries, key=lambda entry: (normalize_name(entry.name), entry.name))
+
+
+def walk_files(
+    root: Path, parts: tuple[str, ...] = (), seen: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, ...]]:
+    """The files in a folder and below, by the parts of their paths below it, sorted by name.
+
+    Hidden files are among them, but for those that systems make; hidden folders are not entered,
+    nor those that cannot be read. Links are followed, but never around.
+    """
+    try:
+        folder = root.joinpath(*parts)
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen |= {(status.st_dev, status.st_ino)}
+    for entry in entries:
+        if entry.name in _JUNK or entry.name.startswith("._"):
+            continue
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link to itself
+            is_folder = False
+        if not is_folder:
+            yield (*parts, entry.name)
+        elif not is_hidden(entry.name):
+            yield from walk_files(root, (*parts, entry.name), seen)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or made by a system for itself."""
+    return name.startswith(".") or name in _JUNK
 
 
 def has_file(folder: Path, name: str) -> bool:

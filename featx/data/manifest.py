@@ -7,7 +7,7 @@ What every kind of source shares is here: a scanner is a function from `ScanSett
 import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from featx.data.folders import normalize_name
 from featx.data.pixels import PixelsName, Span
+from featx.data.summary import ScanSummary, Used, summarize
 from featx.errors import InputError, combine
 
 ANALYSIS_FILE = "configuration_analysis.json"
@@ -46,6 +47,7 @@ class ScanSettings:
         pixels: What floating pixels are, where files do not say.
         keep_damaged: Keep what decodes of damaged clips.
         digests: Whether to digest files whose content is not known otherwise.
+        strict: Whether bad inputs are an error at all, if that is what `on_error` says.
     """
 
     root: Path
@@ -58,6 +60,7 @@ class ScanSettings:
     pixels: PixelsName = "normalized"
     keep_damaged: bool = False
     digests: bool = True
+    strict: bool = True
 
 
 class Video(NamedTuple):
@@ -159,13 +162,16 @@ class Rejections(dict[str, dict[str, InputError]]):
         except InputError as error:
             self[split][place] = error
 
-    def check(self, root: Path, files: Sequence[VideoFile], on_error: OnError) -> None:
+    def check(self, settings: ScanSettings, files: Sequence[VideoFile]) -> None:
         """Check that nothing is rejected; or, if that is left out, that each split has others.
 
         Raises:
             InputError: All that is wrong, together.
         """
-        filled = {file.split for file in files} if on_error == "skip" else set()
+        if not settings.strict:
+            return
+        skips = settings.on_error == "skip"
+        filled = {file.split for file in files} if skips else set()
         errors = [
             error
             for split, found in self.items()
@@ -174,13 +180,12 @@ class Rejections(dict[str, dict[str, InputError]]):
         ]
         if errors:
             others, way_out = f"{len(errors)} others", "Mend or remove them"
-            if on_error == "skip":
+            if skips:
                 others += " and no good one beside them"
             else:
                 way_out += ", or set on_error to skip to leave them out"
-            raise combine(
-                f"{root}: expected inputs that featx accepts, found {others}. {way_out}.", errors
-            )
+            found = f"expected inputs that featx accepts, found {others}. {way_out}."
+            raise combine(f"{settings.root}: {found}", errors)
 
 
 class Manifest:
@@ -196,6 +201,7 @@ class Manifest:
         lengths: Number of frames `[num_videos]` of each video, int64.
         positions: Positions of the videos of each split: its rows, in order.
         rejected: For each split, the videos, files and folders that are left out, and why.
+        summary: What the scan has found, and what it has left out; None if nobody has looked.
     """
 
     def __init__(
@@ -205,8 +211,10 @@ class Manifest:
         files: Sequence[VideoFile],
         rejected: Mapping[str, Mapping[str, InputError]],
         preprocessing: Mapping[str, Any] | None = None,
+        summary: ScanSummary | None = None,
     ) -> None:
         self.root = root
+        self.summary = summary
         self.rejected = rejected
         self._preprocessing = preprocessing
         self.categories = categories
@@ -272,6 +280,20 @@ class Manifest:
             "image_size": [*sizes.pop()] if len(sizes) == 1 else None,
             "processing_mode": None,
         }
+
+
+def summarize_scan(
+    settings: ScanSettings,
+    files: Sequence[VideoFile],
+    rejected: Rejections,
+    known: Collection[Path],
+    is_input: Callable[[str], bool],
+) -> ScanSummary:
+    """What a scan has found and left out; see `summarize`."""
+    used = (
+        Used(file.path, file.split, file.category, len(file.shapes), file.traits) for file in files
+    )
+    return summarize(settings.root, [*rejected], used, rejected, known, is_input)
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:

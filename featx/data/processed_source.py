@@ -15,7 +15,14 @@ from featx.data.folders import (
     list_folders,
     normalize_name,
 )
-from featx.data.manifest import ANALYSIS_FILE, Manifest, Rejections, ScanSettings, VideoFile
+from featx.data.manifest import (
+    ANALYSIS_FILE,
+    Manifest,
+    Rejections,
+    ScanSettings,
+    VideoFile,
+    summarize_scan,
+)
 from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.errors import InputError, MissingInputError
 from featx.files import read_json
@@ -55,10 +62,15 @@ def scan_processed(settings: ScanSettings) -> Manifest:
                 rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
                 if file.blocks:
                     files.append(file)
-    rejected.check(root, files, settings.on_error)
+    rejected.check(settings, files)
     recorded = read_json(root / ANALYSIS_FILE).get("preprocessing_info")
     preprocessing = recorded if isinstance(recorded, dict) else None
-    return Manifest(root, categories, files, rejected, preprocessing)
+    summary = summarize_scan(settings, files, rejected, {*paths}, _is_input)
+    return Manifest(root, categories, files, rejected, preprocessing, summary)
+
+
+def _is_input(name: str) -> bool:
+    return name == FILE_NAME
 
 
 def _list_categories(root: Path, splits: Sequence[str]) -> dict[str, int]:

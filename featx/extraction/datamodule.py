@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
@@ -154,7 +154,10 @@ class VideoDataModule(LightningDataModule):
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)
-        for split, names in missing_categories(manifest).items():
+        missing = missing_categories(manifest)
+        for line in manifest.summary.to_lines(told=missing) if manifest.summary else ():
+            rank_zero_info(f"{self.root}: {line}")
+        for split, names in missing.items():
             rank_zero_warn(
                 f"{self.root / split}: {len(names)} of {len(manifest.categories)} "
                 f"categories have no videos: {shorten(names)}"

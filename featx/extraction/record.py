@@ -55,15 +55,13 @@ def plan_layout(
     )
 
 
-def write_analysis(
-    folder: Path, paths: Mapping[str, Path], preprocessing: Mapping[str, Any]
-) -> None:
+def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:
     """Write or update the analysis beside feature files.
 
     Args:
         folder: The folder of the feature files; its staging folder exists.
         paths: The file of each split; splits of earlier runs keep their entries.
-        preprocessing: See `Manifest.preprocessing`.
+        manifest: The videos.
     """
     path = folder / ANALYSIS_FILE
     splits = read_json(path).get("splits")
@@ -71,7 +69,11 @@ def write_analysis(
     for split, feature_path in paths.items():
         with open_feature_file(feature_path) as file:
             structures[split] = describe_structure(file)
-    analysis = {"preprocessing_info": preprocessing, "splits": structures}
+    analysis = {
+        "preprocessing_info": manifest.preprocessing(),
+        "splits": structures,
+        "scan": manifest.summary and manifest.summary.to_json(),
+    }
     content = json.dumps(analysis, indent=2).encode()
     with writing(path):  # what a killed run leaves of the temporary file, the next one replaces
         replace_file(path, content, folder / STAGING_FOLDER / ANALYSIS_FILE)

@@ -213,7 +213,7 @@ class FeatureWriter(BasePredictionWriter):
             except IncompleteError as error:  # which is no reason to keep the other splits back
                 problems.append(error)
         if published:
-            write_analysis(self.output_dir, published, self._work.manifest.preprocessing())
+            write_analysis(self.output_dir, published, self._work.manifest)
         for split, path in published.items():
             with open_feature_file(path) as file:
                 count = file.attrs["num_videos"]

@@ -44,13 +44,17 @@ def test_every_clip_in_its_place(raw: Path, tmp_path: Path) -> None:
         assert data["videos"].dtype == torch.uint8
         for name, video in zip(data["clips"], data["videos"], strict=True):
             assert torch.equal(video, sample_clip(raw / name, 6, 16))
-    assert json.loads((out / "configuration_analysis.json").read_text()) == {
-        "preprocessing_info": {
-            "frames_per_video": 6,
-            "image_size": [16, 16],
-            "processing_mode": "cpu",
-            "dtype": "uint8",
-        }
+    analysis = json.loads((out / "configuration_analysis.json").read_text())
+    assert analysis["preprocessing_info"] == {
+        "frames_per_video": 6,
+        "image_size": [16, 16],
+        "processing_mode": "cpu",
+        "dtype": "uint8",
+    }
+    assert analysis["scan"]["videos"] == {"train": 4, "test": 1}
+    assert analysis["scan"]["left_out"] == {
+        "hidden": {"count": 1, "examples": ["train/hello/.hidden.mp4"]},
+        "of .txt": {"count": 1, "examples": ["train/hello/notes.txt"]},
     }
     assert scan(out).video_ids("train")[1] == "train/hello/10.mkv"
 

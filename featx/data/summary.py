@@ -1,0 +1,208 @@
+"""What a scan has found in a folder, and what it has left out."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from featx.data.folders import is_hidden, list_folders, normalize_name, walk_files
+from featx.errors import InputError, shorten
+
+_EXAMPLES = 3
+_TREATMENT = {
+    "interlaced": "leaves their fields as they are woven",
+    "HDR (PQ)": "does not tone-map them",
+    "HDR (HLG)": "does not tone-map them",
+}
+_LIKE_A_SPLIT = re.compile(r"(mini)?(train|val|dev|test|eval|held.?out|hold.?out)", re.IGNORECASE)
+
+
+class Used(NamedTuple):
+    """A file whose videos are used.
+
+    Attributes:
+        path: Its path.
+        split: Its split.
+        category: Its category.
+        num_videos: How many there are in it.
+        traits: What they are that RGB of 8 bits is not.
+    """
+
+    path: Path
+    split: str
+    category: str
+    num_videos: int
+    traits: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Some:
+    """Things, by the names of a few of them.
+
+    Attributes:
+        count: How many there are.
+        examples: Names of the first ones.
+    """
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def note(self, name: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(name)
+
+    def __str__(self) -> str:
+        """Their names, as far as they are known."""
+        more = self.count - len(self.examples)
+        return shorten(self.examples) + f" and {more} more" * (more > 0)
+
+
+@dataclass(slots=True)
+class ScanSummary:
+    """What a scan has found, and what it has left out.
+
+    Attributes:
+        files: Number of files that are used, for each split.
+        videos: Number of videos that are used, for each split.
+        categories: Number of categories.
+        rejected: Number of bad inputs, for each split.
+        left_out: What is in the folder beside these, by kind.
+        empty: Categories without a video, for each split that has some.
+        unasked: Number of inputs in each folder that is not of a split asked for.
+        traits: Videos that are shown otherwise than RGB of 8 bits can show them.
+    """
+
+    files: dict[str, int]
+    videos: dict[str, int]
+    categories: int
+    rejected: dict[str, int]
+    left_out: dict[str, Some] = field(default_factory=dict)
+    empty: dict[str, list[str]] = field(default_factory=dict)
+    unasked: dict[str, int] = field(default_factory=dict)
+    traits: dict[str, Some] = field(default_factory=dict)
+
+    @property
+    def split_like(self) -> list[str]:
+        """Folders with inputs that look like splits, and were not asked for."""
+        return [name for name, count in self.unasked.items() if count and _LIKE_A_SPLIT.match(name)]
+
+    def to_lines(self, told: Mapping[str, Collection[str]] | None = None) -> list[str]:
+        """For a person.
+
+        Args:
+            told: Categories without a video that the person knows of, for each split.
+        """
+        splits = ", ".join(f"{split} {count}" for split, count in self.videos.items())
+        num_files, num_videos = sum(self.files.values()), sum(self.videos.values())
+        among = f" in {num_files} files" * (num_files != num_videos)
+        lines = [f"{num_videos} videos{among}, {self.categories} categories: {splits}"]
+        if any(self.rejected.values()):
+            counts = ", ".join(f"{split} {n}" for split, n in self.rejected.items() if n)
+            lines.append(f"bad inputs: {counts}")
+        for kind, some in sorted(self.left_out.items()):
+            lines.append(f"left out: {some.count} {kind}: {some}")
+        for split, names in self.empty.items():
+            if unknown := [name for name in names if name not in (told or {}).get(split, ())]:
+                lines.append(f"categories without a video in {split}: {shorten(unknown)}")
+        if alike := self.split_like:
+            found = ", ".join(f"{name} ({self.unasked[name]})" for name in alike)
+            wanted = ",".join([*self.videos, *alike])
+            lines.append(
+                f"folders that look like splits, and were not asked for: {found}. "
+                f"To take them, too: --data.splits '[{wanted}]'"
+            )
+        others = [f"{name} ({n})" for name, n in self.unasked.items() if name not in alike]
+        if others:
+            lines.append(f"other folders, which were not asked for: {shorten(others)}")
+        for trait, some in self.traits.items():
+            lines.append(f"{some.count} {trait}: {some}. Like ffmpeg, featx {_TREATMENT[trait]}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """For the analysis."""
+        return {
+            "files": self.files,
+            "videos": self.videos,
+            "categories": self.categories,
+            "rejected": self.rejected,
+            "left_out": {kind: asdict(some) for kind, some in sorted(self.left_out.items())},
+            "categories_without_videos": self.empty,
+            "folders_not_asked_for": self.unasked,
+            "folders_like_splits": self.split_like,
+            "shown_otherwise": {trait: asdict(some) for trait, some in self.traits.items()},
+        }
+
+
+def summarize(
+    root: Path,
+    splits: Sequence[str],
+    used: Iterable[Used],
+    rejected: Mapping[str, Collection[str]],
+    known: Collection[Path],
+    is_input: Callable[[str], bool],
+) -> ScanSummary:
+    """Compare what a scan uses with all that is in a folder.
+
+    Args:
+        root: The folder.
+        splits: The splits asked for.
+        used: The files that are used.
+        rejected: Places of bad inputs, for each split.
+        known: Paths of all inputs that were found where they should be, bad ones included.
+        is_input: Whether a file of this name is an input.
+    """
+    summary = ScanSummary(
+        dict.fromkeys(splits, 0),
+        dict.fromkeys(splits, 0),
+        0,
+        {split: len(rejected.get(split, ())) for split in splits},
+    )
+    present: dict[str, set[str]] = {split: set() for split in splits}
+    for file in used:
+        summary.files[file.split] += 1
+        summary.videos[file.split] += file.num_videos
+        present[file.split].add(file.category)
+        for trait in file.traits:
+            name = file.path.relative_to(root).as_posix()
+            summary.traits.setdefault(trait, Some()).note(name)
+    categories = set().union(*present.values())
+    summary.categories = len(categories)
+    for split in splits:
+        folders = {normalize_name(folder.name) for folder in _list_or_none(root / split)}
+        if empty := sorted((folders | categories) - present[split]):
+            summary.empty[split] = empty
+    counts: Counter[str] = Counter()
+    for folder in _list_or_none(root):
+        if folder.name not in splits:
+            counts[folder.name] = 0
+    for parts in walk_files(root):
+        hidden = is_hidden(parts[-1])
+        inputs = is_input(parts[-1].lstrip(".") if hidden else parts[-1])
+        if len(parts) > 1 and parts[0] not in splits:
+            counts[parts[0]] += inputs and not hidden
+        elif kind := _find_kind(parts, inputs, hidden, root.joinpath(*parts) in known):
+            summary.left_out.setdefault(kind, Some()).note("/".join(parts))
+    summary.unasked = dict(counts)
+    return summary
+
+
+def _find_kind(parts: Sequence[str], inputs: bool, hidden: bool, known: bool) -> str:
+    """What kind of left out file this is; empty if it is none that is worth a word."""
+    if known or (hidden and not inputs):
+        return ""
+    if inputs:
+        return "hidden" if hidden else "in no category of a split"
+    suffix = Path(parts[-1]).suffix.lower()
+    return f"of {suffix}" if suffix else "without a suffix"
+
+
+def _list_or_none(folder: Path) -> list[Path]:
+    """The folders in a folder; none if it cannot be read, which is told elsewhere."""
+    try:
+        return list_folders(folder)
+    except InputError:
+        return []
