@@ -17,12 +17,12 @@ from featx.backbones.transforms import normalize
 from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
-from featx.data.clip_file import sample_clip
+from featx.data.clip_file import open_clip
 from featx.data.clip_source import Clip, find_misplaced, is_clip, list_clips
 from featx.data.folders import check_name
 from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
 from featx.data.processed_file import FILE_NAME, save_videos
-from featx.data.summary import Used, summarize
+from featx.data.summary import Some, Used, describe_traits, summarize
 from featx.errors import FeatxError, InputError, check_at_least, shorten
 from featx.files import replace_file, writing
 from featx.parallel import count_cores, map_ahead
@@ -51,6 +51,7 @@ def preprocess(
     image_size: int = IMAGE_SIZE,
     dtype: DTypeName = "uint8",
     num_workers: int | None = None,
+    keep_damaged: bool = False,
 ) -> list[str]:
     """Turn clips into processed_data.pt files.
 
@@ -66,6 +67,8 @@ def preprocess(
         dtype: uint8 for raw RGB; float32 for four times the bytes, normalized with ImageNet's
             mean and std.
         num_workers: Clips decoded in parallel; by default, one per core.
+        keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
+            they are listed in the files, and in the feature files that are made of these.
 
     Returns:
         One line for each clip that was left out: what is wrong with it.
@@ -82,10 +85,18 @@ def preprocess(
 
     def decode(clip: Clip) -> Decoded:
         check_name(clip.path, clip.name)
-        notes = {"clips": clip.name, "clip_stats": clip.stats}  # as it was before it was read
-        video = sample_clip(clip.path, num_frames, image_size)
-        return notes, normalize(video) if dtype == "float32" else video
+        notes: dict[str, Any] = {"clips": clip.name, "clip_stats": clip.stats}  # before it is read
+        file = open_clip(
+            clip.path, clip.place, clip.name, num_frames, image_size, keep_damaged, has_digest=False
+        )
+        frames, _, damage = file.read()
+        if keep_damaged:
+            notes["damage"] = damage
+        for trait in file.traits:
+            traits.setdefault(trait, Some()).note(clip.name)
+        return notes, normalize(frames) if dtype == "float32" else frames
 
+    traits: dict[str, Some] = {}
     unreadable: dict[Path, InputError] = {}
     clips = list_clips(raw_dir, unreadable)
     files = {
@@ -96,7 +107,7 @@ def preprocess(
     stale = [
         clip
         for target, members in files.items()
-        if not _is_current(target, members, shape, getattr(torch, dtype))
+        if not _is_current(target, members, shape, getattr(torch, dtype), keep_damaged)
         for clip in members
     ]
     lost = unreadable | find_misplaced(raw_dir, clips)
@@ -110,8 +121,6 @@ def preprocess(
         {clip.path for clip in clips} | lost.keys(),
         is_clip,
     )
-    for line in summary.to_lines():
-        print(f"{raw_dir}: {line}", file=sys.stderr)
     with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for place, group in groupby(bar, key=lambda result: result[0].place):
@@ -122,6 +131,8 @@ def preprocess(
             f"{shorten(others)}",
             stacklevel=2,
         )
+    for line in summary.to_lines() + describe_traits(traits):
+        print(f"{raw_dir}: {line}", file=sys.stderr)
     info = describe_preprocessing(num_frames, image_size, dtype)
     path = processed_dir / ANALYSIS_FILE
     with writing(path):
@@ -132,7 +143,11 @@ def preprocess(
 
 
 def _is_current(
-    target: Path, clips: Sequence[Clip], shape: tuple[int, ...], dtype: torch.dtype
+    target: Path,
+    clips: Sequence[Clip],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    keep_damaged: bool,
 ) -> bool:
     """Whether a file was made from these clips, as they are now, with these settings."""
     try:
@@ -144,6 +159,7 @@ def _is_current(
         notes == [(clip.name, clip.stats) for clip in clips]
         and videos.shape == (len(clips), *shape)
         and videos.dtype == dtype
+        and ("damage" in data) == keep_damaged
     )
 
 

@@ -36,9 +36,9 @@ _INTERLACED = (2, 3, 4, 5)  # orders of fields; 1 is progressive, and 0 unknown
 # What FFmpeg says of damaged bytes, but not of a recording that begins between two key frames.
 _DAMAGE = re.compile(
     r"error at mb|error while decoding (mb|block)|tex damaged|mb incr damaged|illegal [ad]c "
-    r"|invalid mb type|skipped mb in i-frame|ignoring overflow|run overflow|slice (crc|pointer)"
+    r"|invalid mb type|skipped mb in i-frame|run overflow|slice (crc|pointer)"
     r"|concealing|invalid nal unit size|splitting the input into nal|parse temporal unit"
-    r"|parsing obu|overread|inflate returned error|chunk too big|header size larger"
+    r"|parsing obu|inflate returned error|chunk too big|header size larger"
     r"|invalid buffer size"
     r"|no jpeg data|truncating packet|invalid as first byte of an ebml"
     r"|exceeds (containing master|max)|packet_obj_size|problem: pixel_ptr",
@@ -74,16 +74,19 @@ def survey_clip(path: Path) -> ClipSurvey:
         for packet in container.demux():
             if not packet.size:
                 continue
-            time = packet.pts if packet.pts is not None else packet.dts
-            ends = (time + (packet.duration or 0)) * packet.time_base if time is not None else 0
-            last = max(last, float(ends))
+            order, time, unit = packet.dts, packet.pts, float(packet.time_base)
+            if time is None:
+                time = order
+            if time is not None:
+                end = (time + (packet.duration or 0)) * unit
+                last = max(last, end)
             if packet.stream_index == stream.index:
-                orders.append(packet.dts)
+                orders.append(order)
                 corrupt.append(packet.is_corrupt)
                 if time is not None:
-                    times.append((float(time * packet.time_base), float(ends)))
-                if packet.dts is not None:
-                    times.first = min(times.first, float(packet.dts * packet.time_base))
+                    times.append((time * unit, end))
+                if order is not None:
+                    times.first = min(times.first, order * unit)
         damage = _find_missing(container, stream, times, last) or _find_missing_bytes(path)
         if not damage and (count := _count_corrupt(orders, corrupt)):
             damage = f"{count} damaged packets among {len(orders)}"

@@ -65,6 +65,7 @@ class ProcessedFile(VideoFile):
         clips: The name of the clip that each video was made from, if the file has it.
         stats: See `file_stats`.
         pixels: What they are, where they are floating point.
+        damage: What is missing of each video whose clip is damaged, if the file has notes of it.
     """
 
     blocks: tuple[Block, ...]
@@ -72,6 +73,7 @@ class ProcessedFile(VideoFile):
     clips: tuple[str, ...] | None
     stats: tuple[int, int]
     pixels: PixelsName = "normalized"
+    damage: tuple[str, ...] | None = None
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -122,11 +124,12 @@ class ProcessedFile(VideoFile):
                 f"{self.path}: expected a readable file, found: {first_line(error)}. "
                 "It was readable when it was scanned: check the disk, and start again."
             ) from error
+        number = block.start + within
+        damage = self.damage[number] if self.damage else ""
         if not video.is_floating_point():
-            return Video(video)
+            return Video(video, damage=damage)
         # One pass over the pixels; both are NaN if one pixel is.
         low, high = (value.item() for value in video.aminmax())
-        number = block.start + within
         if not (math.isfinite(low) and math.isfinite(high)):
             frame = int((~video.isfinite()).flatten(1).any(dim=1).nonzero()[0])
             raise InputError(
@@ -135,7 +138,7 @@ class ProcessedFile(VideoFile):
             )
         if misfit := find_misfit((low, high), self.pixels):
             raise InputError(f"{self.path}: video {number}: {misfit}")
-        return Video(video, (low, high))
+        return Video(video, (low, high), damage)
 
     def _check_unchanged(self, file: IO[bytes]) -> None:
         """Check that a file is the one that was scanned; its copy on another disk is."""
@@ -168,7 +171,7 @@ def open_processed_file(
         InputError: The file is damaged, or holds something else.
     """
     archive = read_archive(path, tells_offsets)
-    videos, clips = archive.data, None
+    videos, clips, damage = archive.data, None, None
     if isinstance(videos, Inert) and "videos" not in videos:
         raise refuse_object(str(path), videos)
     if isinstance(videos, dict):
@@ -177,7 +180,7 @@ def open_processed_file(
                 f"{path}: expected a dict with the key 'videos', found the keys "
                 f"{shorten([*videos])}. Save it as torch.save({{'videos': videos}}, path)."
             )
-        videos, clips = videos["videos"], videos.get("clips")
+        videos, clips, damage = (videos.get(key) for key in ("videos", "clips", "damage"))
     blocks: list[Block] = []
     rejected: dict[int, InputError] = {}
     if isinstance(videos, Tensor):
@@ -202,10 +205,10 @@ def open_processed_file(
             f"{path}: expected one video or more, found none (N = 0). "
             "Fill the file, or remove its folder."
         )
-    names = _check_clips(clips, count)
+    names, damage = _check_clips(clips, count), _check_damage(damage, count)
     place = "/".join(path.parts[-4:-1])
     return ProcessedFile(
-        path, place, archive.digest, tuple(blocks), rejected, names, archive.stats, pixels
+        path, place, archive.digest, tuple(blocks), rejected, names, archive.stats, pixels, damage
     )
 
 
@@ -282,6 +285,13 @@ def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:
     names = tuple(clips) if isinstance(clips, (list, tuple)) else ()
     named = all(isinstance(name, str) and is_name(name) for name in names)
     return names if named and len(names) == len(set(names)) == count else None
+
+
+def _check_damage(damage: object, count: int) -> tuple[str, ...] | None:
+    """Notes of what is missing of each video; None if these are none, or there is no damage."""
+    notes = tuple(damage) if isinstance(damage, (list, tuple)) else ()
+    texts = all(isinstance(note, str) and is_name(note) for note in notes)
+    return notes if texts and len(notes) == count and any(notes) else None
 
 
 def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tensor:

@@ -65,7 +65,8 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     rejected.check(settings, files)
     recorded = read_json(root / ANALYSIS_FILE).get("preprocessing_info")
     preprocessing = recorded if isinstance(recorded, dict) else None
-    summary = summarize_scan(settings, files, rejected, {*paths}, _is_input)
+    known = {*paths, root / ANALYSIS_FILE}
+    summary = summarize_scan(settings, files, rejected, known, _is_input)
     return Manifest(root, categories, files, rejected, preprocessing, summary)
 
 

@@ -72,7 +72,7 @@ class ScanSummary:
         rejected: Number of bad inputs, for each split.
         left_out: What is in the folder beside these, by kind.
         empty: Categories without a video, for each split that has some.
-        unasked: Number of inputs in each folder that is not of a split asked for.
+        unasked: Number of inputs in each folder that has some, and is of no split asked for.
         traits: Videos that are shown otherwise than RGB of 8 bits can show them.
     """
 
@@ -87,8 +87,8 @@ class ScanSummary:
 
     @property
     def split_like(self) -> list[str]:
-        """Folders with inputs that look like splits, and were not asked for."""
-        return [name for name, count in self.unasked.items() if count and _LIKE_A_SPLIT.match(name)]
+        """Folders that look like splits, and were not asked for."""
+        return [name for name in self.unasked if _LIKE_A_SPLIT.match(name)]
 
     def to_lines(self, told: Mapping[str, Collection[str]] | None = None) -> list[str]:
         """For a person.
@@ -118,9 +118,7 @@ class ScanSummary:
         others = [f"{name} ({n})" for name, n in self.unasked.items() if name not in alike]
         if others:
             lines.append(f"other folders, which were not asked for: {shorten(others)}")
-        for trait, some in self.traits.items():
-            lines.append(f"{some.count} {trait}: {some}. Like ffmpeg, featx {_TREATMENT[trait]}")
-        return lines
+        return lines + describe_traits(self.traits)
 
     def to_json(self) -> dict[str, Any]:
         """For the analysis."""
@@ -176,18 +174,24 @@ def summarize(
         if empty := sorted((folders | categories) - present[split]):
             summary.empty[split] = empty
     counts: Counter[str] = Counter()
-    for folder in _list_or_none(root):
-        if folder.name not in splits:
-            counts[folder.name] = 0
     for parts in walk_files(root):
         hidden = is_hidden(parts[-1])
         inputs = is_input(parts[-1].lstrip(".") if hidden else parts[-1])
         if len(parts) > 1 and parts[0] not in splits:
-            counts[parts[0]] += inputs and not hidden
+            if inputs and not hidden:
+                counts[parts[0]] += 1
         elif kind := _find_kind(parts, inputs, hidden, root.joinpath(*parts) in known):
             summary.left_out.setdefault(kind, Some()).note("/".join(parts))
     summary.unasked = dict(counts)
     return summary
+
+
+def describe_traits(traits: Mapping[str, Some]) -> list[str]:
+    """One line for each way in which clips are shown otherwise than RGB of 8 bits can show them."""
+    return [
+        f"{some.count} {trait}: {some}. Like ffmpeg, featx {_TREATMENT[trait]}"
+        for trait, some in traits.items()
+    ]
 
 
 def _find_kind(parts: Sequence[str], inputs: bool, hidden: bool, known: bool) -> str:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import reference
 import torch
+from clips import encode
 from helpers import grey_levels, scan
 
 from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
-from featx.data.clip_file import sample_clip, write_clip
+from featx.data.clip_file import ClipFile, open_clip, sample_clip, write_clip
 from featx.data.clip_source import list_clips
+from featx.data.manifest import Video
 from featx.data.processed_file import ProcessedFile
 from featx.errors import MissingInputError, OutputError, UsageError
 
@@ -112,11 +114,11 @@ def test_what_is_up_to_date_is_left_alone(
     """A second run decodes only what changed: a clip, a list of clips, or a setting."""
     decoded: list[str] = []
 
-    def sample(path: Path, num_frames: int, image_size: int) -> torch.Tensor:
+    def open_and_tell(path: Path, *args: Any, **settings: Any) -> ClipFile:  # noqa: ANN401
         decoded.append(path.name)
-        return sample_clip(path, num_frames, image_size)
+        return open_clip(path, *args, **settings)
 
-    monkeypatch.setattr(preprocess_module, "sample_clip", sample)
+    monkeypatch.setattr(preprocess_module, "open_clip", open_and_tell)
 
     def rerun(**settings: object) -> list[str]:
         decoded.clear()
@@ -145,17 +147,26 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     saved: list[object] = []
     ahead: list[int] = []
 
-    def sample(path: Path, num_frames: int, image_size: int) -> torch.Tensor:
+    class FakeClip:
+        """A clip that is black."""
+
+        traits = ()
+
+        def read(self) -> Video:
+            """Decode it."""
+            ahead.append(len(decoded) - len(saved))
+            return Video(torch.zeros(6, 3, 16, 16, dtype=torch.uint8))
+
+    def open_fake(path: Path, *args: object, **settings: object) -> FakeClip:
         decoded.append(path)
-        ahead.append(len(decoded) - len(saved))
-        return torch.zeros(num_frames, 3, image_size, image_size, dtype=torch.uint8)
+        return FakeClip()
 
     def save(path: Path, videos: Iterable[tuple[dict[str, Any], torch.Tensor]]) -> int:
         for video in videos:
             saved.append(video)
         return len(saved)
 
-    monkeypatch.setattr(preprocess_module, "sample_clip", sample)
+    monkeypatch.setattr(preprocess_module, "open_clip", open_fake)
     monkeypatch.setattr(preprocess_module, "save_videos", save)
     assert run(tmp_path / "raw", tmp_path / "out", num_workers=2) == []
     assert len(saved) == 12
@@ -288,3 +299,37 @@ def test_the_place_of_a_file_leaves_no_trace(raw: Path, tmp_path: Path) -> None:
     for path in paths:
         other = tmp_path / "é" / path.relative_to(tmp_path / "a")
         assert path.read_bytes() == other.read_bytes()
+
+
+def test_damaged_clips_are_kept_if_asked(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are listed in the file; by default they are left out, and reported."""
+    path = raw / "train/hello/10.mkv"
+    write_clip(path, grey_levels(60))
+    path.write_bytes(path.read_bytes()[:-800])
+    (failure,) = run(raw, tmp_path / "out")
+    assert f"{path}: expected a whole clip, found " in failure
+    target = tmp_path / "out/train/hello/hello/processed_data.pt"
+    assert torch.load(target)["clips"] == ["train/hello/2.mp4"]
+    assert run(raw, tmp_path / "out", keep_damaged=True) == []
+    kept = torch.load(target)
+    assert kept["clips"] == ["train/hello/10.mkv", "train/hello/2.mp4"]
+    assert [bool(damage) for damage in kept["damage"]] == [True, False]
+    [file] = [file for file in scan(tmp_path / "out").files if file.path == target]
+    assert [file.read(index).damage for index in (0, 1)] == kept["damage"]
+    assert len(run(raw, tmp_path / "out")) == 1
+    assert "damage" not in torch.load(target)
+
+
+def test_the_summary(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with what it took and left out, and which clips are shown otherwise."""
+    encode(raw / "train/hello/tv.mkv", "libx264", options={"x264-params": "tff=1"})
+    run(raw, tmp_path / "out")
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{raw}: 6 videos, 2 categories: test 1, train 5" in lines
+    assert f"{raw}: left out: 1 of .txt: train/hello/notes.txt" in lines
+    assert lines[-1] == (
+        f"{raw}: 1 interlaced: train/hello/tv.mkv. Like ffmpeg, featx leaves their fields as they "
+        "are woven"
+    )
