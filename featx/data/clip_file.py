@@ -1,9 +1,8 @@
 """One clip: read and written with PyAV, whose wheel contains FFmpeg."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,20 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from featx.data.clip_survey import (
-    ClipSurvey,
-    find_video,
-    hear_damage,
-    open_container,
-    survey_clip,
-)
+from featx.data.clip_decoder import decode_clip
+from featx.data.clip_survey import ClipSurvey, survey_clip
 from featx.data.manifest import Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256, file_stats
 
 with require("av", "clips"):
     import av
-    import av.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +85,8 @@ class ClipFile(VideoFile):
                 self.path,
                 self.num_frames,
                 self.image_size,
-                self.survey.num_packets,
                 self.keep_damaged,
+                is_damaged=bool(self.survey.damage),
             )
         except InputError as error:
             # Of the system, not of the clip.
@@ -140,9 +133,7 @@ def open_clip(
     return ClipFile(path, place, digest, name, num_frames, image_size, stats, survey, keep_damaged)
 
 
-def sample_clip(
-    path: Path, num_frames: int, image_size: int, num_packets: int | None = None
-) -> Tensor:
+def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
     """Decode a clip to a fixed number of frames.
 
     Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a clip
@@ -153,7 +144,6 @@ def sample_clip(
         path: The clip.
         num_frames: Frames to sample.
         image_size: Height and width to resize to, in pixels.
-        num_packets: Number of packets of the clip, if it is known.
 
     Returns:
         uint8 RGB `[num_frames, 3, image_size, image_size]`.
@@ -161,12 +151,10 @@ def sample_clip(
     Raises:
         InputError: The clip does not decode, has no video in it, or holds less than it declares.
     """
-    if num_packets is None:
-        survey = _survey(path)
-        if survey.damage:
-            raise _damaged(path, survey.damage)
-        num_packets = survey.num_packets
-    return _sample(path, num_frames, image_size, num_packets, keep_damaged=False)[0]
+    survey = _survey(path)
+    if survey.damage:
+        raise _damaged(path, survey.damage)
+    return _sample(path, num_frames, image_size, keep_damaged=False)[0]
 
 
 def write_clip(
@@ -218,82 +206,31 @@ def _survey(path: Path) -> ClipSurvey:
 
 
 def _sample(
-    path: Path, num_frames: int, image_size: int, num_packets: int, keep_damaged: bool
+    path: Path, num_frames: int, image_size: int, keep_damaged: bool, is_damaged: bool = False
 ) -> tuple[Tensor, str]:
     """Frames of a clip, see `sample_clip`; and what is damaged, if that is to be kept."""
+
+    def choose(count: int) -> list[int]:
+        return _positions(count, num_frames)
+
+    def make(image: Tensor) -> Tensor:
+        resized: Tensor = resize(image, [image_size, image_size], antialias=True)
+        return resized
+
     try:
-        positions = _positions(num_packets, num_frames)
-        video, found, damage = _decode(path, positions, image_size)
-        if 0 < found != num_packets:  # some packets hold no frame, but now the number is known
-            positions = _positions(found, num_frames)
-            video, found, damage = _decode(path, positions, image_size)
+        decoded = decode_clip(path, choose, make, whole=is_damaged)
     except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
         raise _undecodable(path, error) from error
-    if found == 0:
+    if decoded.count == 0:
         raise InputError(
-            f"{path}: expected frames, found {damage}. Encode it again, or leave it out."
+            f"{path}: expected frames, found {decoded.damage}. Encode it again, or leave it out."
         )
-    if damage and not keep_damaged:
-        raise _damaged(path, damage)
-    return video, damage
+    if decoded.damage and not keep_damaged:
+        raise _damaged(path, decoded.damage)
+    frames = [decoded.frames[number] for number in choose(decoded.count)]
+    return torch.stack(frames), decoded.damage
 
 
 def _positions(count: int, num_frames: int) -> list[int]:
     positions: list[int] = np.linspace(0, max(count - 1, 0), num_frames).astype(np.int64).tolist()
     return positions
-
-
-def _decode(path: Path, positions: Sequence[int], image_size: int) -> tuple[Tensor, int, str]:
-    """The frames at `positions` (ascending) of a clip, its number of frames, and its damage."""
-    video = torch.empty(len(positions), 3, image_size, image_size, dtype=torch.uint8)
-    filled = count = num_corrupt = 0
-    early, late = "", ""  # what fails before the first frame, and after it
-    with hear_damage() as heard, open_container(path) as container:
-        stream = find_video(container)
-        stream.codec_context.thread_count = 1  # clips are decoded in parallel already
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.MemoryError:
-                raise
-            except av.error.FFmpegError as error:
-                # A recording that begins between two key frames begins with what fails.
-                early, late = early or first_line(error), late or first_line(error) * bool(count)
-                continue
-            for frame in frames:
-                num_corrupt += frame.is_corrupt
-                if filled < len(positions) and positions[filled] == count:
-                    repeats = positions.count(count)
-                    video[filled : filled + repeats] = _convert(frame, image_size)
-                    filled += repeats
-                count += 1
-    damage = heard.tell(count)
-    if num_corrupt:
-        damage = f"{num_corrupt} damaged frames among {count}"
-    elif late or not count:
-        damage = f"{count or 'none'}{' frames' * bool(count)}, and what does not decode: {early}"
-    return video, count, damage
-
-
-def _convert(frame: av.VideoFrame, image_size: int) -> Tensor:
-    """A decoded frame as uint8 RGB `[3, image_size, image_size]`, upright."""
-    image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-    resized: Tensor = resize(_turn_upright(image, frame), [image_size] * 2, antialias=True)
-    return resized
-
-
-def _turn_upright(image: Tensor, frame: av.VideoFrame) -> Tensor:
-    """Apply the display matrix of a frame, at the nearest right angle, to `[3, H, W]`.
-
-    Source: ISO/IEC 14496-12, 6.2.2: x' = a x + c y and y' = b x + d y, with a, b and c, d in the
-    first and the second row of three.
-    """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
-    if matrix is None:
-        return image
-    (a, b, _), (c, d, _), _ = np.frombuffer(matrix, np.int32).reshape(3, 3).tolist()
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        image = image.transpose(1, 2)
-        a, d = c, b
-    mirrored = [dim for dim, factor in ((2, a), (1, d)) if factor < 0]
-    return image.flip(mirrored) if mirrored else image

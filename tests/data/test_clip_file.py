@@ -8,9 +8,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from clips import encode
 from helpers import grey_levels
 
+from featx.data.clip_decoder import decode_clip
 from featx.data.clip_file import sample_clip, write_clip
+from featx.data.clip_survey import survey_clip
 from featx.errors import InputError
 
 CODECS = {
@@ -60,12 +63,21 @@ def test_one_frame(tmp_path: Path) -> None:
 
 
 def test_a_wrong_count_is_mended(tmp_path: Path) -> None:
-    """If the packets were not as many as the frames, the sampling is that of the frames."""
-    path = tmp_path / "clip.mp4"
-    write_clip(path, grey_levels(40))
-    expected = sample_clip(path, 16, 32)
-    for wrong in (0, 25, 60):
-        assert torch.equal(sample_clip(path, 16, 32, num_packets=wrong), expected)
+    """If the packets are not as many as the frames, the sampling is that of the frames."""
+    path = encode(tmp_path / "clip.ts", "libx264", options={"x264-params": "keyint=20"}, count=90)
+    content = path.read_bytes()
+    start = len(content) // 6  # between two key frames: what comes before the second has no picture
+    path.write_bytes(content[start - start % 188 :])
+    asked: list[int] = []
+
+    def choose(count: int) -> list[int]:
+        asked.append(count)
+        return [*range(0, count, 7)]
+
+    decoded = decode_clip(path, choose, lambda image: image)
+    assert asked == [survey_clip(path).num_packets, decoded.count]
+    assert asked[0] > decoded.count
+    assert [*decoded.frames] == [*range(0, decoded.count, 7)]
 
 
 def test_colours_and_places(tmp_path: Path) -> None:

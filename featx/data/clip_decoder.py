@@ -1,0 +1,248 @@
+"""The frames of a clip that are wanted, in RGB and upright; by PyAV, in one pass over the clip."""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featx.data.clip_survey import find_video, hear_damage, open_container
+from featx.errors import first_line, require
+
+with require("av", "clips"):
+    import av
+    import av.error
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+# Of these, each packet is one frame, and one that no other refers to can be left out.
+_ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9", "mjpeg"}
+_WITH_TIMES = {"mov", "matroska", "mpegts", "mpeg", "flv"}  # at which frames are shown
+_PROGRESSIVE = (0, 1)  # orders of fields: not known, and none
+_SEEK_BY = {"mov": "dts", "matroska": "pts"}  # where one can go to a packet, and by which time
+_WORTH_A_SEEK = 200  # packets that need not be read then
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The frames of a clip that are wanted.
+
+    Attributes:
+        frames: What was made of each, by its number.
+        count: How many frames the clip has.
+        damage: What is wrong with them; empty if nothing is.
+    """
+
+    frames: dict[int, Tensor]
+    count: int
+    damage: str = ""
+
+
+Choose = Callable[[int], Sequence[int]]
+"""From how many frames there are, to the numbers of those that are wanted."""
+
+Make = Callable[[Tensor], Tensor]
+"""From a frame, uint8 RGB `[3, height, width]`, to what is kept of it."""
+
+
+def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> Decoded:
+    """Decode the frames that are wanted, and make something of each.
+
+    Frames that nobody wants are decoded only where others refer to them, and none after the last
+    one that is wanted. A few frames of the clip's own size are in memory at a time.
+
+    Args:
+        path: The clip.
+        choose: Tells which frames are wanted.
+        make: Makes something of each.
+        whole: Decode all frames, to see what is wrong with any.
+
+    Raises:
+        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+    """
+    with open_container(path) as container:
+        stream = _find_video(container)
+        packets = [
+            _Packet(packet.pts, packet.dts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size and not (packet.is_corrupt or packet.is_discard)
+        ]
+        count = len(packets)
+        are_frames = _are_frames(container, stream, packets)
+        if are_frames and not whole:
+            found = _decode_by_time(path, container, stream, packets, choose(count), make)
+            if found:
+                return found
+    # Some packets may hold no frame, or be damaged: to decode all of them tells.
+    decoded = _decode_all(path, choose(count), make)
+    if 0 < decoded.count != count:
+        decoded = _decode_all(path, choose(decoded.count), make)
+    return decoded
+
+
+class _Packet(NamedTuple):
+    """What is kept of a packet: when it is shown, when it is decoded, and whether it needs none."""
+
+    pts: int | None
+    dts: int | None
+    is_key: bool
+
+
+def _find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
+    stream = find_video(container)
+    stream.codec_context.thread_count = 1  # clips are decoded in parallel already
+    return stream
+
+
+def _are_frames(
+    container: Any,  # noqa: ANN401  # of PyAV
+    stream: av.VideoStream,
+    packets: Sequence[_Packet],
+) -> bool:
+    """Whether packets tell for certain which frames there are, and when each is shown."""
+    return (
+        container.format.name.partition(",")[0] in _WITH_TIMES
+        and stream.codec_context.name in _ONE_FRAME_A_PACKET
+        and stream.codec_context.field_order in _PROGRESSIVE
+        and bool(packets)
+        and packets[0].is_key
+        and not any(packet.pts is None for packet in packets)
+        and len({packet.pts for packet in packets}) == len(packets)
+    )
+
+
+def _decode_by_time(
+    path: Path,
+    container: Any,  # noqa: ANN401  # of PyAV
+    stream: av.VideoStream,
+    packets: Sequence[_Packet],
+    numbers: Sequence[int],
+    make: Make,
+) -> Decoded | None:
+    """The frames of some numbers, by when they are shown; None if one is not there, or damaged."""
+    places = {packet.pts: place for place, packet in enumerate(packets) if packet.pts is not None}
+    times = sorted(places)
+    keys = [time for time in times if packets[places[time]].is_key]
+
+    def find_start(time: int) -> int:
+        """The place of the packet from which on a frame can be decoded."""
+        return places[keys[max(bisect_right(keys, time) - 1, 0)]]
+
+    wanted = {times[number]: number for number in numbers}
+    left = deque(sorted(wanted))
+    seek_by = _SEEK_BY.get(container.format.name.partition(",")[0])
+    frames: dict[int, Tensor] = {}
+    convert = _Converter(make)
+    place, decoded = 0, -1  # of the packet that comes, and of the last one that was decoded
+    with hear_damage() as heard, ExitStack() as stack:
+        while left:
+            start = find_start(left[0])
+            if seek_by:
+                container.seek(getattr(packets[start], seek_by), stream=stream)
+                place = start
+            else:
+                container = stack.enter_context(open_container(path))
+                stream = _find_video(container)
+            for packet in container.demux(stream):
+                if packet.size:
+                    if packet.pts != packets[place].pts:  # it has gone elsewhere
+                        return None
+                    place += 1
+                    if place <= start:  # no frame that is wanted refers to it
+                        continue
+                    if decoded != place - 2:
+                        stream.codec_context.flush_buffers()
+                    decoded = place - 1
+                    stream.codec_context.skip_frame = (
+                        "DEFAULT" if packet.pts in wanted else "NONREF"
+                    )
+                try:
+                    shown = packet.decode()
+                except av.error.MemoryError:
+                    raise
+                except av.error.FFmpegError:
+                    return None
+                for frame in shown:
+                    if left and frame.pts == left[0]:
+                        if frame.is_corrupt:
+                            return None
+                        frames[wanted[left.popleft()]] = convert(frame)
+                if not left:
+                    break
+                start = find_start(left[0])
+                if seek_by and start - place > _WORTH_A_SEEK:
+                    break
+            else:
+                return None  # the end has come before the last frame that is wanted
+    return Decoded(frames, len(packets)) if not heard else None
+
+
+def _decode_all(path: Path, numbers: Sequence[int], make: Make) -> Decoded:
+    """Decode all frames, whatever is wrong with some of them."""
+    wanted, frames = {*numbers}, dict[int, Tensor]()
+    convert = _Converter(make)
+    count = num_corrupt = 0
+    early, late = "", ""  # what fails before the first frame, and after it
+    with hear_damage() as heard, open_container(path) as container:
+        stream = _find_video(container)
+        for packet in container.demux(stream):
+            try:
+                shown = packet.decode()
+            except av.error.MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                # A recording that begins between two key frames begins with what fails.
+                early, late = early or first_line(error), late or first_line(error) * bool(count)
+                continue
+            for frame in shown:
+                num_corrupt += frame.is_corrupt
+                if count in wanted:
+                    frames[count] = convert(frame)
+                count += 1
+    damage = heard.tell(count)
+    if num_corrupt:
+        damage = f"{num_corrupt} damaged frames among {count}"
+    elif late or not count:
+        damage = f"{count or 'none'}{' frames' * bool(count)}, and what does not decode: {early}"
+    return Decoded(frames, count, damage)
+
+
+class _Converter:
+    """From the frames of a clip to RGB; one conversion serves them all.
+
+    Args:
+        make: What is made of each then.
+    """
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Tensor:
+        """What is made of a frame, upright."""
+        # Chroma between two samples is what ffmpeg takes it for by default.
+        rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC)
+        image = torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1)
+        return self._make(_turn_upright(image, frame))
+
+
+def _turn_upright(image: Tensor, frame: av.VideoFrame) -> Tensor:
+    """Apply the display matrix of a frame, at the nearest right angle, to `[3, H, W]`.
+
+    Source: ISO/IEC 14496-12, 6.2.2: x' = a x + c y and y' = b x + d y, with a, b and c, d in the
+    first and the second row of three.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
+    if matrix is None:
+        return image
+    (a, b, _), (c, d, _), _ = np.frombuffer(matrix, np.int32).reshape(3, 3).tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image = image.transpose(1, 2)
+        a, d = c, b
+    mirrored = [dim for dim, factor in ((2, a), (1, d)) if factor < 0]
+    return image.flip(mirrored) if mirrored else image

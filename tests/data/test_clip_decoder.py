@@ -1,0 +1,140 @@
+"""Only the frames that are wanted are decoded and converted, and they are those of a whole pass."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import encode
+
+from featx.data import clip_decoder
+from featx.data.clip_decoder import Decoded, decode_clip
+from featx.data.clip_survey import open_container
+
+LONG: dict[str, Any] = {"count": 300, "size": (48, 64)}
+CLIPS: dict[str, dict[str, Any]] = {
+    "closed.mp4": {"codec": "libx264", "options": {"x264-params": "keyint=20:bframes=3"}},
+    "open.mp4": {"codec": "libx264", "options": {"x264-params": "open-gop=1:keyint=20:bframes=3"}},
+    "open.mkv": {"codec": "libx264", "options": {"x264-params": "open-gop=1:keyint=20:bframes=3"}},
+    "tiny groups.mp4": {"codec": "libx264", "options": {"x264-params": "keyint=2:bframes=1"}},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=30"}},
+    "one group.mkv": {"codec": "libx264", "options": {"x264-params": "keyint=600"}},
+    "stream.ts": {"codec": "libx264", "options": {"x264-params": "keyint=20:bframes=3"}},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "late.mp4": {"codec": "libx264", "start": 50, "options": {"x264-params": "keyint=20"}},
+    "ntsc.mkv": {"codec": "libx264", "rate": Fraction(30000, 1001)},
+    "variable.mp4": {"codec": "libx264", "times": [n * n for n in range(300)]},
+    "intra.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "no times.avi": {"codec": "libx264", "options": {"x264-params": "keyint=20:bframes=3"}},
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Clips with many groups of frames, by name."""
+    folder = tmp_path_factory.mktemp("clips")
+    return {name: encode(folder / name, **LONG | settings) for name, settings in CLIPS.items()}
+
+
+def spread(num_frames: int) -> clip_decoder.Choose:
+    """The sampling of featx."""
+    return lambda count: np.linspace(0, count - 1, num_frames).astype(int).tolist()
+
+
+def same(found: Decoded, expected: Decoded) -> bool:
+    """Whether two ways of decoding agree to the last bit."""
+    return found.count == expected.count and all(
+        torch.equal(found.frames[number], frame) for number, frame in expected.frames.items()
+    )
+
+
+@pytest.mark.parametrize("worth", [4, 10**6])
+@pytest.mark.parametrize("num_frames", [1, 5, 64, 400])
+def test_the_same_frames(
+    clips: dict[str, Path], num_frames: int, worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it seeks or leaves packets out: the frames are those of the same numbers."""
+    monkeypatch.setattr(clip_decoder, "_WORTH_A_SEEK", worth)
+    for path in clips.values():
+        whole = decode_clip(path, spread(num_frames), torch.clone, whole=True)
+        assert whole.count == 300
+        assert same(decode_clip(path, spread(num_frames), torch.clone), whole)
+
+
+@pytest.mark.parametrize("numbers", [[299], [0], [150, 151, 152], [19, 20, 21, 22], [298, 299]])
+def test_any_frames(clips: dict[str, Path], numbers: list[int]) -> None:
+    """At the ends, beside each other, and around a key frame."""
+    for path in clips.values():
+        whole = decode_clip(path, lambda count: numbers, torch.clone, whole=True)
+        assert [*whole.frames] == numbers
+        assert same(decode_clip(path, lambda count: numbers, torch.clone), whole)
+
+
+def test_a_clip_is_opened_once(clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one can go back to a packet; a stream is opened again."""
+    opened: list[Path] = []
+
+    def open_and_count(path: Path) -> Any:  # noqa: ANN401  # of PyAV
+        opened.append(path)
+        return open_container(path)
+
+    monkeypatch.setattr(clip_decoder, "open_container", open_and_count)
+    for name in ("closed.mp4", "open.mkv", "stream.ts"):
+        decode_clip(clips[name], spread(8), torch.clone)
+    assert [path.name for path in opened] == ["closed.mp4", "open.mkv", "stream.ts", "stream.ts"]
+
+
+def test_what_is_converted(clips: dict[str, Path]) -> None:
+    """No frame that nobody wants."""
+    made: list[torch.Tensor] = []
+
+    def make(image: torch.Tensor) -> torch.Tensor:
+        made.append(image)
+        return image
+
+    decode_clip(clips["closed.mp4"], spread(8), make)
+    assert len(made) == 8
+
+
+def test_when_it_lands_elsewhere(clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a container leads to another packet than it was asked for, all frames are decoded."""
+    path = clips["closed.mp4"]
+    expected = decode_clip(path, spread(8), torch.clone)
+    monkeypatch.setattr(clip_decoder, "_SEEK_BY", {"mov": "pts"})
+    monkeypatch.setattr(clip_decoder, "_WORTH_A_SEEK", 4)
+
+    class Astray:
+        """A container that seeks too far."""
+
+        def __init__(self, container: Any) -> None:  # noqa: ANN401
+            self._container = container
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+            return getattr(self._container, name)
+
+        def __enter__(self) -> "Astray":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._container.close()
+
+        def seek(self, offset: int, **settings: Any) -> None:  # noqa: ANN401
+            self._container.seek(offset + 15360, **settings)
+
+    monkeypatch.setattr(clip_decoder, "open_container", lambda path: Astray(open_container(path)))
+    assert same(decode_clip(path, spread(8), torch.clone), expected)
+
+
+def test_frames_are_what_pyav_decodes(clips: dict[str, Path]) -> None:
+    """The reference: a plain loop over all frames, converted one by one."""
+    for name in ("open.mp4", "hevc.mp4", "stream.ts"):
+        with av.open(clips[name]) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        found = decode_clip(clips[name], spread(16), torch.clone).frames
+        assert len(found) == 16
+        for number, frame in found.items():
+            assert np.array_equal(frame.permute(1, 2, 0).numpy(), frames[number])
