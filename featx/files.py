@@ -172,6 +172,9 @@ class _InertUnpickler(pickle.Unpickler):
         if module == "torch._utils" and name in _REBUILDING:
             # Not the function itself: a pickle may set the attributes of what it is given.
             return lambda *args: getattr(torch._utils, name)(*args)
+        if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
+            # A tensor with attributes, or of a class of its own: the tensor alone.
+            return lambda rebuild, kind, args, state: rebuild(*args)
         if name == "UntypedStorage":
             return torch.serialization.StorageType("ByteStorage")  # type: ignore[no-untyped-call]
         if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeGuard, cast
@@ -158,7 +159,12 @@ def _unwrap(
             if name.startswith(prefix) and name.removeprefix(prefix).partition(".")[0] in parts
         ]
         left += sorted({*names} - {*own})
-        content = {name.removeprefix(prefix): named[name] for name in own}
+        versions = getattr(content, "_metadata", {})  # of the modules, some of which want theirs
+        content = OrderedDict((name.removeprefix(prefix), named[name]) for name in own)
+        content._metadata = {  # type: ignore[attr-defined]
+            f"{name}.".removeprefix(prefix).removesuffix("."): version
+            for name, version in versions.items()
+        }
     notes = [f"took off {' and '.join(taken)}"] * bool(taken)
     notes += [f"left over: {shorten(left)}"] * bool(left)
     return content, "; ".join(notes)
@@ -182,7 +188,7 @@ def _find_prefixes(names: Sequence[str], module: nn.Module) -> list[str]:
     )
 
 
-def _check_state_dict(state: object, module: nn.Module, source: str) -> dict[str, Tensor]:
+def _check_state_dict(state: object, module: nn.Module, source: str) -> Mapping[str, Tensor]:
     integers = {
         name for name, value in module.state_dict().items() if not value.is_floating_point()
     }
@@ -206,7 +212,7 @@ def _check_state_dict(state: object, module: nn.Module, source: str) -> dict[str
             f"{type(state).__name__} of something else. "
             "Save it as torch.save(model.state_dict(), path)."
         )
-    return dict(cast(Mapping[str, Tensor], state))
+    return cast(Mapping[str, Tensor], state)
 
 
 def _load(
@@ -214,15 +220,22 @@ def _load(
 ) -> None:
     """Load a state dict into a module without a head, or say in one line why it does not fit."""
     removed = tuple(f"{head}." for head in heads)
-    state = {name: value for name, value in state.items() if not name.startswith(removed)}
+    kept = OrderedDict((n, value) for n, value in state.items() if not n.startswith(removed))
+    kept._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     differences = [
         f"{name} as {[*value.shape]} instead of {[*shapes[name]]}"
-        for name, value in state.items()
+        for name, value in kept.items()
         if name in shapes and value.shape != shapes[name]
     ]
     if not differences:
-        result = module.load_state_dict(state, strict=False)
+        try:
+            result = module.load_state_dict(kept, strict=False)
+        except (RuntimeError, ValueError) as error:  # of a module that wants more of them
+            raise WeightsError(
+                f"{source}: expected the state dict of this backbone, found: {first_line(error)}. "
+                "Save it as torch.save(model.state_dict(), path)."
+            ) from error
         if result.unexpected_keys:
             differences.append(f"an unknown {shorten(result.unexpected_keys, 2)}")
         if result.missing_keys:

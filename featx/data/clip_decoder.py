@@ -25,6 +25,7 @@ _ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9
 _WITH_TIMES = {"mov", "matroska", "mpegts", "mpeg", "flv"}  # at which frames are shown
 _PROGRESSIVE = (0, 1)  # orders of fields: not known, and none
 _SEEK_BY = {"mov": "dts", "matroska": "pts"}  # where one can go to a packet, and by which time
+_FRAMES_OFF = 2  # by which a good clip may have more packets than frames
 _WORTH_A_SEEK = 200  # packets that need not be read then
 
 
@@ -79,9 +80,13 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
             if found:
                 return found
     # Some packets may hold no frame, or be damaged: to decode all of them tells.
-    decoded = _decode_all(path, choose(count), make)
+    begins = bool(packets) and packets[0].is_key
+    decoded = _decode_all(path, choose(count), make, begins)
     if 0 < decoded.count != count:
-        decoded = _decode_all(path, choose(decoded.count), make)
+        decoded = _decode_all(path, choose(decoded.count), make, begins)
+    if not decoded.damage and are_frames and decoded.count < count - _FRAMES_OFF:
+        damage = f"{decoded.count} frames in {count} packets"
+        return Decoded(decoded.frames, decoded.count, damage)
     return decoded
 
 
@@ -182,12 +187,15 @@ def _decode_by_time(
     return Decoded(frames, len(packets)) if not heard else None
 
 
-def _decode_all(path: Path, numbers: Sequence[int], make: Make) -> Decoded:
-    """Decode all frames, whatever is wrong with some of them."""
+def _decode_all(path: Path, numbers: Sequence[int], make: Make, begins: bool) -> Decoded:
+    """Decode all frames, whatever is wrong with some of them.
+
+    A recording that does not begin with a key frame begins with what cannot be decoded.
+    """
     wanted, frames = {*numbers}, dict[int, Tensor]()
     convert = _Converter(make)
     count = num_corrupt = 0
-    early, late = "", ""  # what fails before the first frame, and after it
+    failed, known = "", ""  # the first failure, and the first one that is damage
     with hear_damage() as heard, open_container(path) as container:
         stream = _find_video(container)
         for packet in container.demux(stream):
@@ -196,8 +204,8 @@ def _decode_all(path: Path, numbers: Sequence[int], make: Make) -> Decoded:
             except av.error.MemoryError:
                 raise
             except av.error.FFmpegError as error:
-                # A recording that begins between two key frames begins with what fails.
-                early, late = early or first_line(error), late or first_line(error) * bool(count)
+                failed = failed or first_line(error)
+                known = known or first_line(error) * (begins or count > 0)
                 continue
             for frame in shown:
                 num_corrupt += frame.is_corrupt
@@ -207,8 +215,8 @@ def _decode_all(path: Path, numbers: Sequence[int], make: Make) -> Decoded:
     damage = heard.tell(count)
     if num_corrupt:
         damage = f"{num_corrupt} damaged frames among {count}"
-    elif late or not count:
-        damage = f"{count or 'none'}{' frames' * bool(count)}, and what does not decode: {early}"
+    elif known or not count:
+        damage = f"{count or 'none'}{' frames' * bool(count)}, and what does not decode: {failed}"
     return Decoded(frames, count, damage)
 
 

@@ -159,7 +159,7 @@ def list_clips(
                     Clip(path, path.relative_to(raw_dir).as_posix(), place)
                     for folder in folders
                     for path in _list_or_keep(list_entries, folder, unreadable)
-                    if is_clip(path.name)
+                    if is_clip(path.name) and not path.is_dir()
                 ]
     if not clips and not unreadable:
         raise MissingInputError(

@@ -35,7 +35,8 @@ _INTERLACED = (2, 3, 4, 5)  # orders of fields; 1 is progressive, and 0 unknown
 
 # What FFmpeg says of damaged bytes, but not of a recording that begins between two key frames.
 _DAMAGE = re.compile(
-    r"error at mb|error while decoding (mb|block)|tex damaged|mb incr damaged|illegal [ad]c "
+    r"error at mb|error while decoding (mb|block)|(tex|matrix|mb incr) damaged|illegal [ad]c "
+    r"|lzw decode failed"
     r"|invalid mb type|skipped mb in i-frame|run overflow|slice (crc|pointer)"
     r"|concealing|invalid nal unit size|splitting the input into nal|parse temporal unit"
     r"|parsing obu|inflate returned error|chunk too big|header size larger"
@@ -139,9 +140,12 @@ def _find_missing(
 
 
 def _find_missing_bytes(path: Path) -> str:
-    """How much less a file of ASF is than its header says; empty if it is all there, or another."""
+    """What a file of ASF or GIF lacks; empty if nothing, or if it is another."""
     with path.open("rb") as file:
         content = file.read(2**14)
+        file.seek(max(path.stat().st_size - 2**10, 0))
+        if content.startswith(b"GIF8") and not file.read().rstrip(b"\0").endswith(b";"):
+            return "an animation without its end"
     place = content.find(_ASF_PROPERTIES)
     if place < 0 or len(content) < place + _ASF_FIELDS.size:
         return ""

@@ -37,6 +37,7 @@ class VideoBatch(NamedTuple):
         errors: Positions of the videos that could not be read, and why. An error leaves a
             DataLoader worker as a value, because an exception raised there arrives as the text of
             a traceback.
+        skips: Whether these may be left out; by default, they are raised.
     """
 
     positions: list[int]
@@ -46,6 +47,7 @@ class VideoBatch(NamedTuple):
     spans: Mapping[int, Span] = {}
     damage: Mapping[int, str] = {}
     errors: Mapping[int, FeatxError] = {}
+    skips: bool = False
 
 
 class VideoDataset(Dataset[VideoBatch]):

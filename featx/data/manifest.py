@@ -267,11 +267,30 @@ class Manifest:
     def preprocessing(self, split: str | None = None) -> dict[str, Any]:
         """How the videos of the data set, or of one split, were made from clips.
 
-        What is recorded counts. Otherwise it follows from the videos; a value is None where they
-        differ, or where it is unknown.
+        What is recorded counts, where it is true of the videos. Otherwise it follows from them; a
+        value is None where they differ, or where it is unknown.
         """
-        if self._preprocessing is not None:
-            return dict(self._preprocessing)
+        found = self._find_preprocessing(split)
+        recorded = self._preprocessing
+        return found if recorded is None else {**recorded, **self._find_untrue(found)}
+
+    @property
+    def untrue(self) -> dict[str, Any]:
+        """What the record of the data set says that is not true of its videos."""
+        untrue = self._find_untrue(self._find_preprocessing())
+        return {name: (self._preprocessing or {}).get(name) for name in untrue}
+
+    def _find_untrue(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What is true of videos instead of what is recorded, where the two differ."""
+        recorded, untrue = self._preprocessing or {}, {}
+        for name in ("frames_per_video", "image_size"):
+            value = recorded.get(name)
+            square = [value, value] if name == "image_size" else value
+            if value is not None and found[name] not in (value, square):
+                untrue[name] = found[name]
+        return untrue
+
+    def _find_preprocessing(self, split: str | None = None) -> dict[str, Any]:
         files = self.select(split) if split else self.files
         shapes = {shape for file in files for shape in file.shapes}
         lengths, sizes = {shape[0] for shape in shapes}, {shape[2:] for shape in shapes}

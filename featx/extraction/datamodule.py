@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.manifest import (
+    ANALYSIS_FILE,
     IMAGE_SIZE,
     NUM_FRAMES,
     Manifest,
@@ -154,6 +155,12 @@ class VideoDataModule(LightningDataModule):
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)
+        for name, value in manifest.untrue.items():
+            rank_zero_warn(
+                f"{self.root / ANALYSIS_FILE}: expected what is true of the videos, found {name} "
+                f"{value}, of which some have another. Were all of them made in one go?"
+            )
+        self._warn_of_unused(manifest)
         missing = missing_categories(manifest)
         for line in manifest.summary.to_lines(told=missing) if manifest.summary else ():
             rank_zero_info(f"{self.root}: {line}")
@@ -163,6 +170,20 @@ class VideoDataModule(LightningDataModule):
                 f"categories have no videos: {shorten(names)}"
             )
         return manifest
+
+    def _warn_of_unused(self, manifest: Manifest) -> None:
+        """Warn of settings of clips, where they have no effect on files that were made before."""
+        if self.source == "clips":
+            return
+        shapes = {shape for file in manifest.files for shape in file.shapes}
+        unused = ["keep_damaged"] * self.keep_damaged
+        if self.num_frames not in {NUM_FRAMES, *(shape[0] for shape in shapes)}:
+            unused.append("num_frames")
+        if self.image_size not in {IMAGE_SIZE, *(shape[-1] for shape in shapes)}:
+            unused.append("image_size")
+        for name in unused:
+            value = getattr(self, name)
+            rank_zero_warn(f"{name}: {value} is a setting of clips, and has no effect here.")
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
         """This rank's share of the videos that are not done, in row order."""
@@ -199,11 +220,12 @@ class VideoDataModule(LightningDataModule):
         for error in batch.errors.values():
             if self.on_error == "stop" or not isinstance(error, InputError):
                 raise error
+            _log.warning("Left out: %s", error)
         for position, span in batch.spans.items():
             file, _ = self.manifest.locate(position)
             if warning := self._watch.look(file.path, len(file.shapes), span):
                 warnings.warn(warning, stacklevel=2)
-        return batch
+        return batch._replace(skips=True)
 
     def teardown(self, stage: str) -> None:
         """Look at what is left of the pixels."""

@@ -114,6 +114,7 @@ class FeatureExtractor(LightningModule):
         self._dtype_built = _find_dtype(built.module)
         # Name and digest of the weights, by the digest of what they have become in the module.
         self._known = {self._module_sha256(): (built.weights, built.weights_sha256)}
+        self._frozen_sha256: str | None = None  # of the weights that were compiled
         self._num_threads = torch.get_num_threads()
         self._in_run: int | None = None  # threads of a forward pass on the CPU, during a run
         if compile:
@@ -144,11 +145,20 @@ class FeatureExtractor(LightningModule):
         return result
 
     def _identify(self) -> None:
-        """Have `weights` and `weights_sha256` say what runs, whatever was loaded since."""
+        """Have `weights` and `weights_sha256` say what runs, whatever was loaded since.
+
+        Raises:
+            UsageError: Others are constants of what was compiled.
+        """
         digest = self._module_sha256()
         self.weights, self.weights_sha256 = self._known.setdefault(
             digest, (f"{self.weights.removesuffix(_CHANGED)}{_CHANGED}", digest)
         )
+        if self._frozen_sha256 not in (None, self.weights_sha256):
+            raise UsageError(
+                "compile: expected the weights that were compiled, found others. Make a new "
+                "FeatureExtractor for them."
+            )
 
     def _module_sha256(self) -> str:
         return state_dict_sha256(self.backbone.state_dict())
@@ -200,12 +210,15 @@ class FeatureExtractor(LightningModule):
 
         Raises:
             UsageError: The batch is another's.
+            FeatxError: A video could not be read, and nobody has said that it may be left out.
         """
         if not isinstance(batch, VideoBatch):
             raise UsageError(
                 f"predict_step: expected a VideoBatch, found {type(batch).__name__}. Pass a "
                 "VideoDataModule to the Trainer; for frames of your own, call extractor(frames)."
             )
+        if batch.errors and not batch.skips:
+            raise next(iter(batch.errors.values()))
         per_frame: list[Tensor] = []
         for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
             videos = [*group]
@@ -223,6 +236,8 @@ class FeatureExtractor(LightningModule):
 
         What frames and `white` are: see `InputTransform`.
         """
+        if self.compiled and self._frozen_sha256 is None:
+            self._frozen_sha256 = self.weights_sha256
         shape = (len(frames), self.feature_dim)
         features = torch.empty(shape, dtype=torch.float32, device=frames.device)
         compiled = frozen() if self.compiled else nullcontext()

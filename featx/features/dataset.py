@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from featx.errors import InputError, first_line
+from featx.errors import ChangedInputError, InputError, first_line
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.provenance import Provenance
+from featx.files import file_stats
 
 _RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
 
@@ -62,6 +63,7 @@ class FeatureDataset(Dataset[FeatureItem]):
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).expanduser()
         with open_feature_file(self.path) as file:
+            self._stats = file_stats(self.path.stat())
             try:
                 self.feature_dim = int(file.attrs["feature_dim"])
                 self.max_frames = int(file.attrs["max_frames"])
@@ -88,13 +90,15 @@ class FeatureDataset(Dataset[FeatureItem]):
         Raises:
             IndexError: There is no such row.
             InputError: The file is damaged.
+            ChangedInputError: It is another than at first.
         """
         if not -len(self) <= row < len(self):
             raise IndexError(f"{self.path}: expected a row below {len(self)}, found {row}.")
         row %= len(self)
         num_frames = int(self.num_frames[row])
+        file = self._open()
         try:
-            features = torch.from_numpy(self._open()["features"][row, :num_frames])
+            features = torch.from_numpy(file["features"][row, :num_frames])
         except DAMAGE as error:
             raise self._damaged(error) from error
         return FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
@@ -106,6 +110,11 @@ class FeatureDataset(Dataset[FeatureItem]):
     def _open(self) -> h5py.File:
         """The file, opened by this very process: HDF5 does not survive a fork."""
         if self._file is None or self._process != os.getpid():
+            if file_stats(self.path.stat()) != self._stats:
+                raise ChangedInputError(
+                    f"{self.path}: expected the file whose labels were read, found another. "
+                    "It has been replaced since: make the dataset again."
+                )
             self._file, self._process = open_feature_file(self.path), os.getpid()
         return self._file
 

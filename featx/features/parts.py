@@ -85,7 +85,6 @@ class PartWriter:
     def skip(self, row: int, error: FeatxError) -> None:
         """Leave a row out of the file."""
         self._staging.skip(row, str(error))
-        _log.warning("Left out: %s", error)
 
     def flush(self) -> None:
         """Write everything taken so far.
@@ -121,6 +120,7 @@ class PartWriter:
             if not self._skips:
                 raise
             self.skip(row, error)
+            _log.warning("Left out: %s", error)
         else:
             self._bytes += sum(map(len, self._encoded[row]))
 

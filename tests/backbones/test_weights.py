@@ -11,6 +11,7 @@ import torch
 from helpers import Evil, TinyCNN, build_tiny
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torchvision import models
 
 from featx import FeatureExtractor
 from featx.backbones.build import build_backbone
@@ -209,3 +210,22 @@ def test_they_are_refused(tmp_path: Path, form: str) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path("pwned").exists()
+
+
+def test_modules_that_want_their_version(tmp_path: Path) -> None:
+    """A state dict has notes of its own about its modules; mnasnet asks for them."""
+    module = models.mnasnet0_5()
+    path = tmp_path / "weights.pth"
+    for state in (module.state_dict(), nn.DataParallel(module).state_dict()):
+        torch.save({"state_dict": state, "path": Path("x")}, path)
+        assert build_backbone("mnasnet0_5", str(path)).feature_dim == 1280
+    torch.save(dict(module.state_dict()), path)
+    with pytest.raises(WeightsError, match="expected the state dict of this backbone, found: vers"):
+        build_backbone("mnasnet0_5", str(path))
+
+
+def test_a_tensor_with_attributes(tmp_path: Path) -> None:
+    """It is a tensor all the same."""
+    state = without_head(trained())
+    state["conv.weight"].note = Path("x")  # type: ignore[attr-defined]
+    assert load(tmp_path / "weights.pth", state)[0] == state_dict_sha256(without_head(trained()))

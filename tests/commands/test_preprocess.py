@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import unicodedata
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ import torch
 from clips import encode
 from helpers import grey_levels, scan
 
+from featx import VideoDataModule
 from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
 from featx.data.clip_file import ClipFile, open_clip, sample_clip, write_clip
@@ -333,3 +335,23 @@ def test_the_summary(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         f"{raw}: 1 interlaced: train/hello/tv.mkv. Like ffmpeg, featx leaves their fields as they "
         "are woven"
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*categories have no videos:UserWarning")
+def test_sizes_that_are_mixed(raw: Path, tmp_path: Path) -> None:
+    """After a run with another size was stopped midway, the record is not true: that is told."""
+    out = tmp_path / "out"
+    run(raw, out)
+    shutil.copytree(out / "train/bye", tmp_path / "kept")
+    preprocess(raw, out, num_frames=6, image_size=24)
+    shutil.rmtree(out / "train/bye")
+    (tmp_path / "kept").rename(out / "train/bye")
+    manifest = scan(out)
+    assert manifest.untrue == {"image_size": [24, 24]}
+    assert manifest.preprocessing()["image_size"] is None
+    assert manifest.preprocessing()["frames_per_video"] == 6
+    assert manifest.preprocessing("test")["image_size"] == [24, 24]
+    with pytest.warns(
+        UserWarning, match=r"found image_size \[24, 24\], of which some have another"
+    ):
+        VideoDataModule(out).setup("predict")

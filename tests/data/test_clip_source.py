@@ -224,3 +224,12 @@ def test_wrong_settings(raw: Path) -> None:
         VideoDataModule(raw, source="clips", verify_inputs=True)
     with pytest.raises(UsageError, match="num_frames: expected 1 or more, found 0"):
         VideoDataModule(raw, source="clips", num_frames=0)
+
+
+def test_a_folder_named_like_a_clip(raw: Path) -> None:
+    """It is a subcategory like any other."""
+    (raw / "train/hello/a.mov").mkdir()
+    write_clip(raw / "train/hello/a.mov/1.mp4", grey_levels(5))
+    manifest = scan_clips(raw, num_frames=2, image_size=8)
+    assert manifest.rejected == {"train": {}, "test": {}}
+    assert "train/hello/a.mov/1.mp4" in manifest.video_ids("train")

@@ -410,3 +410,52 @@ def test_what_is_not_shown_as_it_is(tmp_path: Path, good: dict[str, Path]) -> No
     for code, trait in (("16", "HDR (PQ)"), ("18", "HDR (HLG)")):
         path = encode(tmp_path / f"{code}.mkv", "libx264", options={"color_trc": code})
         assert survey_clip(path).traits == (trait,)
+
+
+def rewrite(path: Path, target: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """Copy a clip, packet by packet; each may change, or be left out."""
+    with av.open(path) as source, av.open(target, "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            content = change(number, bytes(packet)) if packet.size else None
+            if content is None:
+                continue
+            changed = av.Packet(content)
+            changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
+            changed.time_base, changed.stream = packet.time_base, stream
+            changed.is_keyframe = packet.is_keyframe
+            output.mux(changed)
+    return target
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "ffv1.mkv", "mpeg2.mkv"])
+def test_a_first_frame_that_is_damaged(good: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """What fails at a key frame is damage, also if it is the first one."""
+    path = rewrite(
+        good[name],
+        tmp_path / name,
+        lambda number, content: content[:12] + bytes(len(content) - 12) if number == 0 else content,
+    )
+    with pytest.raises(InputError, match=r"expected a (whole )?clip"):
+        sample_clip(path, 8, 16)
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "h264.mp4"])
+def test_a_key_frame_that_is_missing(good: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """The frames that refer to it are not shown: there are far fewer than packets."""
+    path = rewrite(
+        good[name], tmp_path / name, lambda number, content: None if number == 12 else content
+    )
+    assert survey_clip(path).num_packets == NUM_FRAMES - 1
+    with pytest.raises(InputError, match=r"expected a whole clip, found "):
+        sample_clip(path, 36, 16)
+
+
+def test_an_animation_without_its_end(good: dict[str, Path]) -> None:
+    """A GIF declares nothing, but ends with a mark."""
+    path = good["animation.gif"]
+    for share in (0.3, 0.6, 0.99):
+        assert survey_clip(cut(path, share)).damage == "an animation without its end"
+    padded = path.with_name("padded.gif")
+    padded.write_bytes(path.read_bytes() + bytes(7))
+    assert survey_clip(padded).damage == ""

@@ -19,6 +19,7 @@ import torch
 from helpers import Evil, random_video, random_videos
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.tv_tensors import Video
 
 from featx.data.processed_file import DTYPES, ProcessedFile, open_processed_file, save_videos
 from featx.errors import ChangedInputError, InputError, MissingInputError
@@ -471,3 +472,13 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
         save_videos(path, broken())
     assert path.read_bytes() == b"old"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_tensors_of_a_class_of_their_own(tmp_path: Path) -> None:
+    """Videos with attributes, or of torchvision's classes, are their pixels."""
+    videos = random_videos(2, 3)
+    noted = videos.clone()
+    noted.note = Path("x")  # type: ignore[attr-defined]
+    for data in (noted, Video(videos), nn.Parameter(videos.float() / 60 - 2, requires_grad=False)):
+        expected = data.data if isinstance(data, nn.Parameter) else videos
+        assert_reads(save(tmp_path / "a.pt", {"videos": data, "x": Path("x")}), [*expected])

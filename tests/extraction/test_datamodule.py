@@ -4,6 +4,7 @@ import pickle
 from dataclasses import fields
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +149,13 @@ def test_numbers_out_of_range(small_root: Path, wrong: dict[str, int]) -> None:
     """The setting, what is accepted and what was found are told."""
     with pytest.raises(UsageError, match=rf"{next(iter(wrong))}: expected . or more, found"):
         VideoDataModule(small_root, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_frames": 2}, {"image_size": 32}, {"keep_damaged": True}], ids=str
+)
+def test_settings_without_effect(small_root: Path, settings: dict[str, Any]) -> None:
+    """Those of clips do nothing to videos that were made before: that is told."""
+    [name] = settings
+    with pytest.warns(UserWarning, match=f"{name}: .* is a setting of clips, and has no effect"):
+        VideoDataModule(small_root, **settings).setup("predict")

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones.weights import state_dict_sha256
-from featx.errors import FeatxError, IncompleteError, OutputError, UsageError
+from featx.data.dataset import join
+from featx.errors import FeatxError, IncompleteError, InputError, OutputError, UsageError
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import open_feature_file
 from featx.features.parts import PartWriter
@@ -337,3 +338,51 @@ def test_a_dataloader_of_ones_own(items: torch.Tensor | list[object]) -> None:
     trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(UsageError, match="predict_step: expected a VideoBatch, found"):
         trainer.predict(FeatureExtractor("resnet50", "random"), DataLoader(items))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["load_state_dict", "in place"])
+def test_compiled_weights_are_constants(small_root: Path, tmp_path: Path, way: str) -> None:
+    """What was compiled would go on with the old ones: others are refused."""
+    extractor = FeatureExtractor("resnet50", "random")
+    extractor.compiled = True  # to compile takes long, and is not the point
+    run_with(small_root, tmp_path / "a", extractor)
+    if way == "in place":
+        with torch.no_grad():
+            extractor.backbone.conv.weight.mul_(-2)  # type: ignore[union-attr, operator]
+    state = {name: 2 * value for name, value in extractor.state_dict().items()}
+    with pytest.raises(UsageError, match="compile: expected the weights that were compiled, found"):
+        _ = (
+            extractor.load_state_dict(state)
+            if way == "load_state_dict"
+            else run_with(small_root, tmp_path / "b", extractor)
+        )
+
+
+def test_weights_changed_before_they_are_compiled(small_root: Path, tmp_path: Path) -> None:
+    """These are what is compiled."""
+    extractor = FeatureExtractor("resnet50", "random")
+    extractor.compiled = True
+    extractor.load_state_dict({n: 2 * value for n, value in extractor.state_dict().items()})
+    path, _ = run_with(small_root, tmp_path / "a", extractor)
+    assert recorded(path)[0] == "random, changed since"
+
+
+BAD = torch.full((2, 3, 8, 8), float("nan"))
+
+
+def test_bad_videos_are_never_dropped_in_silence(
+    root: Path, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a writer they are raised, or listed in the log; in a DataLoader of one's own, too."""
+    save("test/a/x", [random_videos(1, 2)[0], BAD, random_videos(1, 3)[0]])
+    trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    extractor = FeatureExtractor("resnet50", "random")
+    with pytest.raises(InputError, match="found NaN or infinity in video 1"):
+        trainer.predict(extractor, VideoDataModule(root, num_workers=0))
+    data = VideoDataModule(root, num_workers=0, on_error="skip", batch_size=3)
+    batches = trainer.predict(extractor, data)
+    assert [len(batch) for batch in batches or ()] == [2]
+    assert caplog.text.count("Left out: ") == 1
+    loader = DataLoader(data.make_dataset(), batch_size=3, collate_fn=join)
+    with pytest.raises(InputError, match="found NaN or infinity in video 1"):
+        trainer.predict(extractor, loader)

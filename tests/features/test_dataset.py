@@ -14,7 +14,7 @@ from helpers import make_rows, problems, write_feature_file
 from torch.utils.data import DataLoader
 
 from featx import FeatureDataset
-from featx.errors import InputError, MissingInputError
+from featx.errors import ChangedInputError, InputError, MissingInputError
 from featx.features.dataset import FeatureItem
 
 LENGTHS = [3, 1, 5, 2]
@@ -151,3 +151,16 @@ def test_beside_a_writer_elsewhere(path: Path) -> None:
         assert writer.stdout.readline() == b"1\n"
         assert FeatureDataset(path)[1].num_frames == 1
         writer.communicate(b"\n")
+
+
+def test_a_file_that_was_replaced(path: Path) -> None:
+    """Labels of one file never stand beside features of another."""
+    dataset, opened = FeatureDataset(path), FeatureDataset(path)
+    expected = opened[0].features
+    write_feature_file(path.with_name("other.h5"), [2, 4, 6]).replace(path)
+    with pytest.raises(ChangedInputError, match=r"found another\. It has been replaced since"):
+        dataset[0]
+    with pytest.raises(ChangedInputError, match="found another"):
+        pickle.loads(pickle.dumps(opened))[0]
+    assert torch.equal(opened[0].features, expected)  # it was open before
+    assert len(FeatureDataset(path)) == 3
