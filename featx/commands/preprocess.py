@@ -24,7 +24,7 @@ from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_
 from featx.data.processed_file import FILE_NAME, save_videos
 from featx.data.summary import Some, Used, describe_traits, summarize
 from featx.errors import FeatxError, InputError, check_at_least, shorten
-from featx.files import replace_file, writing
+from featx.files import read_json, replace_file, writing
 from featx.parallel import count_cores, map_ahead
 
 DTypeName = Literal["uint8", "float32"]
@@ -92,11 +92,14 @@ def preprocess(
         frames, _, damage = file.read()
         if keep_damaged:
             notes["damage"] = damage
+        if not file.is_plain:
+            others.append(clip.name)
         for trait in file.traits:
             traits.setdefault(trait, Some()).note(clip.name)
         return notes, normalize(frames) if dtype == "float32" else frames
 
     traits: dict[str, Some] = {}
+    others: list[str] = []  # clips whose RGB is not what it once was
     unreadable: dict[Path, InputError] = {}
     clips = list_clips(raw_dir, unreadable)
     files = {
@@ -125,16 +128,18 @@ def preprocess(
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for place, group in groupby(bar, key=lambda result: result[0].place):
             failures += _save(processed_dir / place / FILE_NAME, (future for _, future in group))
-    if others := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in files):
+    if strange := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in files):
         warnings.warn(
-            f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
-            f"{shorten(others)}",
+            f"{processed_dir}: {len(strange)} files are of other clips, and were kept: "
+            f"{shorten(strange)}",
             stacklevel=2,
         )
     for line in summary.to_lines() + describe_traits(traits):
         print(f"{raw_dir}: {line}", file=sys.stderr)
-    info = describe_preprocessing(num_frames, image_size, dtype)
     path = processed_dir / ANALYSIS_FILE
+    before = read_json(path).get("preprocessing_info")
+    are_plain = not others and not (isinstance(before, dict) and "rgb" in before)
+    info = describe_preprocessing(num_frames, image_size, dtype, are_plain)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         analysis = {"preprocessing_info": info, "scan": summary.to_json()}

@@ -18,7 +18,7 @@ from featx.errors import first_line, require
 with require("av", "clips"):
     import av
     import av.error
-    from av.video.reformatter import Interpolation, VideoReformatter
+    import av.filter
 
 # Of these, each packet is one frame, and one that no other refers to can be left out.
 _ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9", "mjpeg"}
@@ -221,21 +221,37 @@ def _decode_all(path: Path, numbers: Sequence[int], make: Make, begins: bool) ->
 
 
 class _Converter:
-    """From the frames of a clip to RGB; one conversion serves them all.
+    """From the frames of a clip to RGB, as ffmpeg's own command line makes it by default.
+
+    One filter graph serves all frames. It knows where chroma lies between luma, and fields between
+    lines, which `VideoFrame.to_ndarray` does not ask for.
 
     Args:
-        make: What is made of each then.
+        make: What is made of each frame then.
     """
 
     def __init__(self, make: Make) -> None:
         self._make = make
-        self._reformatter = VideoReformatter()
+        self._kind: tuple[object, ...] = ()
 
     def __call__(self, frame: av.VideoFrame) -> Tensor:
         """What is made of a frame, upright."""
-        # Chroma between two samples is what ffmpeg takes it for by default.
-        rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC)
-        image = torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1)
+        width, height, name = frame.width, frame.height, frame.format.name
+        kind = (width, height, name, frame.colorspace, frame.color_range)
+        if kind != self._kind:
+            self._kind = kind
+            graph: Any = av.filter.Graph()
+            graph.threads = 1
+            self._source = graph.add_buffer(
+                width=width, height=height, format=name, time_base=frame.time_base
+            )
+            rgb, self._sink = graph.add("format", "rgb24"), graph.add("buffersink")
+            self._source.link_to(rgb)
+            rgb.link_to(self._sink)
+            graph.configure()
+            self._graph = graph  # what is in it lives as long as it does
+        self._source.push(frame)
+        image = torch.from_numpy(self._sink.pull().to_ndarray()).permute(2, 0, 1)
         return self._make(_turn_upright(image, frame))
 
 

@@ -60,6 +60,11 @@ class ClipFile(VideoFile):
         """What it is that RGB of 8 bits is not."""
         return self.survey.traits
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it was always converted to RGB as it is now."""
+        return self.survey.is_plain
+
     def read(self, index: int = 0) -> Video:
         """Decode the clip.
 

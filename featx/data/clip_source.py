@@ -89,7 +89,10 @@ def scan_clips(settings: ScanSettings) -> Manifest:
             "Give the folder that holds the splits."
         )
     rejected.check(settings, files)
-    preprocessing = describe_preprocessing(settings.num_frames, settings.image_size, "uint8")
+    are_plain = all(file.is_plain for file in files)
+    preprocessing = describe_preprocessing(
+        settings.num_frames, settings.image_size, "uint8", are_plain
+    )
     places = (place for found in rejected.values() for place in found)
     known = {clip.path for clip in clips} | {root / place for place in places}
     summary = summarize_scan(settings, files, rejected, known, is_clip)

@@ -31,6 +31,7 @@ _ASF_FIELDS = struct.Struct(
 _ASF_BROADCAST = 1  # a flag: sizes and times are not known
 
 _TRAITS = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # by the code of their transfer characteristics
+_PLAIN = {f"yuv{j}{kind}p" for j in ("", "j") for kind in ("420", "422", "444")} | {"gray"}
 _INTERLACED = (2, 3, 4, 5)  # orders of fields; 1 is progressive, and 0 unknown
 
 # What FFmpeg says of damaged bytes, but not of a recording that begins between two key frames.
@@ -54,11 +55,13 @@ class ClipSurvey(NamedTuple):
         num_packets: Number of packets of its video: nearly always the number of its frames.
         damage: What shows that it holds less than it should; empty if nothing does.
         traits: What it is that RGB of 8 bits is not: HDR, or interlaced.
+        is_plain: Whether all ways of FFmpeg to RGB agree on it, as they do for most clips.
     """
 
     num_packets: int
     damage: str
-    traits: tuple[str, ...]
+    traits: tuple[str, ...] = ()
+    is_plain: bool = True
 
 
 def survey_clip(path: Path) -> ClipSurvey:
@@ -93,7 +96,18 @@ def survey_clip(path: Path) -> ClipSurvey:
             damage = f"{count} damaged packets among {len(orders)}"
     traits = [_TRAITS[trc] for trc in [stream.codec_context.color_trc] if trc in _TRAITS]
     traits += ["interlaced"] * (stream.codec_context.field_order in _INTERLACED)
-    return ClipSurvey(len(orders), damage or heard.tell(len(orders)), tuple(traits))
+    damage = damage or heard.tell(len(orders))
+    return ClipSurvey(len(orders), damage, tuple(traits), _is_plain(stream.codec_context))
+
+
+def _is_plain(context: av.VideoCodecContext) -> bool:
+    """Whether nobody has to ask where chroma lies between luma, and fields between lines."""
+    return (
+        context.pix_fmt in _PLAIN
+        and context.width % 2 == context.height % 2 == 0
+        and context.field_order not in _INTERLACED
+        and context.name != "dvvideo"  # which is interlaced, and does not say so
+    )
 
 
 class _Times(list[tuple[float, float]]):

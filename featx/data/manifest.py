@@ -116,6 +116,11 @@ class VideoFile(ABC):
         """What its videos are that RGB of 8 bits is not, such as HDR."""
         return ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it was always converted to RGB as it is now."""
+        return True
+
     @abstractmethod
     def read(self, index: int) -> Video:
         """Read one video.
@@ -325,11 +330,22 @@ def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
     return missing
 
 
-def describe_preprocessing(num_frames: int, image_size: int, dtype: str) -> dict[str, Any]:
-    """How videos are made from clips, as the analysis words it."""
+def describe_preprocessing(
+    num_frames: int, image_size: int, dtype: str, are_plain: bool = True
+) -> dict[str, Any]:
+    """How videos are made from clips, as the analysis words it.
+
+    Args:
+        num_frames: Frames per video.
+        image_size: Height and width.
+        dtype: Of the pixels.
+        are_plain: Whether all clips were always converted to RGB as they are now; otherwise it is
+            recorded that ffmpeg's own way is taken: featx once took a simpler one.
+    """
     return {
         "frames_per_video": num_frames,
         "image_size": [image_size, image_size],
         "processing_mode": "cpu",
         "dtype": dtype,
+        **({} if are_plain else {"rgb": "ffmpeg"}),
     }

@@ -152,7 +152,7 @@ def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     class FakeClip:
         """A clip that is black."""
 
-        traits = ()
+        traits, is_plain = (), True
 
         def read(self) -> Video:
             """Decode it."""

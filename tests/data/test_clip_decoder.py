@@ -1,5 +1,7 @@
 """Only the frames that are wanted are decoded and converted, and they are those of a whole pass."""
 
+import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,55 @@ def test_frames_are_what_pyav_decodes(clips: dict[str, Path]) -> None:
         assert len(found) == 16
         for number, frame in found.items():
             assert np.array_equal(frame.permute(1, 2, 0).numpy(), frames[number])
+
+
+H265 = {"x265-params": "log-level=none"}
+FORMATS: dict[str, dict[str, Any]] = {
+    "h264 4:2:0.mp4": {"codec": "libx264"},
+    "h264 4:2:2.mp4": {"codec": "libx264", "pixels": "yuv422p"},
+    "h264 4:4:4.mp4": {"codec": "libx264", "pixels": "yuv444p"},
+    "h264 10 bits.mp4": {"codec": "libx264", "pixels": "yuv420p10le"},
+    "h264 4:2:2 10 bits.mkv": {"codec": "libx264", "pixels": "yuv422p10le"},
+    "h264 odd 4:4:4.mp4": {"codec": "libx264", "pixels": "yuv444p", "size": (47, 63)},
+    "h264 full range.mp4": {"codec": "libx264", "options": {"color_range": "pc"}},
+    "h264 bt709.mp4": {"codec": "libx264", "options": {"colorspace": "bt709"}},
+    "h264 open gop.ts": {"codec": "libx264", "options": {"x264-params": "open-gop=1:keyint=9"}},
+    "h264 interlaced.mp4": {"codec": "libx264", "options": {"x264-params": "tff=1"}},
+    "h264 variable rate.mkv": {"codec": "libx264", "times": [n * n for n in range(24)]},
+    "hevc.mkv": {"codec": "libx265", "options": H265},
+    "hevc bt2020 10 bits.mp4": {
+        "codec": "libx265",
+        "pixels": "yuv420p10le",
+        "options": {**H265, "colorspace": "bt2020nc"},
+    },
+    "hevc 12 bits.mp4": {"codec": "libx265", "pixels": "yuv420p12le", "options": H265},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "vp9 odd.webm": {"codec": "libvpx-vp9", "size": (47, 63)},
+    "vp8.webm": {"codec": "libvpx"},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2},
+    "mpeg2 4:2:2.mkv": {"codec": "mpeg2video", "pixels": "yuv422p"},
+    "mpeg2 odd.mkv": {"codec": "mpeg2video", "size": (47, 63)},
+    "mpeg4.avi": {"codec": "mpeg4", "b_frames": 2},
+    "mjpeg.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "prores.mov": {"codec": "prores_ks", "pixels": "yuv422p10le"},
+    "ffv1 4:1:1.mkv": {"codec": "ffv1", "pixels": "yuv411p"},
+    "dv.avi": {"codec": "dvvideo", "size": (576, 720), "count": 4},
+    "animation.gif": {"codec": "gif", "pixels": "rgb8"},
+}
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg to compare with")
+@pytest.mark.parametrize("name", FORMATS)
+def test_frames_are_what_ffmpeg_shows(tmp_path: Path, name: str) -> None:
+    """Each frame, before it is resized, is that of ffmpeg's own command line, to the last bit."""
+    settings: dict[str, Any] = {"count": 24, "size": (48, 64)} | FORMATS[name]
+    path = encode(tmp_path / name, **settings)
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-vsync", "passthrough"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    shown = subprocess.run(command, capture_output=True, check=True).stdout
+    expected = np.frombuffer(shown, np.uint8).reshape(-1, *settings["size"], 3)
+    for choose in (lambda count: [*range(count)], spread(5)):
+        found = decode_clip(path, choose, torch.clone)
+        assert found.count == len(expected) == settings["count"]
+        for number, frame in found.frames.items():
+            assert np.array_equal(frame.permute(1, 2, 0).numpy(), expected[number])
