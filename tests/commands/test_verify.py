@@ -236,6 +236,7 @@ def test_tf32_does_not_make_bfloat16_finer(
     assert capsys.readouterr().out.endswith("tolerance 0.05\n")
 
 
+@pytest.mark.filterwarnings("ignore:.*expected what is true of the videos:UserWarning")
 def test_odd_notes_about_the_preprocessing(small_root: Path, tiny: None) -> None:
     """They may be a user's own."""
     note = {"preprocessing_info": {"image_size": 256, "frames_per_video": "many"}}
