@@ -5,8 +5,10 @@ What is set for the process is undone afterwards, but for glibc's thresholds, wh
 
 import ctypes
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,6 +25,21 @@ _OPTIONS: dict[str, str | int | bool] = {
 def compile_frozen(module: nn.Module) -> None:
     """Let a module be compiled at its first call in `frozen`, for input of one shape."""
     module.compile(dynamic=False, options=_OPTIONS)
+
+
+def imitates_bfloat16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has no instructions for bfloat16, so that torch computes it in float32.
+
+    That takes several times as long as float32 itself.
+
+    Args:
+        cpu_info: Where Linux describes the CPU. Elsewhere nobody knows, and the answer is no.
+    """
+    try:
+        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpu_info.read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return flags is not None and not {"avx512_bf16", "amx_bf16", "bf16"} & {*flags[1].split()}
 
 
 @contextmanager

@@ -25,7 +25,8 @@ the options that matter first:
   --model.backbone NAME       resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m (default),
                               another of torchvision's classification models, or timm:<name>
   --trainer.devices N         how many GPUs, or processes on a CPU (default: all GPUs)
-  --trainer.precision P       32-true (default), or bf16-mixed: twice as fast, with an error of 1e-2
+  --trainer.precision P       32-true (default), or bf16-mixed: up to twice as fast where there are
+                              instructions for it, with an error of 3e-2 to 1e-1 (trained weights)
   --config FILE               any of these in a file; --print_config writes one with all defaults
 """
 

@@ -17,6 +17,7 @@ from featx.backbones.runtime import (
     compile_frozen,
     float32_precision,
     frozen,
+    imitates_bfloat16,
     keep_freed_memory,
     num_threads,
 )
@@ -174,6 +175,12 @@ class FeatureExtractor(LightningModule):
             UsageError: An earlier run in half precision has rounded the weights.
         """
         dtype, precision = _find_dtype(self.backbone), str(self.trainer.precision)
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if on_cpu and precision.startswith("bf16") and imitates_bfloat16():
+            rank_zero_warn(
+                f"precision: {precision} is slow on this CPU, which has no instructions for it: "
+                "several times slower than 32-true. Set precision to 32-true."
+            )
         if dtype != self._dtype_built and _HALF.get(precision) != dtype:
             raise UsageError(
                 f"precision: expected weights in {self._dtype_built} for {precision}, found "
@@ -184,7 +191,7 @@ class FeatureExtractor(LightningModule):
         if isinstance(current_process(), ForkProcess):
             # It would wait forever for the threads of the notebook that it was forked from.
             torch.set_num_threads(1)
-        elif self.trainer.strategy.root_device.type == "cpu":
+        elif on_cpu:
             # Those that one process alone would have: the sums of a CPU's kernels depend on their
             # number, and Lightning divides the cores among its processes. Sharing the cores costs
             # little; different features would cost more.

@@ -11,7 +11,7 @@ import torch
 from helpers import TinyCNN
 
 from featx.backbones import runtime as allocator
-from featx.backbones.runtime import compile_frozen, frozen
+from featx.backbones.runtime import compile_frozen, frozen, imitates_bfloat16
 from featx.errors import MissingDependencyError
 
 
@@ -171,3 +171,23 @@ def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("ctypes.CDLL", None)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not allocator.keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("flags", "imitates"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile", False),
+        ("flags\t\t: fpu avx2 amx_bf16", False),
+        ("flags\t\t: fpu sse4_2 avx2 fma", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", True),
+        ("Features\t: fp asimd bf16 i8mm", False),
+        ("Features\t: fp asimd", True),
+        ("nothing of the kind", False),
+    ],
+)
+def test_which_cpus_imitate_bfloat16(tmp_path: Path, flags: str, imitates: bool) -> None:
+    """By what Linux says of the first processor; where nobody says anything, none does."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\n{flags}\nbugs\t\t: none\n")
+    assert imitates_bfloat16(path) == imitates
+    assert not imitates_bfloat16(tmp_path / "none")

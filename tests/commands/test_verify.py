@@ -44,7 +44,7 @@ def test_a_good_file(
     file = extract(small_root, precision=precision, scales=scales)
     assert verify(file, small_root, all=True)
     last = capsys.readouterr().out.splitlines()[-1]
-    tolerance = "0.0001" if precision == "32-true" else "0.05"
+    tolerance = "0.0001" if precision == "32-true" else "0.15"
     assert last.startswith("verified: 5 of 5 rows recomputed, largest error ")
     assert last.endswith(f", tolerance {tolerance}")
 
@@ -233,7 +233,7 @@ def test_tf32_does_not_make_bfloat16_finer(
     """The coarser of the two tolerances counts."""
     file = extract(small_root, precision="bf16-mixed", allow_tf32=True)
     assert verify(file, small_root)
-    assert capsys.readouterr().out.endswith("tolerance 0.05\n")
+    assert capsys.readouterr().out.endswith("tolerance 0.15\n")
 
 
 @pytest.mark.filterwarnings("ignore:.*expected what is true of the videos:UserWarning")

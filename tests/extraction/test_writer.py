@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -386,3 +387,17 @@ def test_bad_videos_are_never_dropped_in_silence(
     loader = DataLoader(data.make_dataset(), batch_size=3, collate_fn=join)
     with pytest.raises(InputError, match="found NaN or infinity in video 1"):
         trainer.predict(extractor, loader)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true", "16-true"])
+def test_a_cpu_that_imitates_bfloat16(
+    small_root: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told before the run that this is slow, and what to set."""
+    monkeypatch.setattr("featx.extraction.extractor.imitates_bfloat16", lambda: True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run_with(small_root, tmp_path, FeatureExtractor("resnet50", "random"), precision=precision)
+    lines = [str(w.message) for w in told if "slow on this CPU" in str(w.message)]
+    assert len(lines) == precision.startswith("bf16")
+    assert all("Set precision to 32-true." in line for line in lines)
