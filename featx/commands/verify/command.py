@@ -25,9 +25,7 @@ from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
-_COARSE = (
-    0.15  # bfloat16: with trained weights, 3e-2 from float32 on real clips, 1e-1 on drawn ones
-)
+_COARSE = 0.15  # bfloat16: with trained weights, 3e-2 (real clips) to 1e-1 (drawn ones)
 _TF32 = 1e-2  # also where the precision is unknown: it is torch's default for convolutions
 
 
