@@ -3,21 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.commands.inspect.figures import draw
-from featx.commands.inspect.statistics import survey
 from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.errors import InputError, first_line
-from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, describe_structure, open_feature_file
 from featx.features.provenance import JSON_ATTRIBUTES
 from featx.features.validation import find_problems
-from featx.training.checkpoint import InputSize, read_input_size
+
+if TYPE_CHECKING:
+    from featx.training.checkpoint import InputSize
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -61,6 +60,8 @@ def inspect(
     size = None
     if checkpoint is not None:
         checkpoint = Path(checkpoint).expanduser()
+        from featx.training.checkpoint import read_input_size  # it needs torch, which takes seconds
+
         size = read_input_size(checkpoint)
     summary = summarize(path)
     summary["misfits"] = _find_misfits(summary, expect_dim, checkpoint, size)
@@ -120,7 +121,7 @@ def _find_misfits(
     summary: Mapping[str, Any],
     expect_dim: int | None,
     checkpoint: Path | None,
-    size: InputSize | None,
+    size: "InputSize | None",
 ) -> list[str]:
     """Why the features are not those that someone is about to train on."""
     name, dim = summary["file"], summary["feature_dim"]
@@ -147,5 +148,9 @@ def _plot(summary: Mapping[str, Any], path: Path, plot: Path) -> bool:
     """Draw the figures, unless the file has nothing sound to show."""
     if summary["problems"] or 0 in summary["features_shape"]:
         return False
+    from featx.commands.inspect.figures import draw  # these need torch, which takes seconds
+    from featx.commands.inspect.statistics import survey
+    from featx.features.dataset import FeatureDataset
+
     draw(survey(FeatureDataset(path)), plot)
     return True
