@@ -24,7 +24,7 @@ with require("av", "clips"):
 _ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9", "mjpeg"}
 _WITH_TIMES = {"mov", "matroska", "mpegts", "mpeg", "flv"}  # at which frames are shown
 _PROGRESSIVE = (0, 1)  # orders of fields: not known, and none
-_SEEK_BY = {"mov": "dts", "matroska": "pts"}  # where one can go to a packet, and by which time
+_SEEKABLE = {"mov", "matroska"}  # where one can go to a packet, by the time at which it is shown
 _FRAMES_OFF = 2  # by which a good clip may have more packets than frames
 _WORTH_A_SEEK = 200  # packets that need not be read then
 
@@ -69,7 +69,7 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
     with open_container(path) as container:
         stream = _find_video(container)
         packets = [
-            _Packet(packet.pts, packet.dts, packet.is_keyframe)
+            _Packet(packet.pts, packet.is_keyframe)
             for packet in container.demux(stream)
             if packet.size and not (packet.is_corrupt or packet.is_discard)
         ]
@@ -91,10 +91,9 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
 
 
 class _Packet(NamedTuple):
-    """What is kept of a packet: when it is shown, when it is decoded, and whether it needs none."""
+    """What is kept of a packet: when its frame is shown, and whether it refers to no other."""
 
     pts: int | None
-    dts: int | None
     is_key: bool
 
 
@@ -140,15 +139,15 @@ def _decode_by_time(
 
     wanted = {times[number]: number for number in numbers}
     left = deque(sorted(wanted))
-    seek_by = _SEEK_BY.get(container.format.name.partition(",")[0])
+    can_seek = container.format.name.partition(",")[0] in _SEEKABLE
     frames: dict[int, Tensor] = {}
     convert = _Converter(make)
     place, decoded = 0, -1  # of the packet that comes, and of the last one that was decoded
     with hear_damage() as heard, ExitStack() as stack:
         while left:
             start = find_start(left[0])
-            if seek_by:
-                container.seek(getattr(packets[start], seek_by), stream=stream)
+            if can_seek:
+                container.seek(packets[start].pts, stream=stream)
                 place = start
             else:
                 container = stack.enter_context(open_container(path))
@@ -180,7 +179,7 @@ def _decode_by_time(
                 if not left:
                     break
                 start = find_start(left[0])
-                if seek_by and start - place > _WORTH_A_SEEK:
+                if can_seek and start - place > _WORTH_A_SEEK:
                     break
             else:
                 return None  # the end has come before the last frame that is wanted
