@@ -17,9 +17,8 @@ from featx.files import Inert, load_tensors
 
 _STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which checkpoints have weights
-_KNOWN_PREFIX = re.compile(
-    r"((module|_orig_mod|backbone|encoder|model)\.)*"
-)  # of what was around them
+# What training puts around a backbone.
+_KNOWN_PREFIX = re.compile(r"((module|_orig_mod|backbone|encoder|model)\.)*")
 
 
 class LoadedWeights(NamedTuple):

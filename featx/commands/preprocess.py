@@ -114,26 +114,26 @@ def preprocess(
         for clip in members
     ]
     lost = unreadable | find_misplaced(raw_dir, clips)
-    failures = [*map(str, lost.values())]
-    splits = [*dict.fromkeys(clip.split for clip in clips)]
-    summary = summarize(
-        raw_dir,
-        splits,
-        (Used(clip.path, clip.split, clip.category, 1) for clip in clips),
-        {},
-        {clip.path for clip in clips} | lost.keys(),
-        is_clip,
-    )
+    failed: dict[Clip, str] = {}
     with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for place, group in groupby(bar, key=lambda result: result[0].place):
-            failures += _save(processed_dir / place / FILE_NAME, (future for _, future in group))
+            failed |= _save(processed_dir / place / FILE_NAME, group)
     if strange := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in files):
         warnings.warn(
             f"{processed_dir}: {len(strange)} files are of other clips, and were kept: "
             f"{shorten(strange)}",
             stacklevel=2,
         )
+    splits = [*dict.fromkeys(clip.split for clip in clips)]
+    summary = summarize(
+        raw_dir,
+        splits,
+        (Used(clip.path, clip.split, clip.category, 1) for clip in clips if clip not in failed),
+        {split: [clip.name for clip in failed if clip.split == split] for split in splits},
+        {clip.path for clip in clips} | lost.keys(),
+        is_clip,
+    )
     for line in summary.to_lines() + describe_traits(traits):
         print(f"{raw_dir}: {line}", file=sys.stderr)
     path = processed_dir / ANALYSIS_FILE
@@ -144,7 +144,7 @@ def preprocess(
         path.parent.mkdir(parents=True, exist_ok=True)
         analysis = {"preprocessing_info": info, "scan": summary.to_json()}
         replace_file(path, json.dumps(analysis, indent=2).encode())
-    return failures
+    return [*map(str, lost.values()), *failed.values()]
 
 
 def _is_current(
@@ -168,16 +168,16 @@ def _is_current(
     )
 
 
-def _save(target: Path, results: Iterable[Future[Decoded]]) -> list[str]:
+def _save(target: Path, results: Iterable[tuple[Clip, Future[Decoded]]]) -> dict[Clip, str]:
     """Save the clips that can be decoded; returns what is wrong with the others."""
-    failures = []
+    failures: dict[Clip, str] = {}
 
     def decoded() -> Iterator[Decoded]:
-        for result in results:
+        for clip, result in results:
             try:
                 video = result.result()
             except FeatxError as error:
-                failures.append(str(error))
+                failures[clip] = str(error)
             else:
                 yield video
 

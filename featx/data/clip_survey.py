@@ -25,9 +25,8 @@ _FRAMES_OFF, _SECONDS_OFF = 3, 0.1  # by which a good clip's declared duration m
 
 # Of ASF (wmv), FFmpeg believes the duration only if the file has the size that its header says.
 _ASF_PROPERTIES = uuid.UUID("8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
-_ASF_FIELDS = struct.Struct(
-    "<16s Q 16s Q 5Q I"
-)  # GUID, size, file id, size of the file, ..., flags
+# Its fields: GUID, size, id, size of the file, four more, flags.
+_ASF_FIELDS = struct.Struct("<16s Q 16s Q 5Q I")
 _ASF_BROADCAST = 1  # a flag: sizes and times are not known
 
 _TRAITS = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # by the code of their transfer characteristics

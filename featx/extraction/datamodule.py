@@ -175,8 +175,11 @@ class VideoDataModule(LightningDataModule):
         """Warn of settings of clips, where they have no effect on files that were made before."""
         if self.source == "clips":
             return
-        shapes = {shape for file in manifest.files for shape in file.shapes}
         unused = ["keep_damaged"] * self.keep_damaged
+        if (self.num_frames, self.image_size) != (NUM_FRAMES, IMAGE_SIZE):
+            shapes = {shape for file in manifest.files for shape in file.shapes}
+        else:
+            shapes = set()
         if self.num_frames not in {NUM_FRAMES, *(shape[0] for shape in shapes)}:
             unused.append("num_frames")
         if self.image_size not in {IMAGE_SIZE, *(shape[-1] for shape in shapes)}:

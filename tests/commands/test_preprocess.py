@@ -312,6 +312,9 @@ def test_damaged_clips_are_kept_if_asked(
     path.write_bytes(path.read_bytes()[:-800])
     (failure,) = run(raw, tmp_path / "out")
     assert f"{path}: expected a whole clip, found " in failure
+    counted = json.loads((tmp_path / "out/configuration_analysis.json").read_text())["scan"]
+    assert counted["videos"] == {"test": 1, "train": 3}  # the one that is left out does not count
+    assert counted["rejected"] == {"test": 0, "train": 1}
     target = tmp_path / "out/train/hello/hello/processed_data.pt"
     assert torch.load(target)["clips"] == ["train/hello/2.mp4"]
     assert run(raw, tmp_path / "out", keep_damaged=True) == []
