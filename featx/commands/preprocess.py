@@ -19,7 +19,7 @@ from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.clip_file import open_clip
 from featx.data.clip_source import Clip, find_misplaced, is_clip, list_clips
-from featx.data.folders import check_name
+from featx.data.folders import check_name, walk_files
 from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
 from featx.data.processed_file import FILE_NAME, save_videos
 from featx.data.summary import Some, Used, describe_traits, summarize
@@ -113,7 +113,8 @@ def preprocess(
         if not _is_current(target, members, shape, getattr(torch, dtype), keep_damaged)
         for clip in members
     ]
-    lost = unreadable | find_misplaced(raw_dir, clips)
+    found = [*walk_files(raw_dir)]
+    lost = unreadable | find_misplaced(raw_dir, clips, found)
     failed: dict[Clip, str] = {}
     with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
@@ -133,6 +134,7 @@ def preprocess(
         {split: [clip.name for clip in failed if clip.split == split] for split in splits},
         {clip.path for clip in clips} | lost.keys(),
         is_clip,
+        found,
     )
     for line in summary.to_lines() + describe_traits(traits):
         print(f"{raw_dir}: {line}", file=sys.stderr)

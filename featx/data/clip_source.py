@@ -1,6 +1,6 @@
 """The source `clips`: the same videos as `featx preprocess` makes of them, in the same order."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +59,8 @@ def scan_clips(settings: ScanSettings) -> Manifest:
     names = sorted({clip.category for clip in clips})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
-    lost |= find_misplaced(root, clips)
+    found = [*walk_files(root)]
+    lost |= find_misplaced(root, clips, found)
     for path, error in lost.items():
         relative = path.relative_to(root)
         if relative.parts[0] in rejected:
@@ -93,9 +94,9 @@ def scan_clips(settings: ScanSettings) -> Manifest:
     preprocessing = describe_preprocessing(
         settings.num_frames, settings.image_size, "uint8", are_plain
     )
-    places = (place for found in rejected.values() for place in found)
+    places = (place for errors in rejected.values() for place in errors)
     known = {clip.path for clip in clips} | {root / place for place in places}
-    summary = summarize_scan(settings, files, rejected, known, is_clip)
+    summary = summarize_scan(settings, files, rejected, known, is_clip, found)
     return Manifest(root, categories, files, rejected, preprocessing, summary)
 
 
@@ -172,15 +173,17 @@ def list_clips(
     return clips
 
 
-def find_misplaced(raw_dir: Path, clips: Sequence[Clip]) -> dict[Path, InputError]:
-    """Clips that are in no category's folder, or too deep in it."""
+def find_misplaced(
+    raw_dir: Path, clips: Sequence[Clip], found: Iterable[tuple[str, ...]]
+) -> dict[Path, InputError]:
+    """Clips that are in no category's folder, or too deep in it, among the files that there are."""
     known = {clip.path for clip in clips}
     return {
         path: InputError(
             f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
             "Move it."
         )
-        for parts in walk_files(raw_dir)
+        for parts in found
         if is_clip(parts[-1]) and (path := raw_dir.joinpath(*parts)) not in known
     }
 

@@ -7,7 +7,7 @@ What every kind of source shares is here: a scanner is a function from `ScanSett
 import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -312,12 +312,13 @@ def summarize_scan(
     rejected: Rejections,
     known: Collection[Path],
     is_input: Callable[[str], bool],
+    found: Iterable[tuple[str, ...]],
 ) -> ScanSummary:
     """What a scan has found and left out; see `summarize`."""
     used = (
         Used(file.path, file.split, file.category, len(file.shapes), file.traits) for file in files
     )
-    return summarize(settings.root, [*rejected], used, rejected, known, is_input)
+    return summarize(settings.root, [*rejected], used, rejected, known, is_input, found)
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from featx.data.folders import (
     has_file,
     list_folders,
     normalize_name,
+    walk_files,
 )
 from featx.data.manifest import (
     ANALYSIS_FILE,
@@ -66,7 +67,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     recorded = read_json(root / ANALYSIS_FILE).get("preprocessing_info")
     preprocessing = recorded if isinstance(recorded, dict) else None
     known = {*paths, root / ANALYSIS_FILE}
-    summary = summarize_scan(settings, files, rejected, known, _is_input)
+    summary = summarize_scan(settings, files, rejected, known, _is_input, walk_files(root))
     return Manifest(root, categories, files, rejected, preprocessing, summary)
 
 

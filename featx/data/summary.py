@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from featx.data.folders import is_hidden, list_folders, normalize_name, walk_files
+from featx.data.folders import is_hidden, list_folders, normalize_name
 from featx.errors import InputError, shorten
 
 _EXAMPLES = 3
@@ -142,6 +142,7 @@ def summarize(
     rejected: Mapping[str, Collection[str]],
     known: Collection[Path],
     is_input: Callable[[str], bool],
+    found: Iterable[tuple[str, ...]],
 ) -> ScanSummary:
     """Compare what a scan uses with all that is in a folder.
 
@@ -152,6 +153,7 @@ def summarize(
         rejected: Places of bad inputs, for each split.
         known: Paths of all inputs that were found where they should be, bad ones included.
         is_input: Whether a file of this name is an input.
+        found: All files that there are; see `walk_files`.
     """
     summary = ScanSummary(
         dict.fromkeys(splits, 0),
@@ -174,7 +176,7 @@ def summarize(
         if empty := sorted((folders | categories) - present[split]):
             summary.empty[split] = empty
     counts: Counter[str] = Counter()
-    for parts in walk_files(root):
+    for parts in found:
         hidden = is_hidden(parts[-1])
         inputs = is_input(parts[-1].lstrip(".") if hidden else parts[-1])
         if len(parts) > 1 and parts[0] not in splits:
