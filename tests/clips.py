@@ -6,6 +6,9 @@ from typing import Any
 
 import av
 import numpy as np
+from torch import Tensor
+
+from featx.data.clip_file import open_clip
 
 NUM_FRAMES = 36
 
@@ -70,3 +73,9 @@ def encode(
         if track:
             output.mux(track.encode())
     return path
+
+
+def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
+    """Frames of a clip, uint8 RGB `[num_frames, 3, image_size, image_size]`."""
+    clip = open_clip(path, "train/a/a", path.name, num_frames, image_size, has_digest=False)
+    return clip.read().frames

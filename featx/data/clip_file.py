@@ -66,7 +66,11 @@ class ClipFile(VideoFile):
         return self.survey.is_plain
 
     def read(self, index: int = 0) -> Video:
-        """Decode the clip.
+        """Decode the clip to its number of frames.
+
+        Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a
+        shorter clip repeats frames. Each is turned upright, and resized with antialiasing as soon
+        as it is decoded, so that few frames of the clip's own size are in memory.
 
         Returns:
             uint8 RGB `[num_frames, 3, image_size, image_size]`.
@@ -138,30 +142,6 @@ def open_clip(
     return ClipFile(path, place, digest, name, num_frames, image_size, stats, survey, keep_damaged)
 
 
-def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
-    """Decode a clip to a fixed number of frames.
-
-    Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a clip
-    shorter than `num_frames` repeats frames. Each frame is turned upright, and resized with
-    antialiasing as soon as it is decoded, so that few frames of the clip's own size are in memory.
-
-    Args:
-        path: The clip.
-        num_frames: Frames to sample.
-        image_size: Height and width to resize to, in pixels.
-
-    Returns:
-        uint8 RGB `[num_frames, 3, image_size, image_size]`.
-
-    Raises:
-        InputError: The clip does not decode, has no video in it, or holds less than it declares.
-    """
-    survey = _survey(path)
-    if survey.damage:
-        raise _damaged(path, survey.damage)
-    return _sample(path, num_frames, image_size, keep_damaged=False)[0]
-
-
 def write_clip(
     path: Path, frames: NDArray[np.uint8], codec: str = "libx264", rate: int = 24
 ) -> None:
@@ -211,9 +191,9 @@ def _survey(path: Path) -> ClipSurvey:
 
 
 def _sample(
-    path: Path, num_frames: int, image_size: int, keep_damaged: bool, is_damaged: bool = False
+    path: Path, num_frames: int, image_size: int, keep_damaged: bool, is_damaged: bool
 ) -> tuple[Tensor, str]:
-    """Frames of a clip, see `sample_clip`; and what is damaged, if that is to be kept."""
+    """Frames of a clip, see `ClipFile.read`; and what is damaged, if that is to be kept."""
 
     def choose(count: int) -> list[int]:
         return _positions(count, num_frames)

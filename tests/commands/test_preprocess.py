@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import reference
 import torch
-from clips import encode
+from clips import encode, sample_clip
 from helpers import grey_levels, scan
 
 from featx import VideoDataModule
 from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
-from featx.data.clip_file import ClipFile, open_clip, sample_clip, write_clip
+from featx.data.clip_file import ClipFile, open_clip, write_clip
 from featx.data.clip_source import list_clips
 from featx.data.manifest import Video
 from featx.data.processed_file import ProcessedFile

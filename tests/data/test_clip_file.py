@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import encode
+from clips import encode, sample_clip
 from helpers import grey_levels
 
 from featx.data.clip_decoder import decode_clip
-from featx.data.clip_file import sample_clip, write_clip
+from featx.data.clip_file import write_clip
 from featx.data.clip_survey import survey_clip
 from featx.errors import InputError
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from clips import NUM_FRAMES, encode
+from clips import NUM_FRAMES, encode, sample_clip
 from helpers import TINY_JOB, EagerWriter, grey_levels
 from lightning.pytorch import Trainer
 
@@ -24,7 +24,7 @@ import featx
 from featx import FeatureExtractor, VideoDataModule
 from featx.cli import main
 from featx.commands.preprocess import preprocess
-from featx.data.clip_file import open_clip, sample_clip, write_clip
+from featx.data.clip_file import open_clip, write_clip
 from featx.data.clip_survey import hear_damage, survey_clip
 from featx.errors import InputError
 
