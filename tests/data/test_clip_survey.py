@@ -484,3 +484,11 @@ def test_another_way_to_rgb_is_recorded(tmp_path: Path, good: dict[str, Path]) -
             with h5py.File(found) as file:
                 recorded = json.loads(file.attrs["config"])["preprocessing"]
             assert recorded.get("rgb") == (None, "ffmpeg")[number]
+
+
+def test_what_another_clip_has_said_is_heard_again() -> None:
+    """FFmpeg's log leaves out a line that repeats the one before, be it of another clip."""
+    for _ in range(3):
+        with hear_damage() as heard:
+            av.logging.log(av.logging.ERROR, "mpeg4", "Error at MB: 7")
+        assert heard == ["mpeg4: Error at MB: 7"]
