@@ -1,5 +1,6 @@
 """Small clips of any container and codec, for the tests."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from featx.data.clip_file import open_clip
+from featx.data.preprocessing import Preprocessing
 
 NUM_FRAMES = 36
 
@@ -75,7 +77,18 @@ def encode(
     return path
 
 
+def turn(path: Path, a: float, b: float, c: float, d: float) -> None:
+    """Write a display matrix over that of an mp4 file."""
+    upright = (65536, 0, 0, 0, 65536)
+    turned = (round(65536 * a), round(65536 * b), 0, round(65536 * c), round(65536 * d))
+    before, after = (struct.pack(">9i", *matrix, 0, 0, 0, 1 << 30) for matrix in (upright, turned))
+    content = path.read_bytes()
+    place = content.index(before, content.index(b"tkhd"))
+    path.write_bytes(content[:place] + after + content[place + len(after) :])
+
+
 def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
     """Frames of a clip, uint8 RGB `[num_frames, 3, image_size, image_size]`."""
-    clip = open_clip(path, "train/a/a", path.name, num_frames, image_size, has_digest=False)
+    settings = Preprocessing(num_frames, image_size)
+    clip = open_clip(path, "train/a/a", path.name, settings, has_digest=False)
     return clip.read().frames

@@ -20,7 +20,8 @@ from featx.data.archive import read_archive
 from featx.data.clip_file import open_clip
 from featx.data.clip_source import Clip, find_misplaced, is_clip, list_clips
 from featx.data.folders import check_name, walk_files
-from featx.data.manifest import ANALYSIS_FILE, IMAGE_SIZE, NUM_FRAMES, describe_preprocessing
+from featx.data.manifest import ANALYSIS_FILE
+from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, Preprocessing
 from featx.data.processed_file import FILE_NAME, save_videos
 from featx.data.summary import Some, Used, describe_traits, summarize
 from featx.errors import FeatxError, InputError, check_at_least, shorten
@@ -83,12 +84,12 @@ def preprocess(
         num_workers = count_cores()
     check_at_least(1, num_frames=num_frames, image_size=image_size, num_workers=num_workers)
 
+    settings = Preprocessing(num_frames, image_size, keep_damaged)
+
     def decode(clip: Clip) -> Decoded:
         check_name(clip.path, clip.name)
         notes: dict[str, Any] = {"clips": clip.name, "clip_stats": clip.stats}  # before it is read
-        file = open_clip(
-            clip.path, clip.place, clip.name, num_frames, image_size, keep_damaged, has_digest=False
-        )
+        file = open_clip(clip.path, clip.place, clip.name, settings, has_digest=False)
         frames, _, damage = file.read()
         if keep_damaged:
             notes["damage"] = damage
@@ -141,7 +142,7 @@ def preprocess(
     path = processed_dir / ANALYSIS_FILE
     before = read_json(path).get("preprocessing_info")
     are_plain = not others and not (isinstance(before, dict) and "rgb" in before)
-    info = describe_preprocessing(num_frames, image_size, dtype, are_plain)
+    info = settings.describe(dtype, are_plain)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         analysis = {"preprocessing_info": info, "scan": summary.to_json()}

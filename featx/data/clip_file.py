@@ -12,7 +12,8 @@ from torchvision.transforms.v2.functional import resize
 
 from featx.data.clip_decoder import decode_clip
 from featx.data.clip_survey import ClipSurvey, survey_clip
-from featx.data.manifest import Video, VideoFile
+from featx.data.manifest import CPU, Video, VideoFile
+from featx.data.preprocessing import Preprocessing
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256, file_stats
 
@@ -26,24 +27,21 @@ class ClipFile(VideoFile):
 
     Attributes:
         name: Its path below the folder of all clips.
-        num_frames: Frames of the video, sampled uniformly over the clip.
-        image_size: Height and width of the video in pixels.
+        preprocessing: How it becomes a video.
         stats: See `file_stats`.
         survey: What it holds, as far as its packets tell.
-        keep_damaged: Keep what decodes of a damaged clip.
     """
 
     name: str
-    num_frames: int
-    image_size: int
+    preprocessing: Preprocessing
     stats: tuple[int, int]
     survey: ClipSurvey
-    keep_damaged: bool = False
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """`[T, 3, H, W]` of the video."""
-        return [(self.num_frames, 3, self.image_size, self.image_size)]
+        size = self.preprocessing.image_size
+        return [(self.preprocessing.num_frames, 3, size, size)]
 
     @property
     def names(self) -> list[str]:
@@ -65,12 +63,16 @@ class ClipFile(VideoFile):
         """Whether it was always converted to RGB as it is now."""
         return self.survey.is_plain
 
-    def read(self, index: int = 0) -> Video:
+    def read(self, index: int = 0, device: torch.device = CPU) -> Video:
         """Decode the clip to its number of frames.
 
         Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a
         shorter clip repeats frames. Each is turned upright, and resized with antialiasing as soon
         as it is decoded, so that few frames of the clip's own size are in memory.
+
+        Args:
+            index: 0, the only one.
+            device: Where torchcodec decodes.
 
         Returns:
             uint8 RGB `[num_frames, 3, image_size, image_size]`.
@@ -90,13 +92,7 @@ class ClipFile(VideoFile):
                 "It has changed since: start again."
             )
         try:
-            frames, damage = _sample(
-                self.path,
-                self.num_frames,
-                self.image_size,
-                self.keep_damaged,
-                is_damaged=bool(self.survey.damage),
-            )
+            frames, damage = _sample(self.path, self.survey, self.preprocessing, device)
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):
@@ -109,9 +105,7 @@ def open_clip(
     path: Path,
     place: str,
     name: str,
-    num_frames: int,
-    image_size: int,
-    keep_damaged: bool = False,
+    preprocessing: Preprocessing,
     has_digest: bool = True,
 ) -> ClipFile:
     """Check a clip without decoding it, and read all of its bytes once, for its digest.
@@ -120,9 +114,7 @@ def open_clip(
         path: The clip.
         place: Where it is in the data set: split, category and subcategory.
         name: Its path below the folder of all clips.
-        num_frames: Frames that the video is to have.
-        image_size: Height and width that it is to have.
-        keep_damaged: Keep what decodes of a damaged clip.
+        preprocessing: How it is to become a video.
         has_digest: Whether to digest it; without, it cannot be told from others.
 
     Raises:
@@ -130,7 +122,7 @@ def open_clip(
     """
     try:
         survey = _survey(path)
-        if survey.damage and not keep_damaged:
+        if survey.damage and not preprocessing.keep_damaged:
             raise _damaged(path, survey.damage)
         stats = file_stats(path.stat())  # as it was before it was read
         digest = file_sha256(path) if has_digest else ""
@@ -139,7 +131,7 @@ def open_clip(
             f"{path}: expected a readable clip, found: {first_line(error)}. "
             "Check its permissions, or leave it out."
         ) from error
-    return ClipFile(path, place, digest, name, num_frames, image_size, stats, survey, keep_damaged)
+    return ClipFile(path, place, digest, name, preprocessing, stats, survey)
 
 
 def write_clip(
@@ -191,26 +183,32 @@ def _survey(path: Path) -> ClipSurvey:
 
 
 def _sample(
-    path: Path, num_frames: int, image_size: int, keep_damaged: bool, is_damaged: bool
+    path: Path, survey: ClipSurvey, preprocessing: Preprocessing, device: torch.device
 ) -> tuple[Tensor, str]:
     """Frames of a clip, see `ClipFile.read`; and what is damaged, if that is to be kept."""
 
     def choose(count: int) -> list[int]:
-        return _positions(count, num_frames)
+        return _positions(count, preprocessing.num_frames)
 
     def make(image: Tensor) -> Tensor:
-        resized: Tensor = resize(image, [image_size, image_size], antialias=True)
+        resized: Tensor = resize(image, [preprocessing.image_size] * 2, antialias=True)
         return resized
 
     try:
-        decoded = decode_clip(path, choose, make, whole=is_damaged)
+        decoded = None
+        if preprocessing.decoder == "torchcodec":
+            from featx.data import torchcodec_decoder  # it is optional
+
+            decoded = torchcodec_decoder.decode_clip(path, survey, choose, make, device)
+        if decoded is None:
+            decoded = decode_clip(path, choose, make, whole=bool(survey.damage))
     except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
         raise _undecodable(path, error) from error
     if decoded.count == 0:
         raise InputError(
             f"{path}: expected frames, found {decoded.damage}. Encode it again, or leave it out."
         )
-    if decoded.damage and not keep_damaged:
+    if decoded.damage and not preprocessing.keep_damaged:
         raise _damaged(path, decoded.damage)
     frames = [decoded.frames[number] for number in choose(decoded.count)]
     return torch.stack(frames), decoded.damage

@@ -22,7 +22,6 @@ from featx.data.manifest import (
     Rejections,
     ScanSettings,
     VideoFile,
-    describe_preprocessing,
     summarize_scan,
 )
 from featx.errors import InputError, MissingInputError
@@ -53,6 +52,8 @@ def scan_clips(settings: ScanSettings) -> Manifest:
         InputError: Clips are damaged; or a split has no others.
     """
     root = settings.root
+    if settings.preprocessing.decoder == "torchcodec":
+        import featx.data.torchcodec_decoder  # noqa: F401  # so that its want is seen at once
     splits = choose_splits(root, settings.splits)
     lost: dict[Path, InputError] = {}
     clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits})
@@ -72,9 +73,7 @@ def scan_clips(settings: ScanSettings) -> Manifest:
             clip.path,
             clip.place,
             clip.name,
-            settings.num_frames,
-            settings.image_size,
-            settings.keep_damaged,
+            settings.preprocessing,
             settings.digests,
         )
 
@@ -91,9 +90,7 @@ def scan_clips(settings: ScanSettings) -> Manifest:
         )
     rejected.check(settings, files)
     are_plain = all(file.is_plain for file in files)
-    preprocessing = describe_preprocessing(
-        settings.num_frames, settings.image_size, "uint8", are_plain
-    )
+    preprocessing = settings.preprocessing.describe("uint8", are_plain)
     places = (place for errors in rejected.values() for place in errors)
     known = {clip.path for clip in clips} | {root / place for place in places}
     summary = summarize_scan(settings, files, rejected, known, is_clip, found)

@@ -55,12 +55,18 @@ class ClipSurvey(NamedTuple):
         damage: What shows that it holds less than it should; empty if nothing does.
         traits: What it is that RGB of 8 bits is not: HDR, or interlaced.
         is_plain: Whether all ways of FFmpeg to RGB agree on it, as they do for most clips.
+        container: FFmpeg's name of its container.
+        codec: FFmpeg's name of its codec.
+        begins: Whether its first packet is a key frame: it has not been cut in between two.
     """
 
     num_packets: int
     damage: str
     traits: tuple[str, ...] = ()
     is_plain: bool = True
+    container: str = ""
+    codec: str = ""
+    begins: bool = True
 
 
 def survey_clip(path: Path) -> ClipSurvey:
@@ -74,6 +80,7 @@ def survey_clip(path: Path) -> ClipSurvey:
         times, last = _Times(), 0.0
         orders: list[int | None] = []
         corrupt: list[bool] = []
+        begins = False
         for packet in container.demux():
             if not packet.size:
                 continue
@@ -84,6 +91,7 @@ def survey_clip(path: Path) -> ClipSurvey:
                 end = (time + (packet.duration or 0)) * unit
                 last = max(last, end)
             if packet.stream_index == stream.index:
+                begins = begins or (packet.is_keyframe and not orders)
                 orders.append(order)
                 corrupt.append(packet.is_corrupt)
                 if time is not None:
@@ -93,10 +101,20 @@ def survey_clip(path: Path) -> ClipSurvey:
         damage = _find_missing(container, stream, times, last) or _find_missing_bytes(path)
         if not damage and (count := _count_corrupt(orders, corrupt)):
             damage = f"{count} damaged packets among {len(orders)}"
-    traits = [_TRAITS[trc] for trc in [stream.codec_context.color_trc] if trc in _TRAITS]
-    traits += ["interlaced"] * (stream.codec_context.field_order in _INTERLACED)
+        codec = stream.codec_context
+        traits = [_TRAITS[trc] for trc in [codec.color_trc] if trc in _TRAITS]
+        traits += ["interlaced"] * (codec.field_order in _INTERLACED)
+        is_plain, name = _is_plain(codec), container.format.name.partition(",")[0]
     damage = damage or heard.tell(len(orders))
-    return ClipSurvey(len(orders), damage, tuple(traits), _is_plain(stream.codec_context))
+    return ClipSurvey(
+        num_packets=len(orders),
+        damage=damage,
+        traits=tuple(traits),
+        is_plain=is_plain,
+        container=name,
+        codec=str(codec.name),
+        begins=begins,
+    )
 
 
 def _is_plain(context: av.VideoCodecContext) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.data.manifest import Manifest
+from featx.data.manifest import CPU, Manifest
 from featx.data.pixels import PIXELS, Span
 from featx.errors import FeatxError
 
@@ -57,10 +57,14 @@ class VideoDataset(Dataset[VideoBatch]):
         manifest: The videos.
         order: The positions in the order in which they will be asked for, if a thread is to read
             each one ahead, while the CNN computes.
+        device: Where videos may be decoded; see `VideoFile.read`.
     """
 
-    def __init__(self, manifest: Manifest, order: Sequence[int] = ()) -> None:
+    def __init__(
+        self, manifest: Manifest, order: Sequence[int] = (), device: torch.device = CPU
+    ) -> None:
         self.manifest = manifest
+        self.device = device
         self._next = dict(pairwise(order))
         self._pool = ThreadPoolExecutor(1, "reading") if order else None  # it cannot be pickled
         self._ahead: dict[int, Future[VideoBatch]] = {}
@@ -79,7 +83,7 @@ class VideoDataset(Dataset[VideoBatch]):
     def _read(self, position: int) -> VideoBatch:
         file, index = self.manifest.locate(position)
         try:
-            video = file.read(index)
+            video = file.read(index, self.device)
             frames, frame_index = drop_repeats(video.frames)
         except FeatxError as error:
             return VideoBatch([], [], errors={position: error})

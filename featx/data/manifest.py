@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.data.folders import normalize_name
 from featx.data.pixels import PixelsName, Span
+from featx.data.preprocessing import Preprocessing
 from featx.data.summary import ScanSummary, Used, summarize
 from featx.errors import InputError, combine
 
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
-NUM_FRAMES, IMAGE_SIZE = 64, 256
-"""What clips become, unless something else is asked for: so many frames, so high and wide."""
+CPU = torch.device("cpu")
 
 OnError = Literal["stop", "skip"]
 
@@ -41,11 +42,9 @@ class ScanSettings:
         splits: Which splits; by default, whichever of train, val and test exist.
         on_error: Whether bad inputs stop the scan, all of them reported together, or are left out.
         verify: Read every byte, and compare it with the files' own checksums, where they have some.
-        num_frames: Frames per video, where these are sampled on the way.
-        image_size: Height and width in pixels, where frames are resized on the way.
+        preprocessing: How clips become videos.
         progress: Show a progress bar.
         pixels: What floating pixels are, where files do not say.
-        keep_damaged: Keep what decodes of damaged clips.
         digests: Whether to digest files whose content is not known otherwise.
         strict: Whether bad inputs are an error at all, if that is what `on_error` says.
     """
@@ -54,11 +53,9 @@ class ScanSettings:
     splits: Sequence[str] | None = None
     on_error: OnError = "stop"
     verify: bool = False
-    num_frames: int = NUM_FRAMES
-    image_size: int = IMAGE_SIZE
+    preprocessing: Preprocessing = Preprocessing()  # noqa: RUF009  # it is frozen
     progress: bool = False
     pixels: PixelsName = "normalized"
-    keep_damaged: bool = False
     digests: bool = True
     strict: bool = True
 
@@ -122,11 +119,12 @@ class VideoFile(ABC):
         return True
 
     @abstractmethod
-    def read(self, index: int) -> Video:
+    def read(self, index: int, device: torch.device = CPU) -> Video:
         """Read one video.
 
         Args:
             index: Which of those in `shapes`.
+            device: Where it may be decoded; its frames are on the CPU then.
 
         Raises:
             InputError: The video is bad.
@@ -329,24 +327,3 @@ def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
         if absent := [name for name in manifest.categories if name not in present]:
             missing[split] = absent
     return missing
-
-
-def describe_preprocessing(
-    num_frames: int, image_size: int, dtype: str, are_plain: bool = True
-) -> dict[str, Any]:
-    """How videos are made from clips, as the analysis words it.
-
-    Args:
-        num_frames: Frames per video.
-        image_size: Height and width.
-        dtype: Of the pixels.
-        are_plain: Whether all clips were always converted to RGB as they are now; otherwise it is
-            recorded that ffmpeg's own way is taken: featx once took a simpler one.
-    """
-    return {
-        "frames_per_video": num_frames,
-        "image_size": [image_size, image_size],
-        "processing_mode": "cpu",
-        "dtype": dtype,
-        **({} if are_plain else {"rgb": "ffmpeg"}),
-    }

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.archive import Archive, read_archive, read_digest, refuse_object
 from featx.data.folders import is_name
-from featx.data.manifest import Video, VideoFile
+from featx.data.manifest import CPU, Video, VideoFile
 from featx.data.pixels import PixelsName, find_misfit
 from featx.errors import ChangedInputError, InputError, first_line, shorten
 from featx.files import Inert, file_stats, publish_file
@@ -95,10 +95,14 @@ class ProcessedFile(VideoFile):
         """Name of each video: its clip's, if the file has it, else its place."""
         return [self.clips[index] for index in self.indices] if self.clips else self.places
 
-    def read(self, index: int) -> Video:
+    def read(self, index: int, device: torch.device = CPU) -> Video:
         """Read one video by its own bytes, without its neighbours.
 
         So memory holds one video at a time, however large the file is.
+
+        Args:
+            index: Which of those in `shapes`.
+            device: Not used.
 
         Returns:
             Pixels in memory of their own, with the file's dtype and strides.

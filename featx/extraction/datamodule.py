@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
@@ -14,14 +15,14 @@ from torch.utils.data import DataLoader
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.manifest import (
     ANALYSIS_FILE,
-    IMAGE_SIZE,
-    NUM_FRAMES,
+    CPU,
     Manifest,
     OnError,
     ScanSettings,
     missing_categories,
 )
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
+from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC, DecoderName, Preprocessing
 from featx.data.sources import SOURCES, SourceName
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
@@ -57,7 +58,8 @@ class VideoDataModule(LightningDataModule):
         splits: Which splits; by default, whichever of train, val and test exist.
         batch_size: Videos per step; their frames share the forward passes.
         num_workers: Processes per rank that read videos ahead; with 0, a thread does. By default 0
-            on a CPU, whose cores the CNN needs, and up to 4 on a GPU, or 16 for clips.
+            on a CPU, whose cores the CNN needs, and up to 4 on a GPU, or 16 for clips; but 0 where
+            the GPU decodes.
         on_error: Whether a bad input stops the run, or is left out; those left out are listed in
             the log and in the feature file.
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
@@ -69,6 +71,9 @@ class VideoDataModule(LightningDataModule):
             mean and std; `unit`, RGB from 0 to 1; or `raw`, RGB from 0 to 255. uint8 is raw RGB.
         keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
             they are listed in the log and in the feature file. By default they are bad inputs.
+        decoder: `pyav`, whose wheel has an FFmpeg; or `torchcodec`, which wants the system's. With
+            that, and without workers, a GPU decodes by itself (NVDEC), to pixels that differ
+            slightly. On a CPU, both give the same, but torchcodec does not see damage in a frame.
 
     Attributes:
         work: The work of a run; made by `setup`.
@@ -90,6 +95,7 @@ class VideoDataModule(LightningDataModule):
         image_size: int = IMAGE_SIZE,
         pixels: PixelsName = "normalized",
         keep_damaged: bool = False,
+        decoder: DecoderName = "pyav",
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size, num_frames=num_frames, image_size=image_size)
@@ -99,6 +105,7 @@ class VideoDataModule(LightningDataModule):
         check_choice("on_error", on_error, get_args(OnError))
         check_choice("source", source, tuple(SOURCES))
         check_choice("pixels", pixels, tuple(PIXELS))
+        check_choice("decoder", decoder, get_args(DecoderName))
         if verify_inputs and not SOURCES[source].has_checksums:
             raise UsageError(
                 f"verify_inputs: expected false with the source {source}, found true. "
@@ -115,6 +122,7 @@ class VideoDataModule(LightningDataModule):
         self.image_size = image_size
         self.pixels = pixels
         self.keep_damaged = keep_damaged
+        self.decoder = decoder
         self.work: Work
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -137,7 +145,15 @@ class VideoDataModule(LightningDataModule):
             settings["pixels"] = self.pixels
         if self.keep_damaged:
             settings["keep_damaged"] = True
+        if self._find_decoding_device() != CPU:
+            settings["decoder"] = NVDEC
         return settings
+
+    def _find_decoding_device(self) -> torch.device:
+        """Where clips are decoded: not on a GPU in workers, which cannot use it."""
+        device = self.trainer.strategy.root_device if self.trainer else CPU
+        decodes = self.source == "clips" and self.decoder == "torchcodec" and not self.num_workers
+        return device if decodes and device.type == "cuda" else CPU
 
     def _scan(self) -> Manifest:
         settings = ScanSettings(
@@ -145,11 +161,9 @@ class VideoDataModule(LightningDataModule):
             self.splits,
             self.on_error,
             self.verify_inputs,
-            self.num_frames,
-            self.image_size,
+            Preprocessing(self.num_frames, self.image_size, self.keep_damaged, self.decoder),
             progress=True,
             pixels=self.pixels,
-            keep_damaged=self.keep_damaged,
         )
         manifest = SOURCES[self.source].scan(settings)
         for errors in manifest.rejected.values():
@@ -176,6 +190,7 @@ class VideoDataModule(LightningDataModule):
         if self.source == "clips":
             return
         unused = ["keep_damaged"] * self.keep_damaged
+        unused += ["decoder"] * (self.decoder != "pyav")
         if (self.num_frames, self.image_size) != (NUM_FRAMES, IMAGE_SIZE):
             shapes = {shape for file in manifest.files for shape in file.shapes}
         else:
@@ -191,10 +206,11 @@ class VideoDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
         """This rank's share of the videos that are not done, in row order."""
         rank, num_ranks, on_cuda, num_workers = 0, 1, False, self.num_workers or 0
+        device = self._find_decoding_device()
         if self.trainer:
             rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
-            if on_cuda and self.num_workers is None:
+            if on_cuda and self.num_workers is None and device == CPU:
                 num_cores = count_cores() // self.trainer.num_devices
                 num_workers = min(SOURCES[self.source].max_workers, num_cores)
         self.work.done = self.work.find_done()
@@ -202,7 +218,7 @@ class VideoDataModule(LightningDataModule):
         self.work.share = share.share
         num_workers = num_workers if len(share) else 0
         return DataLoader(
-            self.make_dataset([] if num_workers else share.share),
+            self.make_dataset([] if num_workers else share.share, device),
             sampler=share,
             batch_size=self.batch_size,
             num_workers=num_workers,
@@ -211,9 +227,9 @@ class VideoDataModule(LightningDataModule):
             worker_init_fn=outlive_signals,
         )
 
-    def make_dataset(self, order: Sequence[int] = ()) -> VideoDataset:
+    def make_dataset(self, order: Sequence[int] = (), device: torch.device = CPU) -> VideoDataset:
         """The videos by position; see `VideoDataset`."""
-        return VideoDataset(self.manifest, order)
+        return VideoDataset(self.manifest, order, device)
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
         """Raise the first error that a worker met, unless it is a bad video to be left out.

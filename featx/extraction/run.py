@@ -7,8 +7,9 @@ from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
 from featx.data.folders import choose_splits
-from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, OnError
+from featx.data.manifest import OnError
 from featx.data.pixels import PixelsName
+from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, DecoderName
 from featx.data.sources import SourceName
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import BackboneChoice, FeatureExtractor
@@ -40,6 +41,7 @@ def extract(
     image_size: int = IMAGE_SIZE,
     pixels: PixelsName = "normalized",
     keep_damaged: bool = False,
+    decoder: DecoderName = "pyav",
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -96,6 +98,7 @@ def extract(
         image_size=image_size,
         pixels=pixels,
         keep_damaged=keep_damaged,
+        decoder=decoder,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {

@@ -172,6 +172,11 @@ class Provenance:
         return bool(self._find(bool, "keep_damaged"))
 
     @property
+    def decoder(self) -> str | None:
+        """What decoded the clips, if that matters."""
+        return self._find(str, "decoder")
+
+    @property
     def num_frames(self) -> int | None:
         """Frames per video, if all have as many."""
         return self._find(int, "preprocessing", "frames_per_video")

@@ -268,6 +268,17 @@ def test_straight_from_clips(raw: Path, tmp_path: Path, tiny: None) -> None:
     assert verify(paths["train"], raw, source="clips", all=True)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_clips_that_a_gpu_decoded(file: Path, small_root: Path) -> None:
+    """Without a GPU, one has to say how far off the features may be."""
+    with h5py.File(file, "r+") as opened:
+        config = json.loads(opened.attrs["config"])
+        opened.attrs["config"] = json.dumps(config | {"decoder": "nvdec"})
+    with pytest.raises(UsageError, match="expected a GPU, as one decoded the clips"):
+        verify(file, small_root)
+    assert verify(file, small_root, tolerance=0.1)
+
+
 def test_the_command_line(file: Path, small_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Status 0 for a good file, 1 for a wrong one, 2 for wrong usage."""
     assert main(["verify", str(file), "--root", str(small_root)]) == 0

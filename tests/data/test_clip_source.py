@@ -18,7 +18,8 @@ from featx.cli import main
 from featx.commands.preprocess import preprocess
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips as scan_with
-from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES, Manifest, OnError, ScanSettings
+from featx.data.manifest import Manifest, OnError, ScanSettings
+from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, Preprocessing
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
 
 pytestmark = [
@@ -35,7 +36,9 @@ def scan_clips(
     image_size: int = IMAGE_SIZE,
 ) -> Manifest:
     """The videos of a folder of clips."""
-    return scan_with(ScanSettings(root, splits, on_error, False, num_frames, image_size))
+    return scan_with(
+        ScanSettings(root, splits, on_error, False, Preprocessing(num_frames, image_size))
+    )
 
 
 def extract(root: Path, out: Path, **settings: object) -> dict[str, Path]:

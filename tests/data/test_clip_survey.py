@@ -2,7 +2,6 @@
 
 import json
 import re
-import struct
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from clips import NUM_FRAMES, encode, sample_clip
+from clips import NUM_FRAMES, encode, sample_clip, turn
 from helpers import TINY_JOB, EagerWriter, grey_levels
 from lightning.pytorch import Trainer
 
@@ -26,6 +25,7 @@ from featx.cli import main
 from featx.commands.preprocess import preprocess
 from featx.data.clip_file import open_clip, write_clip
 from featx.data.clip_survey import hear_damage, survey_clip
+from featx.data.preprocessing import Preprocessing
 from featx.errors import InputError
 
 
@@ -111,7 +111,7 @@ def test_good_clips_are_not_refused(good: dict[str, Path]) -> None:
     """Of every container and codec that there is an encoder for, with whatever is usual in them."""
     assert len(good) > 80
     for name, path in good.items():
-        clip = open_clip(path, "train/a/a", name, 8, 16)
+        clip = open_clip(path, "train/a/a", name, Preprocessing(8, 16))
         assert clip.survey.damage == "", name
         assert clip.read().damage == "", name
         if "hidden" not in name:
@@ -203,7 +203,7 @@ def test_the_message(good: dict[str, Path]) -> None:
     """It says how much there is of how much, or what FFmpeg has found."""
     path = cut(good["h264.mkv"], 0.6)
     with pytest.raises(InputError) as caught:
-        open_clip(path, "train/a/a", "x", 8, 16)
+        open_clip(path, "train/a/a", "x", Preprocessing(8, 16))
     line = str(caught.value)
     assert line.startswith(f"{path}: expected a whole clip, found ")
     assert "frames up to" in line
@@ -369,11 +369,9 @@ def test_a_song_with_its_cover_is_no_clip(tmp_path: Path) -> None:
         sample_clip(path, 4, 16)
 
 
-IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-
 Turn = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
-ORIENTATIONS: dict[str, tuple[tuple[float, ...], Turn]] = {
+ORIENTATIONS: dict[str, tuple[tuple[float, float, float, float], Turn]] = {
     "as it is": ((1, 0, 0, 1), lambda image: image),
     "mirrored": ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
     "flipped": ((1, 0, 0, -1), lambda image: image[::-1]),
@@ -390,18 +388,14 @@ ORIENTATIONS: dict[str, tuple[tuple[float, ...], Turn]] = {
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_as_ffmpeg_shows_it(tmp_path: Path, orientation: str) -> None:
     """The whole display matrix counts: mirrored, flipped, turned, and both."""
-    matrix, turn = ORIENTATIONS[orientation]
+    matrix, see = ORIENTATIONS[orientation]
     levels = np.array([[20, 90], [160, 235]], np.uint8)  # of the corners
     image = levels.repeat(32, axis=0).repeat(32, axis=1)
     path = tmp_path / "clip.mp4"
     write_clip(path, np.broadcast_to(image[..., None], (3, 64, 64, 3)).copy())
-    a, b, c, d = (round(value * 65536) for value in matrix)
-    content = path.read_bytes()
-    place = content.index(IDENTITY, content.index(b"tkhd"))
-    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content[:place] + turned + content[place + len(IDENTITY) :])
+    turn(path, *matrix)
     found = sample_clip(path, 1, 16)[0].float().mean(dim=0)[[3, 12]][:, [3, 12]].numpy()
-    assert np.abs(found - turn(levels)).max() < 8
+    assert np.abs(found - see(levels)).max() < 8
 
 
 def test_what_is_not_shown_as_it_is(tmp_path: Path, good: dict[str, Path]) -> None:

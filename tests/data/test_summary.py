@@ -15,6 +15,7 @@ from featx.data.clip_file import write_clip
 from featx.data.clip_source import CLIP_SUFFIXES, is_clip, scan_clips
 from featx.data.folders import walk_files
 from featx.data.manifest import ScanSettings
+from featx.data.preprocessing import Preprocessing
 from featx.data.processed_source import scan_processed
 from featx.data.summary import ScanSummary, Some
 
@@ -214,7 +215,7 @@ def test_clips_are_told_in_the_same_way(raw: Path) -> None:
     (raw / "train/empty").mkdir()
     (raw / "validation/hello").mkdir(parents=True)
     write_clip(raw / "validation/hello/1.mp4", grey_levels(3))
-    summary = scan_clips(ScanSettings(raw, num_frames=2, image_size=8)).summary
+    summary = scan_clips(ScanSettings(raw, preprocessing=Preprocessing(2, 8))).summary
     assert summary
     assert summary.videos == {"train": 5, "test": 1}
     assert {kind: some.examples for kind, some in summary.left_out.items()} == {

@@ -4,7 +4,7 @@ import pickle
 from dataclasses import fields
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset
-from featx.data.manifest import Manifest, Video
+from featx.data.manifest import CPU, Manifest, Video
 from featx.data.processed_file import ProcessedFile
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
@@ -53,6 +53,20 @@ def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
     assert (loader.num_workers > 0) == (device == "cuda:0")
 
 
+@pytest.mark.parametrize(("device", "num_workers"), [("cuda:1", None), ("cuda:1", 2), ("cpu", 0)])
+def test_where_clips_are_decoded(small_root: Path, device: str, num_workers: int | None) -> None:
+    """On a GPU by torchcodec, and then in this process, which has it; that is recorded."""
+    data = VideoDataModule(small_root, num_workers=num_workers)
+    data.setup("predict")
+    data.source, data.decoder = "clips", "torchcodec"
+    data.trainer = FakeTrainer(0, 1, device)  # type: ignore[assignment]
+    on_gpu = device == "cuda:1" and not num_workers
+    loader = data.predict_dataloader()
+    assert loader.num_workers == (num_workers or 0)
+    assert cast(VideoDataset, loader.dataset).device == torch.device("cuda:1" if on_gpu else "cpu")
+    assert data.settings() == ({"decoder": "nvdec"} if on_gpu else {})
+
+
 def test_a_thread_reads_ahead(root: Path, save: Save) -> None:
     """While a video is with the CNN, the next one of the share is read, and no other."""
     save("train/a/x", [random_video(3 + i) for i in range(5)])
@@ -61,7 +75,7 @@ def test_a_thread_reads_ahead(root: Path, save: Save) -> None:
     class TellingFile(ProcessedFile):
         """Tells what is read of it."""
 
-        def read(self, index: int) -> Video:
+        def read(self, index: int, device: torch.device = CPU) -> Video:
             """Read one video."""
             read.put(index)
             return super().read(index)

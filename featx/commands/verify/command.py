@@ -12,8 +12,9 @@ from tabulate import tabulate
 from featx.backbones.architectures import find_architecture
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
-from featx.data.manifest import IMAGE_SIZE, NUM_FRAMES
+from featx.data.manifest import CPU
 from featx.data.pixels import PIXELS, PixelsName
+from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC
 from featx.data.sources import SourceName
 from featx.errors import InputError, UsageError, check_at_least, first_line
 from featx.extraction.datamodule import VideoDataModule
@@ -42,6 +43,7 @@ class Recipe(NamedTuple):
         image_size: Height and width, if it was made from clips.
         pixels: What floating pixels were taken for.
         keep_damaged: Whether damaged clips were kept.
+        by_nvdec: Whether a GPU decoded the clips.
     """
 
     split: str
@@ -53,6 +55,7 @@ class Recipe(NamedTuple):
     image_size: int
     pixels: PixelsName
     keep_damaged: bool
+    by_nvdec: bool
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -108,6 +111,13 @@ def verify(
                 "Extract the features again."
             )
         recipe = read_recipe(opened, backbone, weights)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_cuda = device.startswith("cuda")
+    if recipe.by_nvdec and tolerance is None and not on_cuda:
+        raise UsageError(
+            f"{path}: expected a GPU, as one decoded the clips, to pixels that differ slightly "
+            f"from a CPU's; found {device}. Set device, or say with tolerance what may differ."
+        )
     tolerance = recipe.tolerance if tolerance is None else tolerance
     data = FeatureDataset(path)
     videos = VideoDataModule(
@@ -119,6 +129,7 @@ def verify(
         image_size=recipe.image_size,
         pixels=recipe.pixels,
         keep_damaged=recipe.keep_damaged,
+        decoder="torchcodec" if recipe.by_nvdec and on_cuda else "pyav",
     )
     videos.setup("predict")
     manifest, split = videos.manifest, recipe.split
@@ -135,7 +146,7 @@ def verify(
     errors: dict[int, float] = {}
     if extractor.feature_dim == data.feature_dim:
         try:
-            extractor.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            extractor.to(device)
         except (RuntimeError, AssertionError) as error:  # torch raises both for want of a device
             raise UsageError(
                 f"device: expected one that torch finds, such as cpu, found {device}: "
@@ -145,7 +156,9 @@ def verify(
         chosen = range(count) if all else np.linspace(0, count - 1, min(rows, count)).astype(int)
         start = manifest.positions[split].start
         positions = {int(row): start + indices[row] for row in chosen}
-        dataset = videos.make_dataset([*positions.values()])
+        dataset = videos.make_dataset(
+            [*positions.values()], extractor.device if recipe.by_nvdec else CPU
+        )
         errors, off = recompute(data, dataset, extractor, positions, tolerance)
         problems += off
     print(_format(data, errors, tolerance, problems))
@@ -192,6 +205,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         image_size=made.image_size if known and made.image_size else IMAGE_SIZE,
         pixels=next((name for name in PIXELS if name == made.pixels), "normalized"),
         keep_damaged=made.keep_damaged,
+        by_nvdec=made.decoder == NVDEC,
     )
 
 
