@@ -9,7 +9,8 @@ import av
 import numpy as np
 from torch import Tensor
 
-from featx.data.clip_file import open_clip
+from featx.data.clip_file import ClipFile, open_clip
+from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
 
 NUM_FRAMES = 36
@@ -89,6 +90,10 @@ def turn(path: Path, a: float, b: float, c: float, d: float) -> None:
 
 def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
     """Frames of a clip, uint8 RGB `[num_frames, 3, image_size, image_size]`."""
-    settings = Preprocessing(num_frames, image_size)
-    clip = open_clip(path, "train/a/a", path.name, settings, has_digest=False)
-    return clip.read().frames
+    return open_video(path, Preprocessing(num_frames, image_size)).read().frames
+
+
+def open_video(path: Path, preprocessing: Preprocessing) -> ClipFile:
+    """A clip, as a video of a training set."""
+    clip = open_clip(path, preprocessing, has_digest=False)
+    return clip.take("train/a/a", path.name, Home("train", "a"))

@@ -98,9 +98,10 @@ class PredictCLI(LightningCLI):
         for name in ("model", "data", "writer", "trainer"):
             if not isinstance(self.config.get(name), Namespace):
                 parser.error(f'"{name}": expected a mapping of options')
-        for name in ("data.root", "writer.output_dir"):
-            if self.config.get(name) is None:
-                parser.error(f'"{name}": expected a folder, found null')
+        if self.config.get("data.root") is None and self.config.get("data.table") is None:
+            parser.error("data.root: expected the data set's folder, or data.table a table of it")
+        if self.config.get("writer.output_dir") is None:
+            parser.error('"writer.output_dir": expected a folder, found null')
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:  # noqa: ANN401  # of any Trainer
         """Make the Trainer; what it refuses is a wrong use."""

@@ -3,13 +3,14 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +18,20 @@ from featx.backbones.transforms import normalize
 from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
-from featx.data.clip_file import open_clip
-from featx.data.clip_source import Clip, find_misplaced, is_clip, list_clips
-from featx.data.folders import check_name, walk_files
-from featx.data.manifest import ANALYSIS_FILE
-from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, Preprocessing
+from featx.data.clip_file import ClipFile
+from featx.data.clip_source import find_misplaced
+from featx.data.folders import list_entries, list_folders
+from featx.data.manifest import (
+    ANALYSIS_FILE,
+    UNLABELLED,
+    LayoutName,
+    Manifest,
+    ScanSettings,
+)
+from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
 from featx.data.processed_file import FILE_NAME, save_videos
-from featx.data.summary import Some, Used, describe_traits, summarize
-from featx.errors import FeatxError, InputError, check_at_least, shorten
+from featx.data.sources import SourceName, choose_source
+from featx.errors import FeatxError, InputError, MissingInputError, check_at_least, shorten
 from featx.files import read_json, replace_file, writing
 from featx.parallel import count_cores, map_ahead
 
@@ -32,6 +39,22 @@ DTypeName = Literal["uint8", "float32"]
 
 Decoded = tuple[dict[str, Any], Tensor]
 """Notes about a clip for its file, and its pixels."""
+
+_NO_CATEGORY = "unlabelled"  # the folder of videos without a category
+
+
+class Job(NamedTuple):
+    """A video to be made.
+
+    Attributes:
+        clip: What it is made of.
+        target: The file that it goes into.
+        columns: What else a table says of it.
+    """
+
+    clip: ClipFile
+    target: Path
+    columns: Mapping[str, Any]
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -48,11 +71,19 @@ def main(args: Sequence[str], summary: str) -> int:
 def preprocess(
     raw_dir: Path,
     processed_dir: Path,
-    num_frames: int = NUM_FRAMES,
+    num_frames: int | None = None,
     image_size: int = IMAGE_SIZE,
     dtype: DTypeName = "uint8",
     num_workers: int | None = None,
     keep_damaged: bool = False,
+    stride: int | None = None,
+    fps: float | None = None,
+    frame_rate: float | None = None,
+    resize: ResizeName = "squash",
+    source: SourceName = "clips",
+    layout: LayoutName = "tree",
+    table: Path | None = None,
+    columns: dict[str, str] | None = None,
 ) -> list[str]:
     """Turn clips into processed_data.pt files.
 
@@ -61,131 +92,259 @@ def preprocess(
     A file that is up to date is kept. A clip that does not decode is left out and reported.
 
     Args:
-        raw_dir: Folder of the clips.
+        raw_dir: Folder of the clips; with a table, what its paths are relative to.
         processed_dir: Folder for the processed_data.pt files.
-        num_frames: Frames per video, sampled uniformly over the clip.
+        num_frames: Frames per video, sampled uniformly over the clip; 64 unless there is a stride
+            or fps.
         image_size: Height and width in pixels.
         dtype: uint8 for raw RGB; float32 for four times the bytes, normalized with ImageNet's
             mean and std.
         num_workers: Clips decoded in parallel; by default, one per core.
         keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
             they are listed in the files, and in the feature files that are made of these.
+        stride: Take every so manieth frame of a clip instead.
+        fps: Take so many frames a second instead: those that are shown then.
+        frame_rate: Of clips that are folders of images, in frames a second.
+        resize: squash a frame to a square, or crop: resize its shorter side, and cut out its
+            middle.
+        source: clips, or frames for clips that are folders of images.
+        layout: tree, or flat for clips anywhere in the folder, without splits and categories.
+        table: A table of videos; see featx predict.
+        columns: What the table calls its columns; see featx predict.
 
     Returns:
         One line for each clip that was left out: what is wrong with it.
 
     Raises:
-        UsageError: A number is out of range.
+        UsageError: A setting is out of its range.
         MissingInputError: The folder does not exist, or has no clips.
+        InputError: The table cannot be read.
         OutputError: A file cannot be written.
     """
     raw_dir, processed_dir = Path(raw_dir).expanduser(), Path(processed_dir).expanduser()
-    if num_workers is None:
-        num_workers = count_cores()
-    check_at_least(1, num_frames=num_frames, image_size=image_size, num_workers=num_workers)
+    check_at_least(1, num_workers=num_workers)
+    settings = Preprocessing.choose(
+        num_frames,
+        stride,
+        fps,
+        image_size=image_size,
+        keep_damaged=keep_damaged,
+        frame_rate=frame_rate,
+        resize=resize,
+    )
+    manifest, failures = _scan(raw_dir, settings, source, layout, table, columns)
+    subcategory = None
+    if table is not None or layout == "flat":
+        subcategory = Path(table).stem if table else raw_dir.resolve().name
+    jobs, misnamed = _plan(manifest, processed_dir, subcategory)
+    groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
+    stale = [
+        job
+        for target, group in groups.items()
+        if not _is_current(target, group, getattr(torch, dtype))
+        for job in group
+    ]
 
-    settings = Preprocessing(num_frames, image_size, keep_damaged)
-
-    def decode(clip: Clip) -> Decoded:
-        check_name(clip.path, clip.name)
-        notes: dict[str, Any] = {"clips": clip.name, "clip_stats": clip.stats}  # before it is read
-        file = open_clip(clip.path, clip.place, clip.name, settings, has_digest=False)
-        frames, _, damage = file.read()
+    def decode(job: Job) -> Decoded:
+        frames, _, damage, times = job.clip.read()
+        notes: dict[str, Any] = {"clips": job.clip.name, "clip_stats": job.clip.stats}
         if keep_damaged:
             notes["damage"] = damage
-        if not file.is_plain:
-            others.append(clip.name)
-        for trait in file.traits:
-            traits.setdefault(trait, Some()).note(clip.name)
+        if (recipe := _describe(job.clip)) is not None:
+            notes["recipe"] = recipe
+        if manifest.has_times and times is not None:
+            notes["times"] = times.tolist()
+        if job.columns:
+            notes["columns"] = dict(job.columns)
         return notes, normalize(frames) if dtype == "float32" else frames
 
-    traits: dict[str, Some] = {}
-    others: list[str] = []  # clips whose RGB is not what it once was
-    unreadable: dict[Path, InputError] = {}
-    clips = list_clips(raw_dir, unreadable)
-    files = {
-        processed_dir / place / FILE_NAME: [*members]
-        for place, members in groupby(clips, key=lambda clip: clip.place)
-    }
-    shape = (num_frames, 3, image_size, image_size)
-    stale = [
-        clip
-        for target, members in files.items()
-        if not _is_current(target, members, shape, getattr(torch, dtype), keep_damaged)
-        for clip in members
-    ]
-    found = [*walk_files(raw_dir)]
-    lost = unreadable | find_misplaced(raw_dir, clips, found)
-    failed: dict[Clip, str] = {}
-    with closing(map_ahead(decode, stale, num_workers, "decoding")) as results:
+    failed: dict[str, str] = {}
+    threads = num_workers or count_cores()
+    with closing(map_ahead(decode, stale, threads, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
-        for place, group in groupby(bar, key=lambda result: result[0].place):
-            failed |= _save(processed_dir / place / FILE_NAME, group)
-    if strange := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in files):
+        for target, group in groupby(bar, key=lambda result: result[0].target):
+            failed |= _save(target, group, as_list=not settings.is_uniform)
+    if subcategory is None:
+        _remove_outdated(manifest, processed_dir, groups)
+    if strange := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in groups):
         warnings.warn(
             f"{processed_dir}: {len(strange)} files are of other clips, and were kept: "
             f"{shorten(strange)}",
             stacklevel=2,
         )
-    splits = [*dict.fromkeys(clip.split for clip in clips)]
-    summary = summarize(
+    are_plain = all(job.clip.is_plain for job in stale)
+    _write_analysis(processed_dir, manifest, settings, dtype, are_plain)
+    if manifest.summary:
+        for line in manifest.summary.to_lines():
+            print(f"{raw_dir}: {line}", file=sys.stderr)
+    return [*failures, *misnamed, *failed.values()]
+
+
+def _scan(
+    raw_dir: Path,
+    settings: Preprocessing,
+    source: SourceName,
+    layout: LayoutName,
+    table: Path | None,
+    columns: dict[str, str] | None,
+) -> tuple[Manifest, list[str]]:
+    """The videos to be made, and what is wrong with others."""
+    splits = None
+    if table is None and layout == "tree":
+        splits = [folder.name for folder in list_folders(raw_dir)]
+    wanted = ScanSettings(
         raw_dir,
         splits,
-        (Used(clip.path, clip.split, clip.category, 1) for clip in clips if clip not in failed),
-        {split: [clip.name for clip in failed if clip.split == split] for split in splits},
-        {clip.path for clip in clips} | lost.keys(),
-        is_clip,
-        found,
+        preprocessing=settings,
+        digests=False,
+        strict=False,
+        layout=layout,
+        table=None if table is None else Path(table).expanduser(),
+        columns=columns or {},
     )
-    for line in summary.to_lines() + describe_traits(traits):
-        print(f"{raw_dir}: {line}", file=sys.stderr)
-    path = processed_dir / ANALYSIS_FILE
-    before = read_json(path).get("preprocessing_info")
-    are_plain = not others and not (isinstance(before, dict) and "rgb" in before)
-    info = settings.describe(dtype, are_plain)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        analysis = {"preprocessing_info": info, "scan": summary.to_json()}
-        replace_file(path, json.dumps(analysis, indent=2).encode())
-    return [*map(str, lost.values()), *failed.values()]
+    manifest = choose_source(source, wanted).scan(wanted)
+    misplaced = {}
+    if splits is not None:  # what is in none of them
+        top = ((path.name,) for path in list_entries(raw_dir))
+        misplaced = find_misplaced(raw_dir, (), top)
+    failures = [*map(str, misplaced.values())] + [
+        str(error)
+        for split, errors in manifest.rejected.items()
+        for place, error in errors.items()
+        if not (place == split and isinstance(error, MissingInputError))  # it has no clips
+    ]
+    return manifest, failures
 
 
-def _is_current(
-    target: Path,
-    clips: Sequence[Clip],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    keep_damaged: bool,
-) -> bool:
+def _plan(
+    manifest: Manifest, processed_dir: Path, subcategory: str | None
+) -> tuple[list[Job], list[str]]:
+    """Which file each video goes into, those of a file together; and what is wrong with others.
+
+    Args:
+        manifest: The videos.
+        processed_dir: Folder of the files.
+        subcategory: That of all videos; None if each is in a tree already.
+    """
+    jobs: list[Job] = []
+    misnamed: list[str] = []
+    for position, file in enumerate(manifest.files):
+        clip = cast(ClipFile, file)
+        place = clip.place
+        if subcategory is not None:
+            category = _NO_CATEGORY if clip.category is None else clip.category
+            if "/" in category or category.startswith("."):
+                misnamed.append(
+                    f"{clip.name}: expected a category that a folder can be named after, found "
+                    f"{category!r}. Rename it."
+                )
+                continue
+            place = f"{clip.split}/{category}/{subcategory}"
+        cells = {key: _to_plain(values[position]) for key, values in manifest.columns.items()}
+        jobs.append(Job(clip, processed_dir / place / FILE_NAME, cells))
+    order = {target: number for number, target in enumerate(dict.fromkeys(j.target for j in jobs))}
+    return sorted(jobs, key=lambda job: order[job.target]), misnamed
+
+
+def _remove_outdated(manifest: Manifest, processed_dir: Path, kept: Collection[Path]) -> None:
+    """Remove the files all of whose clips are bad now."""
+    for errors in manifest.rejected.values():
+        for name in errors:
+            parts = name.split("/")
+            if len(parts) in (3, 4):  # a clip in its category, or in a subcategory
+                target = processed_dir.joinpath(*parts[:2], parts[-2], FILE_NAME)
+                if target not in kept:
+                    with writing(target):
+                        target.unlink(missing_ok=True)
+
+
+def _to_plain(cell: Any) -> Any:  # noqa: ANN401  # of NumPy, or Python's own
+    return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def _describe(clip: ClipFile) -> str | None:
+    """What a video is made of beside the whole clip, and how, if that is not as usual."""
+    settings = clip.preprocessing
+    recipe: dict[str, Any] = {} if settings.is_uniform else dict(settings.sampling)
+    if settings.resize != "squash":
+        recipe["resize"] = settings.resize
+    if settings.frame_rate is not None:
+        recipe["frame_rate"] = settings.frame_rate
+    if clip.segment:
+        recipe["segment"] = [*map(str, clip.segment)]
+    if clip.box:
+        recipe["box"] = [*clip.box]
+    return json.dumps(recipe) if recipe else None
+
+
+def _is_current(target: Path, jobs: Sequence[Job], dtype: torch.dtype) -> bool:
     """Whether a file was made from these clips, as they are now, with these settings."""
     try:
         data = read_archive(target).data
         videos, notes = data["videos"], [*zip(data["clips"], data["clip_stats"], strict=True)]
-    except (InputError, KeyError, TypeError, ValueError):
+        shapes = [tuple(video.shape) for video in videos]
+        dtypes = {video.dtype for video in videos}
+        recipes = data.get("recipe", [None] * len(notes))
+        columns = data.get("columns", [{}] * len(notes))
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
         return False  # none, damaged, or of another program
+    clips = [job.clip for job in jobs]
     return (
         notes == [(clip.name, clip.stats) for clip in clips]
-        and videos.shape == (len(clips), *shape)
-        and videos.dtype == dtype
-        and ("damage" in data) == keep_damaged
+        and shapes == [clip.shapes[0] for clip in clips]
+        and dtypes == {dtype}
+        and recipes == [_describe(clip) for clip in clips]
+        and columns == [dict(job.columns) for job in jobs]
+        and ("damage" in data) == clips[0].preprocessing.keep_damaged
     )
 
 
-def _save(target: Path, results: Iterable[tuple[Clip, Future[Decoded]]]) -> dict[Clip, str]:
-    """Save the clips that can be decoded; returns what is wrong with the others."""
-    failures: dict[Clip, str] = {}
+def _save(
+    target: Path, results: Iterable[tuple[Job, Future[Decoded]]], as_list: bool
+) -> dict[str, str]:
+    """Save the clips that can be decoded; returns what is wrong with the others, by name."""
+    failures: dict[str, str] = {}
 
     def decoded() -> Iterator[Decoded]:
-        for clip, result in results:
+        for job, result in results:
             try:
                 video = result.result()
             except FeatxError as error:
-                failures[clip] = str(error)
+                failures[job.clip.name] = str(error)
             else:
                 yield video
 
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if save_videos(target, decoded()) == 0:
+        if save_videos(target, decoded(), as_list) == 0:
             target.unlink(missing_ok=True)  # it is out of date: its clips no longer decode
     return failures
+
+
+def _write_analysis(
+    processed_dir: Path, manifest: Manifest, settings: Preprocessing, dtype: str, are_plain: bool
+) -> None:
+    """Write what was found, and how videos are made of it, beside the files.
+
+    Args:
+        processed_dir: Folder of the files.
+        manifest: The videos.
+        settings: How they are made.
+        dtype: Of the pixels.
+        are_plain: Whether those made now were always converted to RGB as they are now.
+    """
+    path = processed_dir / ANALYSIS_FILE
+    before = read_json(path).get("preprocessing_info")
+    are_plain = are_plain and not (isinstance(before, dict) and "rgb" in before)
+    analysis: dict[str, Any] = {
+        "preprocessing_info": settings.describe(dtype, are_plain),
+        "scan": manifest.summary and manifest.summary.to_json(),
+    }
+    categories = dict(manifest.categories)
+    if any(file.category is None for file in manifest.files):
+        categories[_NO_CATEGORY] = UNLABELLED
+    if categories != {name: label for label, name in enumerate(sorted(categories))}:
+        analysis["categories"] = categories
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(analysis, indent=2).encode())

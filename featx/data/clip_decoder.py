@@ -6,13 +6,21 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from featx.data.clip_survey import find_video, hear_damage, open_container
+from featx.data.clip_survey import (
+    ONE_FRAME_A_PACKET,
+    Packet,
+    find_video,
+    hear_damage,
+    lay_out,
+    open_container,
+)
+from featx.data.timeline import Timeline
 from featx.errors import first_line, require
 
 with require("av", "clips"):
@@ -20,8 +28,6 @@ with require("av", "clips"):
     import av.error
     import av.filter
 
-# Of these, each packet is one frame, and one that no other refers to can be left out.
-_ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9", "mjpeg"}
 _WITH_TIMES = {"mov", "matroska", "mpegts", "mpeg", "flv"}  # at which frames are shown
 _PROGRESSIVE = (0, 1)  # orders of fields: not known, and none
 _SEEKABLE = {"mov", "matroska"}  # where one can go to a packet, by the time at which it is shown
@@ -35,17 +41,22 @@ class Decoded:
 
     Attributes:
         frames: What was made of each, by its number.
-        count: How many frames the clip has.
+        timeline: All frames of the clip.
         damage: What is wrong with them; empty if nothing is.
     """
 
     frames: dict[int, Tensor]
-    count: int
+    timeline: Timeline
     damage: str = ""
 
+    @property
+    def count(self) -> int:
+        """How many frames the clip has."""
+        return len(self.timeline)
 
-Choose = Callable[[int], Sequence[int]]
-"""From how many frames there are, to the numbers of those that are wanted."""
+
+Choose = Callable[[Timeline], Sequence[int]]
+"""From the frames that there are, to the numbers of those that are wanted."""
 
 Make = Callable[[Tensor], Tensor]
 """From a frame, uint8 RGB `[3, height, width]`, to what is kept of it."""
@@ -69,32 +80,27 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
     with open_container(path) as container:
         stream = _find_video(container)
         packets = [
-            _Packet(packet.pts, packet.is_keyframe)
+            Packet.of(packet)
             for packet in container.demux(stream)
             if packet.size and not (packet.is_corrupt or packet.is_discard)
         ]
         count = len(packets)
+        timeline = lay_out(container, stream, packets)
         are_frames = _are_frames(container, stream, packets)
         if are_frames and not whole:
-            found = _decode_by_time(path, container, stream, packets, choose(count), make)
+            found = _decode_by_time(path, container, stream, packets, timeline, choose, make)
             if found:
                 return found
     # Some packets may hold no frame, or be damaged: to decode all of them tells.
     begins = bool(packets) and packets[0].is_key
-    decoded = _decode_all(path, choose(count), make, begins)
-    if 0 < decoded.count != count:
-        decoded = _decode_all(path, choose(decoded.count), make, begins)
+    numbers = [*choose(timeline)] if count else []
+    decoded = _decode_all(path, packets, numbers, make, begins)
+    if decoded.count and numbers != (wanted := [*choose(decoded.timeline)]):
+        decoded = _decode_all(path, packets, wanted, make, begins)
     if not decoded.damage and are_frames and decoded.count < count - _FRAMES_OFF:
         damage = f"{decoded.count} frames in {count} packets"
-        return Decoded(decoded.frames, decoded.count, damage)
+        return Decoded(decoded.frames, decoded.timeline, damage)
     return decoded
-
-
-class _Packet(NamedTuple):
-    """What is kept of a packet: when its frame is shown, and whether it refers to no other."""
-
-    pts: int | None
-    is_key: bool
 
 
 def _find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
@@ -106,12 +112,12 @@ def _find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
 def _are_frames(
     container: Any,  # noqa: ANN401  # of PyAV
     stream: av.VideoStream,
-    packets: Sequence[_Packet],
+    packets: Sequence[Packet],
 ) -> bool:
     """Whether packets tell for certain which frames there are, and when each is shown."""
     return (
         container.format.name.partition(",")[0] in _WITH_TIMES
-        and stream.codec_context.name in _ONE_FRAME_A_PACKET
+        and stream.codec_context.name in ONE_FRAME_A_PACKET
         and stream.codec_context.field_order in _PROGRESSIVE
         and bool(packets)
         and packets[0].is_key
@@ -124,20 +130,21 @@ def _decode_by_time(
     path: Path,
     container: Any,  # noqa: ANN401  # of PyAV
     stream: av.VideoStream,
-    packets: Sequence[_Packet],
-    numbers: Sequence[int],
+    packets: Sequence[Packet],
+    timeline: Timeline,
+    choose: Choose,
     make: Make,
 ) -> Decoded | None:
     """The frames of some numbers, by when they are shown; None if one is not there, or damaged."""
     places = {packet.pts: place for place, packet in enumerate(packets) if packet.pts is not None}
-    times = sorted(places)
+    times: list[int] = timeline.ticks.tolist()
     keys = [time for time in times if packets[places[time]].is_key]
 
     def find_start(time: int) -> int:
         """The place of the packet from which on a frame can be decoded."""
         return places[keys[max(bisect_right(keys, time) - 1, 0)]]
 
-    wanted = {times[number]: number for number in numbers}
+    wanted = {times[number]: number for number in choose(timeline)}
     left = deque(sorted(wanted))
     can_seek = container.format.name.partition(",")[0] in _SEEKABLE
     frames: dict[int, Tensor] = {}
@@ -183,17 +190,20 @@ def _decode_by_time(
                     break
             else:
                 return None  # the end has come before the last frame that is wanted
-    return Decoded(frames, len(packets)) if not heard else None
+    return Decoded(frames, timeline) if not heard else None
 
 
-def _decode_all(path: Path, numbers: Sequence[int], make: Make, begins: bool) -> Decoded:
+def _decode_all(
+    path: Path, packets: Sequence[Packet], numbers: Sequence[int], make: Make, begins: bool
+) -> Decoded:
     """Decode all frames, whatever is wrong with some of them.
 
     A recording that does not begin with a key frame begins with what cannot be decoded.
     """
     wanted, frames = {*numbers}, dict[int, Tensor]()
     convert = _Converter(make)
-    count = num_corrupt = 0
+    times: list[int | None] = []
+    num_corrupt = 0
     failed, known = "", ""  # the first failure, and the first one that is damage
     with hear_damage() as heard, open_container(path) as container:
         stream = _find_video(container)
@@ -204,19 +214,21 @@ def _decode_all(path: Path, numbers: Sequence[int], make: Make, begins: bool) ->
                 raise
             except av.error.FFmpegError as error:
                 failed = failed or first_line(error)
-                known = known or first_line(error) * (begins or count > 0)
+                known = known or first_line(error) * (begins or len(times) > 0)
                 continue
             for frame in shown:
                 num_corrupt += frame.is_corrupt
-                if count in wanted:
-                    frames[count] = convert(frame)
-                count += 1
+                if len(times) in wanted:
+                    frames[len(times)] = convert(frame)
+                times.append(frame.pts)
+        timeline = lay_out(container, stream, packets, times)
+    count = len(times)
     damage = heard.tell(count)
     if num_corrupt:
         damage = f"{num_corrupt} damaged frames among {count}"
     elif known or not count:
         damage = f"{count or 'none'}{' frames' * bool(count)}, and what does not decode: {failed}"
-    return Decoded(frames, count, damage)
+    return Decoded(frames, timeline, damage)
 
 
 class _Converter:

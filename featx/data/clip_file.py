@@ -1,24 +1,45 @@
-"""One clip: read and written with PyAV, whose wheel contains FFmpeg."""
+"""One clip, or a segment of one: checked, and read as a video."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import center_crop, resize
 
-from featx.data.clip_decoder import decode_clip
-from featx.data.clip_survey import ClipSurvey, survey_clip
-from featx.data.manifest import CPU, Video, VideoFile
+from featx.data.clip_decoder import Decoded, decode_clip
+from featx.data.clip_survey import ClipSurvey, survey_packets
+from featx.data.frames_folder import (
+    FRAMES,
+    decode_frames,
+    frames_sha256,
+    frames_stats,
+    survey_frames,
+)
+from featx.data.manifest import CPU, Home, Video, VideoFile
 from featx.data.preprocessing import Preprocessing
+from featx.data.timeline import Segment, Timeline
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256, file_stats
 
 with require("av", "clips"):
     import av
+
+_FRAMES_OFF = 2  # by which a good clip may have more packets than frames
+_SECONDS_OFF = Fraction(1, 10)  # by which a segment may end after its clip: its end was rounded
+
+
+class Box(NamedTuple):
+    """A part of each frame, in pixels of the frame as it is shown."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +47,40 @@ class ClipFile(VideoFile):
     """A clip as a file of one video, which is decoded when asked for.
 
     Attributes:
-        name: Its path below the folder of all clips.
+        name: What the video is called, such as its path below the folder of all clips.
         preprocessing: How it becomes a video.
         stats: See `file_stats`.
         survey: What it holds, as far as its packets tell.
+        home: Its split and category.
+        length: Frames of the video.
+        segment: Which of its frames; None for all.
+        box: Which part of each; None for all.
     """
 
     name: str
     preprocessing: Preprocessing
     stats: tuple[int, int]
     survey: ClipSurvey
+    home: Home
+    length: int
+    segment: Segment | None = None
+    box: Box | None = None
+
+    @property
+    def split(self) -> str:
+        """The split."""
+        return self.home.split
+
+    @property
+    def category(self) -> str | None:
+        """The category; None if it has none."""
+        return self.home.category
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """`[T, 3, H, W]` of the video."""
         size = self.preprocessing.image_size
-        return [(self.preprocessing.num_frames, 3, size, size)]
+        return [(self.length, 3, size, size)]
 
     @property
     def names(self) -> list[str]:
@@ -50,8 +89,8 @@ class ClipFile(VideoFile):
 
     @property
     def places(self) -> list[str]:
-        """The name again: there may be other clips at the same place."""
-        return [self.name]
+        """Where it is: there may be other clips at the same place, and others of the same name."""
+        return [self.name if self.place.count("/") < 3 else self.place]
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -64,26 +103,26 @@ class ClipFile(VideoFile):
         return self.survey.is_plain
 
     def read(self, index: int = 0, device: torch.device = CPU) -> Video:
-        """Decode the clip to its number of frames.
+        """Decode the frames that are sampled.
 
-        Frames are sampled uniformly from the first to the last one (`linspace`, truncated), so a
-        shorter clip repeats frames. Each is turned upright, and resized with antialiasing as soon
-        as it is decoded, so that few frames of the clip's own size are in memory.
+        Each is turned upright, and resized with antialiasing as soon as it is decoded, so that few
+        frames of the clip's own size are in memory.
 
         Args:
             index: 0, the only one.
             device: Where torchcodec decodes.
 
         Returns:
-            uint8 RGB `[num_frames, 3, image_size, image_size]`.
+            uint8 RGB `[length, 3, image_size, image_size]`, and when each frame is shown.
 
         Raises:
             InputError: The clip does not decode, or is damaged.
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
+        is_folder = self.survey.container == FRAMES
         try:
-            stats = file_stats(self.path.stat())
-            unchanged = stats == self.stats or file_sha256(self.path) == self.digest
+            stats = frames_stats(self.path) if is_folder else file_stats(self.path.stat())
+            unchanged = stats == self.stats or _find_digest(self.path) == self.digest
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if not unchanged:
@@ -92,46 +131,189 @@ class ClipFile(VideoFile):
                 "It has changed since: start again."
             )
         try:
-            frames, damage = _sample(self.path, self.survey, self.preprocessing, device)
+            decoded = self._decode(device)
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):
                 raise _unreadable(self.path, error.__cause__) from error
             raise
-        return Video(frames, damage=self.survey.damage or damage)
+        numbers = self._choose(decoded.timeline)
+        frames = torch.stack([decoded.frames[number] for number in numbers])
+        times = decoded.timeline.to_seconds(np.array(numbers))
+        return Video(frames, damage=self.survey.damage or decoded.damage, times=times)
+
+    def _choose(self, timeline: Timeline) -> list[int]:
+        """The numbers of the frames that are taken, of those that there turn out to be."""
+        chosen = self.preprocessing.sample(timeline, self.segment or timeline.whole)
+        if len(chosen) != self.length:  # a frame or two more, or fewer, than there are packets
+            chosen = np.pad(chosen, (0, self.length), mode="edge")[: self.length]
+        numbers: list[int] = np.clip(chosen, 0, len(timeline) - 1).tolist()
+        return numbers
+
+    def _make(self, image: Tensor) -> Tensor:
+        """A frame of the video from one of the clip."""
+        if self.box:
+            left, top, right, bottom = self.box
+            image = image[:, top:bottom, left:right]
+        size = self.preprocessing.image_size
+        if self.preprocessing.resize == "crop":
+            resized: Tensor = center_crop(resize(image, [size], antialias=True), [size, size])
+        else:
+            resized = resize(image, [size, size], antialias=True)
+        return resized
+
+    def _decode(self, device: torch.device) -> Decoded:
+        """The frames, and what is damaged, if that is to be kept."""
+        decoded = None
+        try:
+            if self.survey.container == FRAMES:
+                rate = self.preprocessing.frame_rate
+                decoded = decode_frames(self.path, rate, self._choose, self._make)
+            elif self.preprocessing.decoder == "torchcodec":
+                from featx.data import torchcodec_decoder  # it is optional
+
+                decoded = torchcodec_decoder.decode_clip(
+                    self.path, self.survey, self._choose, self._make, device
+                )
+            if decoded is None:
+                whole = bool(self.survey.damage)
+                decoded = decode_clip(self.path, self._choose, self._make, whole)
+        except InputError:
+            raise
+        except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
+            raise _undecodable(self.path, error) from error
+        if decoded.count == 0:
+            raise InputError(
+                f"{self.path}: expected frames, found {decoded.damage}. "
+                "Encode it again, or leave it out."
+            )
+        if decoded.damage and not self.preprocessing.keep_damaged:
+            raise _damaged(self.path, decoded.damage)
+        if not self.preprocessing.keep_damaged and not self._is_uniform_and_whole():
+            self._check_count(decoded)
+        return decoded
+
+    def _is_uniform_and_whole(self) -> bool:
+        return self.preprocessing.is_uniform and self.segment is None
+
+    def _check_count(self, decoded: Decoded) -> None:
+        """Check that the frames are those that the sampling was planned for.
+
+        Raises:
+            InputError: There are others.
+        """
+        expected = self.survey.num_frames
+        if abs(decoded.count - expected) > _FRAMES_OFF:
+            raise InputError(
+                f"{self.path}: expected {expected} frames by its packets, found {decoded.count}. "
+                "Encode it again, or leave it out."
+            )
+
+
+class Opened(NamedTuple):
+    """A clip that was checked: what its videos share.
+
+    Attributes:
+        path: The clip.
+        digest: SHA-256 of its content; empty if it is not asked for.
+        stats: See `file_stats`.
+        survey: What it holds.
+        timeline: When its frames are shown; None if nobody has asked.
+        size: Height and width of its frames as they are shown; None if nobody has asked.
+        preprocessing: How it becomes videos.
+    """
+
+    path: Path
+    digest: str
+    stats: tuple[int, int]
+    survey: ClipSurvey
+    timeline: Timeline | None
+    size: tuple[int, int] | None
+    preprocessing: Preprocessing
+
+    def take(
+        self,
+        place: str,
+        name: str,
+        home: Home,
+        segment: Segment | None = None,
+        box: Box | None = None,
+    ) -> ClipFile:
+        """A video of it."""
+        length = self.preprocessing.num_frames
+        if length is None:
+            timeline = cast(Timeline, self.timeline)
+            length = len(self.preprocessing.sample(timeline, segment or timeline.whole))
+        return ClipFile(
+            self.path,
+            place,
+            self.digest,
+            name,
+            self.preprocessing,
+            self.stats,
+            self.survey,
+            home,
+            length,
+            segment,
+            box,
+        )
 
 
 def open_clip(
     path: Path,
-    place: str,
-    name: str,
     preprocessing: Preprocessing,
     has_digest: bool = True,
-) -> ClipFile:
-    """Check a clip without decoding it, and read all of its bytes once, for its digest.
+    has_times: bool = False,
+    has_size: bool = False,
+) -> Opened:
+    """Check a clip, and read all of its bytes once, for its digest.
+
+    It is decoded only where its packets do not tell what is asked for.
 
     Args:
-        path: The clip.
-        place: Where it is in the data set: split, category and subcategory.
-        name: Its path below the folder of all clips.
+        path: The clip, or its folder of frames.
         preprocessing: How it is to become a video.
         has_digest: Whether to digest it; without, it cannot be told from others.
+        has_times: Whether to find when its frames are shown.
+        has_size: Whether to find how large its frames are, as they are shown.
 
     Raises:
         InputError: It cannot be opened, has no video in it, or holds less than it declares.
     """
+    is_folder = path.is_dir()
+    has_times = has_times or not preprocessing.is_uniform
+    timeline: Timeline | None
+    size = None
     try:
-        survey = _survey(path)
+        try:
+            if is_folder:
+                survey, timeline, size = survey_frames(path, preprocessing.frame_rate)
+            else:
+                survey, timeline = survey_packets(path)
+                if has_times and timeline is None:
+                    decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
+                    timeline = decoded.timeline
+                if has_size:
+                    first = decode_clip(path, lambda timeline: [0], torch.clone).frames[0]
+                    size = first.shape[1], first.shape[2]
+        except InputError:
+            raise
+        except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
+            raise _undecodable(path, error) from error
         if survey.damage and not preprocessing.keep_damaged:
             raise _damaged(path, survey.damage)
-        stats = file_stats(path.stat())  # as it was before it was read
-        digest = file_sha256(path) if has_digest else ""
+        if has_times and not (timeline and len(timeline)):
+            raise InputError(f"{path}: expected frames, found none. Leave it out.")
+        survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
+        # As it was before it was read.
+        stats = frames_stats(path) if is_folder else file_stats(path.stat())
+        digest = _find_digest(path) if has_digest else ""
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable clip, found: {first_line(error)}. "
             "Check its permissions, or leave it out."
         ) from error
-    return ClipFile(path, place, digest, name, preprocessing, stats, survey)
+    return Opened(path, digest, stats, survey, timeline, size, preprocessing)
 
 
 def write_clip(
@@ -154,6 +336,10 @@ def write_clip(
         container.mux(stream.encode())
 
 
+def _find_digest(path: Path) -> str:
+    return frames_sha256(path) if path.is_dir() else file_sha256(path)
+
+
 def _unreadable(path: Path, error: BaseException) -> ChangedInputError:
     return ChangedInputError(
         f"{path}: expected a readable clip, found: {first_line(error)}. "
@@ -173,47 +359,3 @@ def _damaged(path: Path, damage: str) -> InputError:
         f"{path}: expected a whole clip, found {damage.rstrip('.')}. Get it again, leave it out, "
         "or set keep_damaged to true to keep what decodes."
     )
-
-
-def _survey(path: Path) -> ClipSurvey:
-    try:
-        return survey_clip(path)
-    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-        raise _undecodable(path, error) from error
-
-
-def _sample(
-    path: Path, survey: ClipSurvey, preprocessing: Preprocessing, device: torch.device
-) -> tuple[Tensor, str]:
-    """Frames of a clip, see `ClipFile.read`; and what is damaged, if that is to be kept."""
-
-    def choose(count: int) -> list[int]:
-        return _positions(count, preprocessing.num_frames)
-
-    def make(image: Tensor) -> Tensor:
-        resized: Tensor = resize(image, [preprocessing.image_size] * 2, antialias=True)
-        return resized
-
-    try:
-        decoded = None
-        if preprocessing.decoder == "torchcodec":
-            from featx.data import torchcodec_decoder  # it is optional
-
-            decoded = torchcodec_decoder.decode_clip(path, survey, choose, make, device)
-        if decoded is None:
-            decoded = decode_clip(path, choose, make, whole=bool(survey.damage))
-    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-        raise _undecodable(path, error) from error
-    if decoded.count == 0:
-        raise InputError(
-            f"{path}: expected frames, found {decoded.damage}. Encode it again, or leave it out."
-        )
-    if decoded.damage and not preprocessing.keep_damaged:
-        raise _damaged(path, decoded.damage)
-    frames = [decoded.frames[number] for number in choose(decoded.count)]
-    return torch.stack(frames), decoded.damage
-
-
-def _positions(count: int, num_frames: int) -> list[int]:
-    positions: list[int] = np.linspace(0, max(count - 1, 0), num_frames).astype(np.int64).tolist()
-    return positions

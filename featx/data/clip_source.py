@@ -1,4 +1,7 @@
-"""The source `clips`: the same videos as `featx preprocess` makes of them, in the same order."""
+"""The sources `clips` and `frames`: clips in folders, as files or as folders of images.
+
+In a tree, they are the same videos as `featx preprocess` makes of them, in the same order.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
@@ -8,6 +11,7 @@ from typing import NamedTuple
 from featx.console import make_bar
 from featx.data.clip_file import ClipFile, open_clip
 from featx.data.folders import (
+    ALL,
     STANDARD_SPLITS,
     check_name,
     choose_splits,
@@ -17,7 +21,9 @@ from featx.data.folders import (
     normalize_name,
     walk_files,
 )
+from featx.data.frames_folder import frames_stats, is_image, natural_key
 from featx.data.manifest import (
+    Home,
     Manifest,
     Rejections,
     ScanSettings,
@@ -40,8 +46,38 @@ CLIP_SUFFIXES = tuple(f".{suffix}" for suffix in _CONTAINERS.split())
 _THREADS = 4
 
 
+class Clip(NamedTuple):
+    """A clip: a file, or a folder of frames.
+
+    Attributes:
+        path: Its path.
+        name: Its path below the folder of all clips.
+        place: Where it is in the data set: split, category and subcategory, which is the category
+            again for clips in the category's own folder.
+        home: Its split and category.
+    """
+
+    path: Path
+    name: str
+    place: str
+    home: Home
+
+    @property
+    def split(self) -> str:
+        """The split."""
+        return self.home.split
+
+    @property
+    def stats(self) -> tuple[int, int]:
+        """See `file_stats`; (0, 0) if there is no file."""
+        try:
+            return frames_stats(self.path) if self.path.is_dir() else file_stats(self.path.stat())
+        except OSError:
+            return 0, 0
+
+
 def scan_clips(settings: ScanSettings) -> Manifest:
-    """List the clips under `ROOT/<split>/<category>/[<subcategory>/]` as videos.
+    """List the clips of a folder as videos; see `list_clips`.
 
     Every clip is opened, so that most damage is found before the first forward pass, and all of
     its bytes are read once, for a digest that tells it from others. Its frames are decoded when
@@ -51,17 +87,50 @@ def scan_clips(settings: ScanSettings) -> Manifest:
         MissingInputError: The folder or a split does not exist, or a split has no clips.
         InputError: Clips are damaged; or a split has no others.
     """
-    root = settings.root
-    if settings.preprocessing.decoder == "torchcodec":
-        import featx.data.torchcodec_decoder  # noqa: F401  # so that its want is seen at once
-    splits = choose_splits(root, settings.splits)
+    return _scan(settings, is_clip)
+
+
+def scan_frames(settings: ScanSettings) -> Manifest:
+    """List the folders of frames of a folder as videos; see `scan_clips`.
+
+    Raises:
+        MissingInputError: The folder or a split does not exist, or a split has no clips.
+        InputError: Frames are damaged, or differ in size; or a split has no others.
+    """
+    return _scan(settings, is_image)
+
+
+def find_splits(settings: ScanSettings) -> list[str]:
+    """The splits that a scan of folders is of.
+
+    Raises:
+        MissingInputError: One does not exist.
+    """
+    if settings.layout == "tree":
+        return choose_splits(settings.root, settings.splits)
+    list_entries(settings.root)
+    if {*(settings.splits or [ALL])} != {ALL}:
+        raise MissingInputError(
+            f"splits: expected {ALL}, the only one of a flat folder, found {settings.splits}. "
+            "Leave it out."
+        )
+    return [ALL]
+
+
+def _scan(settings: ScanSettings, is_input: Callable[[str], bool]) -> Manifest:
+    root, is_flat = settings.root, settings.layout == "flat"
+    check_decoder(settings)
+    splits = find_splits(settings)
     lost: dict[Path, InputError] = {}
-    clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits})
-    names = sorted({clip.category for clip in clips})
+    found = [*walk_files(root)]
+    if is_flat:
+        clips = list_flat(root, found, is_input)
+    else:
+        clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits}, is_input)
+        lost |= find_misplaced(root, clips, found, is_input)
+    names = sorted({clip.home.category for clip in clips if clip.home.category is not None})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
-    found = [*walk_files(root)]
-    lost |= find_misplaced(root, clips, found)
     for path, error in lost.items():
         relative = path.relative_to(root)
         if relative.parts[0] in rejected:
@@ -69,120 +138,169 @@ def scan_clips(settings: ScanSettings) -> Manifest:
 
     def check_and_open(clip: Clip) -> ClipFile:
         check_name(clip.path, clip.name)
-        return open_clip(
-            clip.path,
-            clip.place,
-            clip.name,
-            settings.preprocessing,
-            settings.digests,
-        )
+        opened = open_clip(clip.path, settings.preprocessing, settings.digests)
+        return opened.take(clip.place, clip.name, clip.home)
 
-    clips = [clip for split in splits for clip in clips if clip.split == split]
+    clips = [clip for split in splits for clip in clips if clip.home.split == split]
     files: list[VideoFile] = []
     with closing(map_ahead(check_and_open, clips, _THREADS, "scanning")) as ahead:
         for clip, opened in make_bar(ahead, "Scanning", len(clips), "clip", settings.progress):
-            with rejected.collect(clip.split, clip.name):
+            with rejected.collect(clip.home.split, clip.name):
                 files.append(opened.result())
-    for split in {*splits} - {clip.split for clip in clips}:
+    for split in {*splits} - {clip.home.split for clip in clips}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
             "Give the folder that holds the splits."
         )
     rejected.check(settings, files)
     are_plain = all(file.is_plain for file in files)
-    preprocessing = settings.preprocessing.describe("uint8", are_plain)
     places = (place for errors in rejected.values() for place in errors)
-    known = {clip.path for clip in clips} | {root / place for place in places}
-    summary = summarize_scan(settings, files, rejected, known, is_clip, found)
-    return Manifest(root, categories, files, rejected, preprocessing, summary)
+    inputs = {clip.path for clip in clips} | {root / place for place in places}
+    known = _add_frames(inputs, root, found) if is_input is is_image else inputs
+    summary = summarize_scan(
+        settings, files, rejected, known, is_input, () if is_flat and not files else found
+    )
+    return Manifest(
+        root,
+        categories,
+        files,
+        rejected,
+        settings.preprocessing.describe("uint8", are_plain),
+        summary,
+        has_times=is_flat or is_input is is_image or not settings.preprocessing.is_uniform,
+    )
 
 
-class Clip(NamedTuple):
-    """A video file.
+def check_decoder(settings: ScanSettings) -> None:
+    """Check that there is what is to decode clips, before the first of them is opened.
 
-    Attributes:
-        path: Its path.
-        name: Its path below the folder of all clips.
-        place: Where it is in the data set: split, category and subcategory, which is the category
-            again for clips in the category's own folder.
+    Raises:
+        MissingDependencyError: There is not.
     """
-
-    path: Path
-    name: str
-    place: str
-
-    @property
-    def split(self) -> str:
-        """The folder of the split."""
-        return self.place.split("/")[0]
-
-    @property
-    def category(self) -> str:
-        """The category: the name of its folder."""
-        return normalize_name(self.place.split("/")[1])
-
-    @property
-    def stats(self) -> tuple[int, int]:
-        """See `file_stats`; (0, 0) if there is no file."""
-        try:
-            return file_stats(self.path.stat())
-        except OSError:
-            return 0, 0
+    if settings.preprocessing.decoder == "torchcodec":
+        import featx.data.torchcodec_decoder  # noqa: F401  # it is optional
 
 
 def list_clips(
     raw_dir: Path,
     unreadable: dict[Path, InputError],
     splits: Collection[str] | None = None,
+    is_input: Callable[[str], bool] | None = None,
 ) -> list[Clip]:
-    """All clips in a folder, by split, category, subcategory and name.
+    """All clips at `RAW_DIR/<split>/<category>/[<subcategory>/]`, sorted by these and by name.
 
     Args:
         raw_dir: The folder.
         unreadable: Where to put folders that cannot be read, and why.
         splits: Which splits; by default, all folders.
+        is_input: `is_clip`, the default; or `is_image`, for clips that are folders of images.
 
     Raises:
         MissingInputError: The folder does not exist, or has no clips.
     """
+    is_input = is_input or is_clip
+    are_folders = is_input is is_image
+
+    def is_one(path: Path) -> bool:
+        if are_folders:
+            return path.is_dir() and _has_images(path)
+        return is_clip(path.name) and not path.is_dir()
+
     clips: list[Clip] = []
     for split in list_folders(raw_dir):
         if splits is not None and split.name not in splits:
             continue
         for category in _list_or_keep(list_folders, split, unreadable):
+            home = Home(split.name, normalize_name(category.name))
             # Clips in the category's folder and in a subcategory of its name share a place.
             homes = {category.name: [category]}
             for folder in _list_or_keep(list_folders, category, unreadable):
-                homes.setdefault(folder.name, []).append(folder)
+                if not (are_folders and _has_images(folder)):
+                    homes.setdefault(folder.name, []).append(folder)
             for subcategory, folders in sorted(homes.items()):
                 place = f"{split.name}/{category.name}/{subcategory}"
                 clips += [
-                    Clip(path, path.relative_to(raw_dir).as_posix(), place)
+                    Clip(path, path.relative_to(raw_dir).as_posix(), place, home)
                     for folder in folders
                     for path in _list_or_keep(list_entries, folder, unreadable)
-                    if is_clip(path.name) and not path.is_dir()
+                    if is_one(path)
                 ]
     if not clips and not unreadable:
+        what = "folders of images" if are_folders else "clips"
         raise MissingInputError(
-            f"{raw_dir}: expected clips at <split>/<category>/[<subcategory>/]"
-            "*{.mp4,.avi,.mkv,...}, found none. Give the folder that holds the splits."
+            f"{raw_dir}: expected {what} at <split>/<category>/[<subcategory>/]"
+            + ("" if are_folders else "*{.mp4,.avi,.mkv,...}")
+            + ", found none. Give the folder that holds the splits; or set layout to flat, for "
+            "clips without splits and categories."
         )
     return clips
 
 
+def list_flat(
+    root: Path, found: Iterable[tuple[str, ...]], is_input: Callable[[str], bool]
+) -> list[Clip]:
+    """All clips below a folder, wherever they are, in natural order.
+
+    Args:
+        root: The folder.
+        found: All files in it; see `walk_files`.
+        is_input: `is_clip`; or `is_image`, for clips that are folders of images.
+
+    Raises:
+        MissingInputError: There is none.
+    """
+    inputs = [parts for parts in found if is_input(parts[-1])]
+    if is_input is is_image:
+        inputs = [*dict.fromkeys(parts[:-1] for parts in inputs if len(parts) > 1)]
+    names = sorted(("/".join(parts) for parts in inputs), key=lambda n: (natural_key(n), n))
+    if not names:
+        what = "folders of images" if is_input is is_image else "clips"
+        raise MissingInputError(f"{root}: expected {what} in it, found none. Check the path.")
+    home = Home(ALL, None)
+    return [Clip(root / name, name, f"{ALL}/{name}", home) for name in names]
+
+
 def find_misplaced(
-    raw_dir: Path, clips: Sequence[Clip], found: Iterable[tuple[str, ...]]
+    raw_dir: Path,
+    clips: Sequence[Clip],
+    found: Iterable[tuple[str, ...]],
+    is_input: Callable[[str], bool] | None = None,
 ) -> dict[Path, InputError]:
     """Clips that are in no category's folder, or too deep in it, among the files that there are."""
+    is_input = is_input or is_clip
     known = {clip.path for clip in clips}
+    up = 1 if is_input is is_image else 0  # a clip is the folder of its images
+    paths = {
+        raw_dir.joinpath(*parts[: len(parts) - up]): None
+        for parts in found
+        if is_input(parts[-1]) and len(parts) > up
+    }
     return {
         path: InputError(
             f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
             "Move it."
         )
-        for parts in found
-        if is_clip(parts[-1]) and (path := raw_dir.joinpath(*parts)) not in known
+        for path in paths
+        if path not in known
     }
+
+
+def is_clip(name: str) -> bool:
+    """Whether a file of this name is a clip."""
+    return Path(name).suffix.lower() in CLIP_SUFFIXES and not is_hidden(name)
+
+
+def _has_images(folder: Path) -> bool:
+    try:
+        return any(is_image(path.name) for path in folder.iterdir())
+    except OSError:  # it is told when it is listed
+        return False
+
+
+def _add_frames(inputs: set[Path], root: Path, found: Iterable[tuple[str, ...]]) -> set[Path]:
+    """Clips, and the images in those that are folders."""
+    images = (root.joinpath(*parts) for parts in found if is_image(parts[-1]))
+    return inputs | {path for path in images if path.parent in inputs}
 
 
 def _list_or_keep(
@@ -193,8 +311,3 @@ def _list_or_keep(
     except InputError as error:
         unreadable[folder] = error
         return []
-
-
-def is_clip(name: str) -> bool:
-    """Whether a file of this name is a clip."""
-    return Path(name).suffix.lower() in CLIP_SUFFIXES and not is_hidden(name)

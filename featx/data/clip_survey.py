@@ -7,10 +7,14 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+
+from featx.data.timeline import Timeline
 from featx.errors import require
 
 with require("av", "clips"):
@@ -32,6 +36,16 @@ _ASF_BROADCAST = 1  # a flag: sizes and times are not known
 _TRAITS = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # by the code of their transfer characteristics
 _PLAIN = {f"yuv{j}{kind}p" for j in ("", "j") for kind in ("420", "422", "444")} | {"gray"}
 _INTERLACED = (2, 3, 4, 5)  # orders of fields; 1 is progressive, and 0 unknown
+
+ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9", "mjpeg"}
+"""Codecs each of whose packets is one frame, and where one that no other refers to can be left out.
+
+MPEG-4 has packets without a frame, too, but those are of a few bytes.
+"""
+
+_AND_MORE = {"av1", "libdav1d", "flv1", "h263", "wmv1", "wmv2", "msmpeg4v2", "msmpeg4v3"}
+_AND_MORE |= {"prores", "dnxhd", "ffv1", "dvvideo", "huffyuv", "png", "rawvideo", "gif", "qtrle"}
+_NO_FRAME = 8  # bytes of a packet without one, at most
 
 # What FFmpeg says of damaged bytes, but not of a recording that begins between two key frames.
 _DAMAGE = re.compile(
@@ -58,6 +72,7 @@ class ClipSurvey(NamedTuple):
         container: FFmpeg's name of its container.
         codec: FFmpeg's name of its codec.
         begins: Whether its first packet is a key frame: it has not been cut in between two.
+        num_frames: Number of its frames, as far as that is known.
     """
 
     num_packets: int
@@ -67,10 +82,83 @@ class ClipSurvey(NamedTuple):
     container: str = ""
     codec: str = ""
     begins: bool = True
+    num_frames: int = 0
+
+
+class Packet(NamedTuple):
+    """What is kept of a packet.
+
+    Attributes:
+        pts: When its frame is shown, if that is known.
+        dts: When it is decoded, if that is known.
+        duration: How long it is shown, if that is known.
+        is_key: Whether it refers to no other.
+    """
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_key: bool
+
+    @classmethod
+    def of(cls, packet: Any) -> "Packet":  # noqa: ANN401  # of PyAV
+        """Of one of PyAV's."""
+        return cls(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
+
+
+def lay_out(
+    container: Any,  # noqa: ANN401  # of PyAV
+    stream: av.VideoStream,
+    packets: Sequence[Packet],
+    times: Sequence[int | None] | None = None,
+) -> Timeline:
+    """When the frames of a clip are shown.
+
+    Args:
+        container: The clip.
+        stream: Its video.
+        packets: All that there are.
+        times: When each frame is shown, as the decoder says; by default, as the packets do.
+    """
+    count = len(packets if times is None else times)
+    shown = [packet.pts for packet in packets] if times is None else times
+    for found in (shown, [packet.dts for packet in packets]):
+        ticks = np.unique([tick for tick in found if tick is not None]).astype(np.int64)
+        if 0 < len(ticks) == count:
+            break
+    else:
+        return Timeline.count_up(count, stream.average_rate or None)
+    unit, first, last = Fraction(stream.time_base or 1), int(ticks[0]), int(ticks[-1])
+    length = max((p.duration for p in packets if last in (p.pts, p.dts)), default=0)
+    if length <= 0 and count > 1:
+        length = round((last - first) / (count - 1))
+    elif length <= 0:
+        length = round(1 / (stream.average_rate * unit)) if stream.average_rate else 1
+    begin = first
+    if container.start_time is not None:  # the sound may begin before the first frame
+        begin = min(round(Fraction(container.start_time, av.time_base) / unit), first)
+    return Timeline(ticks, unit, begin, last + max(length, 1))
+
+
+def read_timeline(path: Path) -> Timeline:
+    """When the frames of a clip are shown, as its packets say."""
+    with open_container(path) as container:
+        stream = find_video(container)
+        packets = [Packet.of(packet) for packet in container.demux(stream) if packet.size]
+        return lay_out(container, stream, packets)
 
 
 def survey_clip(path: Path) -> ClipSurvey:
     """Read all packets of a clip, and compare them with what it declares.
+
+    Raises:
+        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+    """
+    return survey_packets(path)[0]
+
+
+def survey_packets(path: Path) -> tuple[ClipSurvey, Timeline | None]:
+    """See `survey_clip`; and when its frames are shown, if the packets tell which there are.
 
     Raises:
         Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
@@ -80,7 +168,8 @@ def survey_clip(path: Path) -> ClipSurvey:
         times, last = _Times(), 0.0
         orders: list[int | None] = []
         corrupt: list[bool] = []
-        begins = False
+        packets: list[Packet] = []
+        is_told = True
         for packet in container.demux():
             if not packet.size:
                 continue
@@ -91,9 +180,11 @@ def survey_clip(path: Path) -> ClipSurvey:
                 end = (time + (packet.duration or 0)) * unit
                 last = max(last, end)
             if packet.stream_index == stream.index:
-                begins = begins or (packet.is_keyframe and not orders)
                 orders.append(order)
                 corrupt.append(packet.is_corrupt)
+                if not (packet.is_corrupt or packet.is_discard):
+                    packets.append(Packet.of(packet))
+                    is_told = is_told and packet.size > _NO_FRAME
                 if time is not None:
                     times.append((time * unit, end))
                 if order is not None:
@@ -104,17 +195,20 @@ def survey_clip(path: Path) -> ClipSurvey:
         codec = stream.codec_context
         traits = [_TRAITS[trc] for trc in [codec.color_trc] if trc in _TRAITS]
         traits += ["interlaced"] * (codec.field_order in _INTERLACED)
+        is_told = is_told and codec.name in ONE_FRAME_A_PACKET | _AND_MORE
+        timeline = lay_out(container, stream, packets) if is_told else None
         is_plain, name = _is_plain(codec), container.format.name.partition(",")[0]
     damage = damage or heard.tell(len(orders))
-    return ClipSurvey(
+    survey = ClipSurvey(
         num_packets=len(orders),
         damage=damage,
         traits=tuple(traits),
         is_plain=is_plain,
         container=name,
         codec=str(codec.name),
-        begins=begins,
+        begins=bool(packets) and packets[0].is_key,
     )
+    return survey, timeline
 
 
 def _is_plain(context: av.VideoCodecContext) -> bool:

@@ -34,6 +34,7 @@ class VideoBatch(NamedTuple):
         spans: The lowest and the highest pixel of each video, by position, where they are floating
             point.
         damage: What is missing of the videos that are damaged, by position.
+        times: When each frame of a video is shown, float32 `[T]`, by position; see `Video`.
         errors: Positions of the videos that could not be read, and why. An error leaves a
             DataLoader worker as a value, because an exception raised there arrives as the text of
             a traceback.
@@ -46,6 +47,7 @@ class VideoBatch(NamedTuple):
     white: float | None = None
     spans: Mapping[int, Span] = {}
     damage: Mapping[int, str] = {}
+    times: Mapping[int, NDArray[np.float32]] = {}
     errors: Mapping[int, FeatxError] = {}
     skips: bool = False
 
@@ -94,6 +96,7 @@ class VideoDataset(Dataset[VideoBatch]):
             PIXELS[file.pixels].white,
             {position: video.span} if video.span else {},
             {position: video.damage} if video.damage else {},
+            {} if video.times is None else {position: video.times},
         )
 
 
@@ -145,6 +148,7 @@ def join(batches: Sequence[VideoBatch]) -> VideoBatch:
         next((batch.white for batch in batches if batch.videos), None),
         {position: span for batch in batches for position, span in batch.spans.items()},
         {position: damage for batch in batches for position, damage in batch.damage.items()},
+        {position: times for batch in batches for position, times in batch.times.items()},
         {position: error for batch in batches for position, error in batch.errors.items()},
     )
 

@@ -9,6 +9,9 @@ from featx.errors import InputError, MissingInputError, first_line
 
 STANDARD_SPLITS = ("train", "val", "test")
 
+ALL = "all"
+"""The one split of what has no splits."""
+
 _JUNK = {
     "__MACOSX",
     "Thumbs.db",
@@ -33,6 +36,7 @@ def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
     found = [path.name for path in list_folders(root)]
     if splits is None:
         splits = [split for split in STANDARD_SPLITS if split in found]
+        splits = splits or [name for name in found if name == ALL]
         if not splits:
             raise MissingInputError(
                 f"{root}: expected a folder train, val or test, found {_listing(found)}. "

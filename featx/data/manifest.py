@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,9 +28,14 @@ from featx.errors import InputError, combine
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
+UNLABELLED = -1
+"""The label of a video without a category."""
+
 CPU = torch.device("cpu")
 
 OnError = Literal["stop", "skip"]
+
+LayoutName = Literal["tree", "flat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,9 @@ class ScanSettings:
         pixels: What floating pixels are, where files do not say.
         digests: Whether to digest files whose content is not known otherwise.
         strict: Whether bad inputs are an error at all, if that is what `on_error` says.
+        layout: How clips lie in the folder.
+        table: A table of the videos, instead of folders.
+        columns: What the columns of the table are called, by what they are.
     """
 
     root: Path
@@ -58,6 +66,21 @@ class ScanSettings:
     pixels: PixelsName = "normalized"
     digests: bool = True
     strict: bool = True
+    layout: LayoutName = "tree"
+    table: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+class Home(NamedTuple):
+    """Where a video belongs.
+
+    Attributes:
+        split: Its split.
+        category: Its category; None if it has none.
+    """
+
+    split: str
+    category: str | None
 
 
 class Video(NamedTuple):
@@ -67,11 +90,14 @@ class Video(NamedTuple):
         frames: Pixels `[T, 3, H, W]`.
         span: The lowest and the highest of floating pixels.
         damage: What is missing or damaged; empty for nearly all.
+        times: When each frame is shown, float32 `[T]`, in seconds from the beginning of its clip;
+            NaN where that is not known; None if nobody has noted it.
     """
 
     frames: Tensor
     span: Span | None = None
     damage: str = ""
+    times: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +168,14 @@ class VideoFile(ABC):
         return self.place.split("/")[0]
 
     @property
-    def category(self) -> str:
-        """The category: the name of its folder."""
+    def category(self) -> str | None:
+        """The category: the name of its folder; None if there is none."""
         return normalize_name(self.place.split("/")[1])
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells it from others, in the data set or out of it."""
+        return self.place, self.path.name, self.digest
 
     def name_place(self, index: int) -> str:
         """The place in the data set of what is at an index of the file."""
@@ -205,6 +236,8 @@ class Manifest:
         positions: Positions of the videos of each split: its rows, in order.
         rejected: For each split, the videos, files and folders that are left out, and why.
         summary: What the scan has found, and what it has left out; None if nobody has looked.
+        columns: What else is known of each video, by name `[num_videos]`: text or numbers.
+        has_times: Whether it is worth recording when frames are shown.
     """
 
     def __init__(
@@ -215,8 +248,12 @@ class Manifest:
         rejected: Mapping[str, Mapping[str, InputError]],
         preprocessing: Mapping[str, Any] | None = None,
         summary: ScanSummary | None = None,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+        has_times: bool = False,
     ) -> None:
         self.root = root
+        self.columns = columns or {}
+        self.has_times = has_times
         self.summary = summary
         self.rejected = rejected
         self._preprocessing = preprocessing
@@ -251,13 +288,22 @@ class Manifest:
         """Label `[rows]` of each video of a split."""
         files = self.select(split)
         counts = [len(file.shapes) for file in files]
-        return np.repeat([self.categories[file.category] for file in files], counts)
+        labels = [self.categories.get(file.category or "", UNLABELLED) for file in files]
+        return np.repeat(np.array(labels, np.int64), counts)
+
+    def select_columns(self, split: str) -> dict[str, NDArray[Any]]:
+        """What else is known of the videos of a split, by name `[rows]`."""
+        rows = self.positions[split]
+        return {name: values[rows.start : rows.stop] for name, values in self.columns.items()}
 
     def digest(self, split: str) -> str:
         """SHA-256 that identifies the files of a split and their content, and what is rejected."""
-        content = [(file.place, file.path.name, file.digest) for file in self.select(split)]
+        content = [file.identity for file in self.select(split)]
         rejected = sorted(self.rejected[split])
-        return hashlib.sha256(repr((content, rejected)).encode()).hexdigest()
+        digest = hashlib.sha256(repr((content, rejected)).encode())
+        for name, values in self.select_columns(split).items():
+            digest.update(repr((name, values.tolist())).encode())
+        return digest.hexdigest()
 
     def video_ids(self, split: str) -> list[str]:
         """Name of each video of a split; that of its clip, if they tell all videos apart."""

@@ -6,12 +6,14 @@ import struct
 import zipfile
 from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -28,7 +30,7 @@ DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float
 """uint8 is raw RGB; what a floating dtype means is a setting: see `PIXELS`."""
 
 _ARCHIVE = "processed_data"  # the folder inside of the archive; torch.save names it after the file
-_PIXELS = f"{_ARCHIVE}/data/0"  # the member that holds the tensor's bytes
+_PIXELS = f"{_ARCHIVE}/data/"  # the members that hold the bytes of tensors, numbered
 _ALIGNMENT = 64  # of a tensor's bytes, as torch.save has it
 
 
@@ -66,6 +68,8 @@ class ProcessedFile(VideoFile):
         stats: See `file_stats`.
         pixels: What they are, where they are floating point.
         damage: What is missing of each video whose clip is damaged, if the file has notes of it.
+        times: When each frame of each video is shown, if the file has notes of it.
+        columns: What else a table has said of each video, if the file has notes of it.
     """
 
     blocks: tuple[Block, ...]
@@ -74,6 +78,8 @@ class ProcessedFile(VideoFile):
     stats: tuple[int, int]
     pixels: PixelsName = "normalized"
     damage: tuple[str, ...] | None = None
+    times: tuple[Sequence[float], ...] | None = None
+    columns: tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -130,8 +136,9 @@ class ProcessedFile(VideoFile):
             ) from error
         number = block.start + within
         damage = self.damage[number] if self.damage else ""
+        times = np.array(self.times[number], np.float32) if self.times else None
         if not video.is_floating_point():
-            return Video(video, damage=damage)
+            return Video(video, damage=damage, times=times)
         # One pass over the pixels; both are NaN if one pixel is.
         low, high = (value.item() for value in video.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -142,7 +149,7 @@ class ProcessedFile(VideoFile):
             )
         if misfit := find_misfit((low, high), self.pixels):
             raise InputError(f"{self.path}: video {number}: {misfit}")
-        return Video(video, (low, high), damage)
+        return Video(video, (low, high), damage, times)
 
     def _check_unchanged(self, file: IO[bytes]) -> None:
         """Check that a file is the one that was scanned; its copy on another disk is."""
@@ -176,6 +183,7 @@ def open_processed_file(
     """
     archive = read_archive(path, tells_offsets)
     videos, clips, damage = archive.data, None, None
+    notes: Mapping[str, Any] = {}
     if isinstance(videos, Inert) and "videos" not in videos:
         raise refuse_object(str(path), videos)
     if isinstance(videos, dict):
@@ -184,7 +192,8 @@ def open_processed_file(
                 f"{path}: expected a dict with the key 'videos', found the keys "
                 f"{shorten([*videos])}. Save it as torch.save({{'videos': videos}}, path)."
             )
-        videos, clips, damage = (videos.get(key) for key in ("videos", "clips", "damage"))
+        notes = videos
+        videos, clips, damage = (notes.get(key) for key in ("videos", "clips", "damage"))
     blocks: list[Block] = []
     rejected: dict[int, InputError] = {}
     if isinstance(videos, Tensor):
@@ -209,10 +218,18 @@ def open_processed_file(
             f"{path}: expected one video or more, found none (N = 0). "
             "Fill the file, or remove its folder."
         )
-    names, damage = _check_clips(clips, count), _check_damage(damage, count)
-    place = "/".join(path.parts[-4:-1])
     return ProcessedFile(
-        path, place, archive.digest, tuple(blocks), rejected, names, archive.stats, pixels, damage
+        path,
+        "/".join(path.parts[-4:-1]),
+        archive.digest,
+        tuple(blocks),
+        rejected,
+        _check_clips(clips, count),
+        archive.stats,
+        pixels,
+        _check_damage(damage, count),
+        _check_times(notes.get("times"), blocks, count),
+        _check_columns(notes.get("columns"), count),
     )
 
 
@@ -298,6 +315,30 @@ def _check_damage(damage: object, count: int) -> tuple[str, ...] | None:
     return notes if texts and len(notes) == count and any(notes) else None
 
 
+def _check_times(
+    times: object, blocks: Sequence[Block], count: int
+) -> tuple[Sequence[float], ...] | None:
+    """When frames are shown; None if these are no such notes of all videos."""
+    notes = tuple(times) if isinstance(times, (list, tuple)) else ()
+    lengths = {block.start + i: block.shape[0] for block in blocks for i in range(block.count)}
+    fit = len(notes) == count and all(
+        isinstance(note, list) and all(isinstance(time, float) for time in note) for note in notes
+    )
+    if not fit or any(len(notes[index]) != length for index, length in lengths.items()):
+        return None
+    return notes
+
+
+def _check_columns(columns: object, count: int) -> tuple[Mapping[str, Any], ...] | None:
+    """What else is known of videos; None if these are no such notes."""
+    notes = tuple(columns) if isinstance(columns, (list, tuple)) else ()
+    if len(notes) != count or not all(isinstance(note, dict) for note in notes):
+        return None
+    cells = [(name, cell) for note in notes for name, cell in note.items()]
+    fit = all(isinstance(name, str) and isinstance(cell, (str, int, float)) for name, cell in cells)
+    return notes if fit else None
+
+
 def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tensor:
     video = torch.empty_strided(block.shape, block.stride, dtype=block.dtype)
     flat = video.as_strided((video.numel(),), (1,)).view(torch.uint8).numpy()
@@ -319,7 +360,9 @@ def _copy_from_map(path: Path, number: int, within: int) -> Tensor:
     return video.clone()
 
 
-def save_videos(path: Path, videos: Iterable[tuple[Mapping[str, Any], Tensor]]) -> int:
+def save_videos(
+    path: Path, videos: Iterable[tuple[Mapping[str, Any], Tensor]], as_list: bool = False
+) -> int:
     """Save videos as torch.save would, with one of them in memory at a time.
 
     The result is a dict of `videos`, `[N, T, 3, H, W]`, and one list `[N]` for each kind of note.
@@ -330,45 +373,67 @@ def save_videos(path: Path, videos: Iterable[tuple[Mapping[str, Any], Tensor]]) 
     Args:
         path: The file; its folder must exist.
         videos: Notes about a video, and its pixels `[T, 3, H, W]`; all videos must have the same
-            notes, shape and dtype.
+            notes, dtype and, unless they go into a list, shape.
+        as_list: Save a list of `[T_i, 3, H, W]`, for videos that differ in length.
 
     Returns:
         Number of videos. If there are none, no file is written.
     """
-    notes = []
+    notes: list[Mapping[str, Any]] = []
+    shapes: list[tuple[int, ...]] = []
     with TemporaryDirectory(prefix=".featx-", dir=path.parent) as folder:
         temporary = Path(folder) / FILE_NAME
         with zipfile.ZipFile(temporary, "w") as archive:
-            with archive.open(_pixels_entry(), "w", force_zip64=True) as pixels:
+            with ExitStack() as stack:
+                pixels = None
                 for note, video in videos:
+                    if pixels is None or as_list:
+                        stack.close()
+                        entry = _pixels_entry(len(notes), archive.start_dir)
+                        pixels = stack.enter_context(archive.open(entry, "w", force_zip64=True))
                     pixels.write(video.contiguous().view(-1).view(torch.uint8).numpy().data)
                     notes.append(note)
+                    shapes.append(tuple(video.shape))
             if not notes:
                 return 0
-            skeleton = _save_skeleton(Path(folder) / "skeleton", notes, video)
+            data = {key: [note[key] for note in notes] for key in notes[0]}
+            skeleton = _save_skeleton(Path(folder) / "skeleton", data, shapes, video.dtype, as_list)
             with zipfile.ZipFile(skeleton) as source:
                 for member in source.infolist():
                     # Where a path is not ASCII, torch.save gives the folder another name.
                     name = f"{_ARCHIVE}/{member.filename.partition('/')[2]}"
-                    if name != _PIXELS:
+                    if not name.startswith(_PIXELS):
                         archive.writestr(zipfile.ZipInfo(name), source.read(member))
         publish_file(temporary, path)
     return len(notes)
 
 
-def _pixels_entry() -> zipfile.ZipInfo:
-    """An entry whose data is aligned: after 30 bytes of header, the name, padding, 20 of sizes."""
-    entry = zipfile.ZipInfo(_PIXELS)
-    padding = -(30 + len(_PIXELS) + 4 + 20) % _ALIGNMENT
+def _pixels_entry(number: int, start: int) -> zipfile.ZipInfo:
+    """The entry of a tensor at a byte of the archive, such that its data is aligned.
+
+    That comes after 30 bytes of header, the name, padding, and 20 bytes of sizes.
+    """
+    name = f"{_PIXELS}{number}"
+    entry = zipfile.ZipInfo(name)
+    padding = -(start + 30 + len(name) + 4 + 20) % _ALIGNMENT
     entry.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
     return entry
 
 
-def _save_skeleton(folder: Path, notes: Sequence[Mapping[str, Any]], video: Tensor) -> Path:
-    """What torch.save writes for videos like this one, as a sparse file without their pixels."""
+def _save_skeleton(
+    folder: Path,
+    notes: Mapping[str, Any],
+    shapes: Sequence[tuple[int, ...]],
+    dtype: torch.dtype,
+    as_list: bool,
+) -> Path:
+    """What torch.save writes for such videos, as a sparse file without their pixels."""
     folder.mkdir()
     with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
-        data: dict[str, Any] = {key: [note[key] for note in notes] for key in notes[0]}
-        data["videos"] = torch.empty(len(notes), *video.shape, dtype=video.dtype)
+        if as_list:
+            videos: Any = [torch.empty(shape, dtype=dtype) for shape in shapes]
+        else:
+            videos = torch.empty(len(shapes), *shapes[0], dtype=dtype)
+        data = {**notes, "videos": videos}
         torch.save(data, folder / FILE_NAME)
     return folder / FILE_NAME

@@ -1,9 +1,12 @@
 """The source `processed`: the `processed_data.pt` files of a folder; no pixels are read."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from featx.console import make_bar
 from featx.data.archive import verify_checksums
@@ -24,7 +27,8 @@ from featx.data.manifest import (
     VideoFile,
     summarize_scan,
 )
-from featx.data.processed_file import FILE_NAME, open_processed_file
+from featx.data.processed_file import FILE_NAME, ProcessedFile, open_processed_file
+from featx.data.table import to_array
 from featx.errors import InputError, MissingInputError
 from featx.files import read_json
 from featx.parallel import map_ahead
@@ -46,7 +50,8 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     """
     root = settings.root
     splits = choose_splits(root, settings.splits)
-    categories = _list_categories(root, splits)
+    analysis = read_json(root / ANALYSIS_FILE)
+    categories = _list_categories(root, splits, analysis.get("categories"))
     rejected = Rejections(splits)
     paths = [path for split in splits for path in _list_split(root, split, rejected)]
     files: list[VideoFile] = []
@@ -64,21 +69,47 @@ def scan_processed(settings: ScanSettings) -> Manifest:
                 if file.blocks:
                     files.append(file)
     rejected.check(settings, files)
-    recorded = read_json(root / ANALYSIS_FILE).get("preprocessing_info")
+    recorded = analysis.get("preprocessing_info")
     preprocessing = recorded if isinstance(recorded, dict) else None
     known = {*paths, root / ANALYSIS_FILE}
     summary = summarize_scan(settings, files, rejected, known, _is_input, walk_files(root))
-    return Manifest(root, categories, files, rejected, preprocessing, summary)
+    return Manifest(
+        root,
+        categories,
+        files,
+        rejected,
+        preprocessing,
+        summary,
+        _join_columns(files),
+        has_times=all(isinstance(file, ProcessedFile) and file.times for file in files),
+    )
+
+
+def _join_columns(files: Sequence[VideoFile]) -> dict[str, NDArray[Any]]:
+    """What notes say of all videos, by name; empty where they do not."""
+    notes: list[Mapping[str, Any]] = []
+    for file in files:
+        if isinstance(file, ProcessedFile):
+            known = file.columns
+            notes += [known[index] if known else {} for index in file.indices]
+    names = dict.fromkeys(name for note in notes for name in note)
+    return {name: to_array([note.get(name) for note in notes], is_text=False) for name in names}
 
 
 def _is_input(name: str) -> bool:
     return name == FILE_NAME
 
 
-def _list_categories(root: Path, splits: Sequence[str]) -> dict[str, int]:
-    """Label of each category of the standard splits and of others: one mapping for all of them."""
+def _list_categories(root: Path, splits: Sequence[str], recorded: object) -> dict[str, int]:
+    """Label of each category of the standard splits and of others: one mapping for all of them.
+
+    Where labels are not those of sorted names, the record beside the files says which they are.
+    """
     mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
     names = {normalize_name(path.name) for folder in mapped for path in list_folders(folder)}
+    if isinstance(recorded, dict) and names <= recorded.keys():
+        labels = {name: label for name, label in recorded.items() if isinstance(label, int)}
+        return {name: label for name, label in labels.items() if label >= 0}
     return {name: label for label, name in enumerate(sorted(names))}
 
 

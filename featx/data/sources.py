@@ -5,12 +5,17 @@ files beside `processed_file` and `clip_file`, and here its name and its entry.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from importlib import import_module
+from typing import Literal, NamedTuple, cast
 
+from featx.data.folders import choose_splits
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.processed_source import scan_processed
 
-SourceName = Literal["processed", "clips"]
+SourceName = Literal["processed", "clips", "frames"]
+
+Scan = Callable[[ScanSettings], Manifest]
+FindSplits = Callable[[ScanSettings], list[str]]
 
 
 class Source(NamedTuple):
@@ -18,23 +23,45 @@ class Source(NamedTuple):
 
     Attributes:
         scan: Lists the videos: from settings to a manifest.
+        find_splits: The splits that a scan will be of.
         max_workers: How many processes per rank are worth while, where a GPU waits for videos.
-        has_checksums: Whether its files tell by themselves that a byte has changed.
+        are_clips: Whether it is of clips, which are sampled and resized on the way; otherwise, its
+            files tell by themselves that a byte has changed.
     """
 
-    scan: Callable[[ScanSettings], Manifest]
+    scan: Scan
+    find_splits: FindSplits
     max_workers: int
-    has_checksums: bool
+    are_clips: bool
 
 
-def _scan_clips(settings: ScanSettings) -> Manifest:
-    from featx.data.clip_source import scan_clips  # it needs PyAV, which is optional
+def _of_clips(module: str, scan: str, find_splits: str) -> Source:
+    """A source of clips, which needs PyAV: that is optional, and imported when it is used."""
 
-    return scan_clips(settings)
+    def scan_late(settings: ScanSettings) -> Manifest:
+        return cast(Scan, getattr(import_module(module), scan))(settings)
+
+    def find_splits_late(settings: ScanSettings) -> list[str]:
+        return cast(FindSplits, getattr(import_module(module), find_splits))(settings)
+
+    return Source(scan_late, find_splits_late, max_workers=16, are_clips=True)
+
+
+def _find_processed_splits(settings: ScanSettings) -> list[str]:
+    return choose_splits(settings.root, settings.splits)
 
 
 SOURCES: dict[SourceName, Source] = {
     # One process reads some 80 uint8 videos of 64 x 256 x 256 a second, but decodes few clips.
-    "processed": Source(scan_processed, max_workers=4, has_checksums=True),
-    "clips": Source(_scan_clips, max_workers=16, has_checksums=False),
+    "processed": Source(scan_processed, _find_processed_splits, max_workers=4, are_clips=False),
+    "clips": _of_clips("featx.data.clip_source", "scan_clips", "find_splits"),
+    "frames": _of_clips("featx.data.clip_source", "scan_frames", "find_splits"),
 }
+
+TABLE = _of_clips("featx.data.table_source", "scan_table", "find_table_splits")
+"""A table says itself what each of its rows is."""
+
+
+def choose_source(name: SourceName, settings: ScanSettings) -> Source:
+    """The source that a person asks for: that of a table, if there is one."""
+    return TABLE if settings.table else SOURCES[name]

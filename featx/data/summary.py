@@ -25,14 +25,14 @@ class Used(NamedTuple):
     Attributes:
         path: Its path.
         split: Its split.
-        category: Its category.
+        category: Its category; None if it has none.
         num_videos: How many there are in it.
         traits: What they are that RGB of 8 bits is not.
     """
 
     path: Path
     split: str
-    category: str
+    category: str | None
     num_videos: int
     traits: Sequence[str] = ()
 
@@ -165,7 +165,8 @@ def summarize(
     for file in used:
         summary.files[file.split] += 1
         summary.videos[file.split] += file.num_videos
-        present[file.split].add(file.category)
+        if file.category is not None:
+            present[file.split].add(file.category)
         for trait in file.traits:
             name = file.path.relative_to(root).as_posix()
             summary.traits.setdefault(trait, Some()).note(name)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from featx.data.clip_decoder import Choose, Decoded, Make
-from featx.data.clip_survey import ClipSurvey
+from featx.data.clip_survey import ClipSurvey, read_timeline
 from featx.errors import MissingDependencyError, first_line
 
 try:
@@ -50,7 +50,8 @@ def decode_clip(
     is_sound = survey.begins and not survey.damage
     if not is_sound or survey.container not in _CONTAINERS or survey.codec not in _CODECS:
         return None
-    wanted = sorted({*choose(survey.num_packets)})
+    timeline = read_timeline(path)
+    wanted = sorted({*choose(timeline)})
     frames: list[torch.Tensor] = []
     # On a stream of its own, so that a copy to the CPU does not wait for the CNN.
     new_stream: Any = torch.cuda.Stream
@@ -68,4 +69,4 @@ def decode_clip(
         raise MemoryError(first_line(error)) from error
     except (RuntimeError, ValueError, IndexError):  # the other decoder tells what is wrong
         return None
-    return Decoded(dict(zip(wanted, frames, strict=True)), survey.num_packets)
+    return Decoded(dict(zip(wanted, frames, strict=True)), timeline)

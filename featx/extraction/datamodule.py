@@ -16,14 +16,22 @@ from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outliv
 from featx.data.manifest import (
     ANALYSIS_FILE,
     CPU,
+    LayoutName,
     Manifest,
     OnError,
     ScanSettings,
     missing_categories,
 )
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
-from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC, DecoderName, Preprocessing
-from featx.data.sources import SOURCES, SourceName
+from featx.data.preprocessing import (
+    IMAGE_SIZE,
+    NUM_FRAMES,
+    NVDEC,
+    DecoderName,
+    Preprocessing,
+    ResizeName,
+)
+from featx.data.sources import SOURCES, SourceName, choose_source
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
 from featx.parallel import count_cores
@@ -54,8 +62,10 @@ class VideoDataModule(LightningDataModule):
     """Videos from `ROOT/<split>/<category>/<subcategory>/processed_data.pt`, or from clips.
 
     Args:
-        root: The data set's folder.
-        splits: Which splits; by default, whichever of train, val and test exist.
+        root: The data set's folder; with a table, what its paths are relative to, by default the
+            table's own.
+        splits: Which splits; by default, whichever of train, val and test exist, and all of a
+            table.
         batch_size: Videos per step; their frames share the forward passes.
         num_workers: Processes per rank that read videos ahead; with 0, a thread does. By default 0
             on a CPU, whose cores the CNN needs, and up to 4 on a GPU, or 16 for clips; but 0 where
@@ -64,8 +74,10 @@ class VideoDataModule(LightningDataModule):
             the log and in the feature file.
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
         source: `processed` for processed_data.pt files; `clips` for video files, which are decoded
-            on the way to the same videos that featx preprocess makes of them.
-        num_frames: Frames per video, sampled uniformly over a clip.
+            on the way to the same videos that featx preprocess makes of them; `frames` for clips
+            that are folders of images. A table says by itself what is what.
+        num_frames: Frames per video, sampled uniformly over a clip; 64 unless there is a stride or
+            fps.
         image_size: Height and width in pixels to which the frames of clips are resized.
         pixels: What floating pixels of processed_data.pt files are: `normalized` with ImageNet's
             mean and std; `unit`, RGB from 0 to 1; or `raw`, RGB from 0 to 255. uint8 is raw RGB.
@@ -74,6 +86,18 @@ class VideoDataModule(LightningDataModule):
         decoder: `pyav`, whose wheel has an FFmpeg; or `torchcodec`, which wants the system's. With
             that, and without workers, a GPU decodes by itself (NVDEC), to pixels that differ
             slightly. On a CPU, both give the same, but torchcodec does not see damage in a frame.
+        stride: Take every so manieth frame of a clip instead.
+        fps: Take so many frames a second instead: those that are shown then.
+        frame_rate: Of clips that are folders of images, in frames a second.
+        resize: `squash` a frame to a square; or `crop`: resize its shorter side, and cut out its
+            middle, as most CNNs were trained.
+        layout: `tree`, ROOT/<split>/<category>/[<subcategory>/]; or `flat`, every clip below ROOT,
+            in one split `all` and without a category.
+        table: A table of videos, a row each: .csv, .tsv, .jsonl, .json, .parquet, or lines of a
+            path and a label. Its columns are path, and where there are some split, label, id,
+            start and end (in seconds) or start_frame and end_frame, and left, top, right and bottom
+            of a box (in pixels); others are kept in the feature file.
+        columns: What the table calls these columns, such as {path: video, label: gloss}.
 
     Attributes:
         work: The work of a run; made by `setup`.
@@ -84,34 +108,77 @@ class VideoDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: Path | str,
+        root: Path | str | None = None,
         splits: Sequence[str] | None = None,
         batch_size: int = 1,
         num_workers: int | None = None,
         on_error: OnError = "stop",
         verify_inputs: bool = False,
         source: SourceName = "processed",
-        num_frames: int = NUM_FRAMES,
+        num_frames: int | None = None,
         image_size: int = IMAGE_SIZE,
         pixels: PixelsName = "normalized",
         keep_damaged: bool = False,
         decoder: DecoderName = "pyav",
+        stride: int | None = None,
+        fps: float | None = None,
+        frame_rate: float | None = None,
+        resize: ResizeName = "squash",
+        layout: LayoutName = "tree",
+        table: Path | str | None = None,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
-        check_at_least(1, batch_size=batch_size, num_frames=num_frames, image_size=image_size)
+        check_at_least(1, batch_size=batch_size)
         check_at_least(0, num_workers=num_workers)
         if splits is not None and (isinstance(splits, str) or not splits):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         check_choice("on_error", on_error, get_args(OnError))
         check_choice("source", source, tuple(SOURCES))
         check_choice("pixels", pixels, tuple(PIXELS))
-        check_choice("decoder", decoder, get_args(DecoderName))
-        if verify_inputs and not SOURCES[source].has_checksums:
+        check_choice("layout", layout, get_args(LayoutName))
+        preprocessing = Preprocessing.choose(
+            num_frames,
+            stride,
+            fps,
+            image_size=image_size,
+            keep_damaged=keep_damaged,
+            decoder=decoder,
+            frame_rate=None if frame_rate is None else float(frame_rate),
+            resize=resize,
+        )
+        if root is None and table is None:
             raise UsageError(
-                f"verify_inputs: expected false with the source {source}, found true. "
-                f"{source.capitalize()} have no checksums: leave it out."
+                "root: expected the data set's folder, found none. Give root or table."
             )
-        self.root = Path(root).expanduser()
+        if layout == "flat" and (source == "processed" or table is not None):
+            raise UsageError(
+                f"layout: expected tree with {'a table' if table else 'the source processed'}, "
+                "found flat. It is for clips in a folder: set source to clips or frames."
+            )
+        if columns and table is None:
+            raise UsageError("columns: expected a table that has them, found none. Give table.")
+        table = None if table is None else Path(table).expanduser()
+        self.scan_settings = ScanSettings(
+            Path(root).expanduser() if root is not None else table.parent,  # type: ignore[union-attr]
+            splits,
+            on_error,
+            verify_inputs,
+            preprocessing,
+            progress=True,
+            pixels=pixels,
+            layout=layout,
+            table=table,
+            columns=columns or {},
+        )
+        self._source = choose_source(source, self.scan_settings)
+        if verify_inputs and self._source.are_clips:
+            name = "clips" if table else source
+            raise UsageError(
+                f"verify_inputs: expected false with the source {name}, found true. "
+                f"{name.capitalize()} have no checksums: leave it out."
+            )
+        self.root = self.scan_settings.root
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -138,6 +205,14 @@ class VideoDataModule(LightningDataModule):
         """The videos, once they are scanned."""
         return self.work.manifest
 
+    def find_splits(self) -> list[str]:
+        """The splits that a run is of.
+
+        Raises:
+            MissingInputError: One does not exist.
+        """
+        return self._source.find_splits(self.scan_settings)
+
     def settings(self) -> dict[str, Any]:
         """The settings that the features depend on, where they are not the usual ones."""
         settings: dict[str, Any] = {}
@@ -152,20 +227,11 @@ class VideoDataModule(LightningDataModule):
     def _find_decoding_device(self) -> torch.device:
         """Where clips are decoded: not on a GPU in workers, which cannot use it."""
         device = self.trainer.strategy.root_device if self.trainer else CPU
-        decodes = self.source == "clips" and self.decoder == "torchcodec" and not self.num_workers
+        decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
         return device if decodes and device.type == "cuda" else CPU
 
     def _scan(self) -> Manifest:
-        settings = ScanSettings(
-            self.root,
-            self.splits,
-            self.on_error,
-            self.verify_inputs,
-            Preprocessing(self.num_frames, self.image_size, self.keep_damaged, self.decoder),
-            progress=True,
-            pixels=self.pixels,
-        )
-        manifest = SOURCES[self.source].scan(settings)
+        manifest = self._source.scan(self.scan_settings)
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)
@@ -187,20 +253,25 @@ class VideoDataModule(LightningDataModule):
 
     def _warn_of_unused(self, manifest: Manifest) -> None:
         """Warn of settings of clips, where they have no effect on files that were made before."""
-        if self.source == "clips":
+        if self._source.are_clips:
             return
-        unused = ["keep_damaged"] * self.keep_damaged
-        unused += ["decoder"] * (self.decoder != "pyav")
-        if (self.num_frames, self.image_size) != (NUM_FRAMES, IMAGE_SIZE):
+        given = self.scan_settings.preprocessing
+        usual = Preprocessing()
+        unused = [
+            name
+            for name in ("keep_damaged", "decoder", "stride", "fps", "frame_rate", "resize")
+            if getattr(given, name) != getattr(usual, name)
+        ]
+        if (self.num_frames or NUM_FRAMES, self.image_size) != (NUM_FRAMES, IMAGE_SIZE):
             shapes = {shape for file in manifest.files for shape in file.shapes}
         else:
             shapes = set()
-        if self.num_frames not in {NUM_FRAMES, *(shape[0] for shape in shapes)}:
+        if self.num_frames not in {None, NUM_FRAMES, *(shape[0] for shape in shapes)}:
             unused.append("num_frames")
         if self.image_size not in {IMAGE_SIZE, *(shape[-1] for shape in shapes)}:
             unused.append("image_size")
         for name in unused:
-            value = getattr(self, name)
+            value = getattr(given, name)
             rank_zero_warn(f"{name}: {value} is a setting of clips, and has no effect here.")
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
@@ -212,7 +283,7 @@ class VideoDataModule(LightningDataModule):
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
             if on_cuda and self.num_workers is None and device == CPU:
                 num_cores = count_cores() // self.trainer.num_devices
-                num_workers = min(SOURCES[self.source].max_workers, num_cores)
+                num_workers = min(self._source.max_workers, num_cores)
         self.work.done = self.work.find_done()
         share = RankShare(self.manifest.lengths, self.work.done, rank, num_ranks)
         self.work.share = share.share

@@ -52,6 +52,8 @@ def plan_layout(
         manifest.video_ids(split),
         feature_dim,
         provenance,
+        columns=manifest.select_columns(split),
+        has_times=manifest.has_times and tuple(run["scales"]) == (1.0,),
     )
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
-from featx.data.folders import choose_splits
-from featx.data.manifest import OnError
+from featx.data.manifest import LayoutName, OnError
 from featx.data.pixels import PixelsName
-from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, DecoderName
+from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
 from featx.data.sources import SourceName
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import BackboneChoice, FeatureExtractor
@@ -19,7 +18,7 @@ from featx.features.feature_file import file_name
 
 
 def extract(
-    root: Path | str,
+    root: Path | str | None,
     output_dir: Path | str,
     *,
     backbone: BackboneChoice = "efficientnet_v2_m",
@@ -37,11 +36,18 @@ def extract(
     on_error: OnError = "stop",
     verify_inputs: bool = False,
     source: SourceName = "processed",
-    num_frames: int = NUM_FRAMES,
+    num_frames: int | None = None,
     image_size: int = IMAGE_SIZE,
     pixels: PixelsName = "normalized",
     keep_damaged: bool = False,
     decoder: DecoderName = "pyav",
+    stride: int | None = None,
+    fps: float | None = None,
+    frame_rate: float | None = None,
+    resize: ResizeName = "squash",
+    layout: LayoutName = "tree",
+    table: Path | str | None = None,
+    columns: dict[str, str] | None = None,
     overwrite: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -99,11 +105,17 @@ def extract(
         pixels=pixels,
         keep_damaged=keep_damaged,
         decoder=decoder,
+        stride=stride,
+        fps=fps,
+        frame_rate=frame_rate,
+        resize=resize,
+        layout=layout,
+        table=table,
+        columns=columns,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {
-        split: writer.output_dir / file_name(split, multi_scale)
-        for split in choose_splits(data.root, splits)
+        split: writer.output_dir / file_name(split, multi_scale) for split in data.find_splits()
     }
     with without_chatter():
         trainer.predict(extractor, datamodule=data, return_predictions=False)

@@ -168,7 +168,7 @@ class FeatureWriter(BasePredictionWriter):
                     writer.flush()
             if damage := batch.damage.get(position):
                 self._writers[split].note_damage(row, damage)
-            self._writers[split].add(row, _copy_to_cpu(features))
+            self._writers[split].add(row, _copy_to_cpu(features), batch.times.get(position))
         for position, error in batch.errors.items():
             split, row = self._work.manifest.locate_row(position)
             self._writers[split].skip(row, error)

@@ -1,8 +1,10 @@
 """`FeatureDataset`: the videos of a feature file, one by one, for training."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -12,27 +14,35 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featx.errors import ChangedInputError, InputError, first_line
-from featx.features.feature_file import DAMAGE, open_feature_file
+from featx.features.feature_file import COLUMNS, DAMAGE, TIMES, open_feature_file, read_times
 from featx.features.provenance import Provenance
 from featx.files import file_stats
 
 _RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
 
 
-class FeatureItem(NamedTuple):
-    """A video.
-
-    Attributes:
-        features: float32 `[num_frames, feature_dim]`, without padding.
-        label: Index of its category.
-        num_frames: Number of frames.
-        video_id: Its name; its row, if the file has no names.
-    """
-
+class _Item(NamedTuple):
     features: Tensor
     label: int
     num_frames: int
     video_id: str
+
+
+class FeatureItem(_Item):
+    """A video: a tuple of four, and what else the file tells.
+
+    Attributes:
+        features: float32 `[num_frames, feature_dim]`, without padding.
+        label: Index of its category; -1 if it has none.
+        num_frames: Number of frames.
+        video_id: Its name; its row, if the file has no names.
+        columns: What else a table has said of it: text and numbers, by name.
+        times: When each frame is shown, float32 `[num_frames]`, in seconds from the beginning of
+            its clip; None if the file does not tell.
+    """
+
+    columns: Mapping[str, Any] = MappingProxyType({})
+    times: Tensor | None = None
 
 
 class FeatureDataset(Dataset[FeatureItem]):
@@ -54,6 +64,8 @@ class FeatureDataset(Dataset[FeatureItem]):
         num_frames: Number of frames `[num_videos]` of each video, int32.
         video_ids: Name of each video; its row, if the file has no names.
         has_names: Whether it has.
+        columns: What else a table has said of the videos, by name `[num_videos]`: text and numbers.
+        has_times: Whether the file tells when frames are shown.
 
     Raises:
         MissingInputError: The file does not exist.
@@ -73,6 +85,10 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
                 self.recipe = {name: str(getattr(provenance, name)) for name in _RECIPE}
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
+                self.columns = {
+                    name: _read_column(column) for name, column in file.get(COLUMNS, {}).items()
+                }
+                self.has_times = TIMES in file
             except DAMAGE as error:
                 raise self._damaged(error) from error
         self.has_names = names is not None
@@ -99,9 +115,18 @@ class FeatureDataset(Dataset[FeatureItem]):
         file = self._open()
         try:
             features = torch.from_numpy(file["features"][row, :num_frames])
+            times = torch.from_numpy(read_times(file, row)) if self.has_times else None
         except DAMAGE as error:
             raise self._damaged(error) from error
-        return FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
+        item = FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
+        item.times = times
+        if self.columns:
+            cells = {name: values[row] for name, values in self.columns.items()}
+            item.columns = {
+                name: cell.item() if isinstance(cell, np.generic) else cell
+                for name, cell in cells.items()
+            }
+        return item
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but the open file: another process opens its own."""
@@ -123,3 +148,10 @@ class FeatureDataset(Dataset[FeatureItem]):
             f"{self.path}: expected a readable feature file, found: {first_line(error)}. "
             "Extract the features again."
         )
+
+
+def _read_column(column: h5py.Dataset) -> NDArray[Any]:
+    """The cells of a column: text as `str`, and numbers."""
+    is_text = h5py.check_string_dtype(column.dtype)
+    cells: NDArray[Any] = column.asstr()[:] if is_text else column[:]
+    return cells

@@ -4,7 +4,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,16 @@ DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError
 
 DATASETS = {"features": "float32", "labels": "int64", "num_frames": "int32"}
 """Those that every feature file has, and their types."""
+
+UNLABELLED = -1
+"""The label of a video without a category."""
+
+TIMES = "times"
+"""When each frame is shown, in seconds from the beginning of its clip; NaN after a video's frames,
+and where it is not known."""
+
+COLUMNS = "columns"
+"""The group of what else a table says of each row."""
 
 _ATTRIBUTES = ("num_videos", "max_frames", "feature_dim", "category_mapping", "multi_scale")
 
@@ -48,6 +58,8 @@ class FileLayout:
         max_frames: Number of frames per row, padding included.
         chunk_frames: Number of frames per chunk.
         provenance: How the features are made.
+        columns: What else is known of each row, by name `[num_videos]`: text or numbers.
+        has_times: Whether the file tells when frames are shown.
     """
 
     labels: NDArray[np.int64]
@@ -57,6 +69,8 @@ class FileLayout:
     max_frames: int
     chunk_frames: int
     provenance: Provenance
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    has_times: bool = False
 
     @classmethod
     def plan(
@@ -66,6 +80,8 @@ class FileLayout:
         video_ids: Sequence[str],
         feature_dim: int,
         provenance: Provenance,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+        has_times: bool = False,
     ) -> "FileLayout":
         """Lay out a file for these rows."""
         median = int(np.sort(num_frames)[len(num_frames) // 2])
@@ -77,6 +93,8 @@ class FileLayout:
             max_frames=int(num_frames.max()),
             chunk_frames=min(median, MAX_CHUNK_FRAMES),
             provenance=provenance,
+            columns=columns or {},
+            has_times=has_times,
         )
 
     def select(self, rows: Sequence[int]) -> "FileLayout":
@@ -87,6 +105,7 @@ class FileLayout:
             num_frames=self.num_frames[rows],
             video_ids=[self.video_ids[row] for row in rows],
             provenance=replace(self.provenance, skipped=None),
+            columns={name: values[rows] for name, values in self.columns.items()},
         )
 
     def note_damage(self, damage: Mapping[int, str]) -> "FileLayout":
@@ -209,6 +228,21 @@ def create(file: h5py.File, layout: FileLayout) -> None:
     file.create_dataset("labels", data=layout.labels)
     file.create_dataset("num_frames", data=layout.num_frames)
     file.create_dataset("video_ids", data=layout.video_ids, dtype=h5py.string_dtype())
+    if layout.has_times:
+        file.create_dataset(
+            TIMES,
+            shape=shape[:2],
+            dtype=np.float32,
+            chunks=(1, min(layout.chunk_frames, layout.max_frames)),
+            compression="gzip",
+            compression_opts=GZIP_LEVEL,
+            fillvalue=np.nan,
+        )
+    for name, values in layout.columns.items():
+        is_text = values.dtype == object
+        file.create_dataset(
+            f"{COLUMNS}/{name}", data=values, dtype=h5py.string_dtype() if is_text else None
+        )
     file.attrs["num_videos"] = count
     file.attrs["max_frames"] = layout.max_frames
     file.attrs["feature_dim"] = layout.feature_dim
@@ -228,6 +262,17 @@ def read_row(file: h5py.File, row: int) -> list[bytes]:
     features = file["features"]
     starts = range(0, int(file["num_frames"][row]), features.chunks[1])
     return [features.id.read_direct_chunk((row, start, 0))[1] for start in starts]
+
+
+def write_times(file: h5py.File, row: int, times: NDArray[np.float32]) -> None:
+    """Write when the frames of a row are shown."""
+    file[TIMES][row, : len(times)] = times
+
+
+def read_times(file: h5py.File, row: int) -> NDArray[np.float32]:
+    """Read when the frames of a row are shown."""
+    times: NDArray[np.float32] = file[TIMES][row, : int(file["num_frames"][row])]
+    return times
 
 
 def describe_structure(file: h5py.File) -> dict[str, Any]:

@@ -57,19 +57,28 @@ class PartWriter:
         self._skips = skips
         self._queue: deque[tuple[int, Future[list[bytes]]]] = deque()
         self._encoded: dict[int, list[bytes]] = {}
+        self._times: dict[int, NDArray[np.float32]] = {}
         self._bytes = 0
         self._last_write = time.monotonic()
 
-    def add(self, row: int, fetch: Callable[[], NDArray[np.float32]]) -> None:
+    def add(
+        self,
+        row: int,
+        fetch: Callable[[], NDArray[np.float32]],
+        times: NDArray[np.float32] | None = None,
+    ) -> None:
         """Take a row; waits while the queue is full.
 
         Args:
             row: Its number.
             fetch: Gives its features `[num_frames, feature_dim]`; called in another thread.
+            times: When its frames are shown, where the layout has that.
 
         Raises:
             FeatureError: This row, or one before it, is not finite.
         """
+        if self._staging.layout.has_times and times is not None:
+            self._times[row] = times
         self._queue.append((row, self._pool.submit(self._encode, row, fetch)))
         while self._queue and (len(self._queue) > self._limits.queued or self._queue[0][1].done()):
             self._collect()
@@ -126,6 +135,7 @@ class PartWriter:
 
     def _write(self) -> None:
         if self._encoded:
-            self._staging.write_part(self._encoded)
+            times = {row: self._times.pop(row) for row in self._encoded if row in self._times}
+            self._staging.write_part(self._encoded, times)
             self._encoded, self._bytes = {}, 0
         self._last_write = time.monotonic()

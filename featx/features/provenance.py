@@ -182,6 +182,21 @@ class Provenance:
         return self._find(int, "preprocessing", "frames_per_video")
 
     @property
+    def sampling(self) -> dict[str, Any] | None:
+        """The way in which frames were sampled, if it is not the usual one."""
+        return self._find(dict, "preprocessing", "sampling")
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Of clips that are folders of frames."""
+        return self._find(float, "preprocessing", "frame_rate")
+
+    @property
+    def resize(self) -> str | None:
+        """How frames were resized, if not in the usual way."""
+        return self._find(str, "preprocessing", "resize")
+
+    @property
     def image_size(self) -> int | None:
         """Height and width of the videos, if these are known."""
         size = self._find(list, "preprocessing", "image_size") or []

@@ -15,12 +15,22 @@ from contextlib import suppress
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from featx.errors import IncompleteError, InputError, OutputError, shorten
-from featx.features.feature_file import FileLayout, create, open_feature_file, read_row, write_row
+from featx.features.feature_file import (
+    FileLayout,
+    create,
+    open_feature_file,
+    read_row,
+    read_times,
+    write_row,
+    write_times,
+)
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
 from featx.files import check_replaceable, file_sha256, publish_file, remove, replace_file, writing
@@ -138,8 +148,17 @@ class Staging:
                 "Set overwrite to true to replace it, or choose another output_dir."
             )
 
-    def write_part(self, encoded: Mapping[int, list[bytes]]) -> None:
-        """Write the compressed chunks of finished rows; on return they are safe on disk."""
+    def write_part(
+        self,
+        encoded: Mapping[int, list[bytes]],
+        times: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
+    ) -> None:
+        """Write finished rows; on return they are safe on disk.
+
+        Args:
+            encoded: The compressed chunks of each row.
+            times: When the frames of each row are shown, where the layout has that.
+        """
         buffer = io.BytesIO()
         rows = [*encoded]
         with h5py.File(buffer, "w") as file:
@@ -147,6 +166,9 @@ class Staging:
             file.create_dataset("rows", data=np.array(rows, dtype=np.int64))
             for position, chunks in enumerate(encoded.values()):
                 write_row(file, position, chunks)
+            for position, row in enumerate(rows):
+                if row in times:
+                    write_times(file, position, times[row])
         content = buffer.getbuffer()
         name = f"part-{rows[0]:09d}-{hashlib.sha256(content).hexdigest()}.h5"
         with writing(self.folder):
@@ -223,7 +245,10 @@ class Staging:
                 for path, positions in groupby((place[r] for r in sorted(place)), itemgetter(0)):
                     with h5py.File(path, "r", locking=False) as part:
                         for _, position in positions:
-                            write_row(file, next(numbers), read_row(part, position))
+                            number = next(numbers)
+                            write_row(file, number, read_row(part, position))
+                            if self.layout.has_times:
+                                write_times(file, number, read_times(part, position))
             with h5py.File(merged, "r", locking=False) as file:
                 problems = find_problems(file, read_features=False)
             if problems:

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from featx.errors import first_line
-from featx.features.feature_file import DAMAGE, DATASETS
+from featx.features.feature_file import COLUMNS, DAMAGE, DATASETS, TIMES, UNLABELLED
 
 
 def find_problems(file: h5py.File, read_features: bool = True) -> list[str]:
@@ -36,6 +36,10 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
     shapes = {"features": (count, max_frames, dim), "labels": (count,), "num_frames": (count,)}
     if "video_ids" in file:
         shapes["video_ids"] = (count,)
+    if TIMES in file:
+        shapes[TIMES] = (count, max_frames)
+    for name in file.get(COLUMNS, ()):
+        shapes[f"{COLUMNS}/{name}"] = (count,)
     problems += [
         f"{name}: expected shape {[*shape]} by the attributes, found {[*file[name].shape]}"
         for name, shape in shapes.items()
@@ -48,7 +52,7 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
     if count and not (lengths.min() >= 1 and lengths.max() == max_frames):
         found = f"{lengths.min()} to {lengths.max()}"
         problems.append(f"num_frames: expected 1 to {max_frames}, found {found}")
-    if unknown := sorted({*labels[:].tolist()} - {*mapping.values()}):
+    if unknown := sorted({*labels[:].tolist()} - {*mapping.values(), UNLABELLED}):
         problems.append(f"labels: expected those of category_mapping, found also {unknown[:5]}")
     if features.chunks and features.chunks[0] == 1:
         expected = int((-(-lengths // features.chunks[1])).sum())
@@ -57,6 +61,8 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
     if read_features and not problems:
         for row, length in enumerate(lengths):
             problems += _row_problems(features, row, int(length))
+            if TIMES in file and not np.isnan(file[TIMES][row, length:]).all():
+                problems.append(f"{TIMES}[{row}]: expected NaN after frame {length}, found times")
     return problems
 
 

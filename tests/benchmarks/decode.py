@@ -36,7 +36,13 @@ import resource, sys, time, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from featx.data.clip_file import open_clip
-clip = open_clip(Path(sys.argv[1]), "a/a/a", "clip", 64, 256)
+path = Path(sys.argv[1])
+try:
+    from featx.data.manifest import Home
+    from featx.data.preprocessing import Preprocessing
+    clip = open_clip(path, Preprocessing()).take("a/a/a", "clip", Home("a", "a"))
+except ImportError:  # an older featx
+    clip = open_clip(path, "a/a/a", "clip", 64, 256)
 begin = time.perf_counter()
 clip.read()
 """

@@ -18,7 +18,7 @@ from helpers import grey_levels, scan
 from featx import VideoDataModule
 from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
-from featx.data.clip_file import ClipFile, open_clip, write_clip
+from featx.data.clip_file import ClipFile, write_clip
 from featx.data.clip_source import list_clips
 from featx.data.manifest import Video
 from featx.data.processed_file import ProcessedFile
@@ -116,11 +116,13 @@ def test_what_is_up_to_date_is_left_alone(
     """A second run decodes only what changed: a clip, a list of clips, or a setting."""
     decoded: list[str] = []
 
-    def open_and_tell(path: Path, *args: Any, **settings: Any) -> ClipFile:  # noqa: ANN401
-        decoded.append(path.name)
-        return open_clip(path, *args, **settings)
+    read = ClipFile.read
 
-    monkeypatch.setattr(preprocess_module, "open_clip", open_and_tell)
+    def read_and_tell(clip: ClipFile) -> Video:
+        decoded.append(clip.path.name)
+        return read(clip)
+
+    monkeypatch.setattr(ClipFile, "read", read_and_tell)
 
     def rerun(**settings: object) -> list[str]:
         decoded.clear()
@@ -139,38 +141,31 @@ def test_what_is_up_to_date_is_left_alone(
     assert rerun(dtype="float32") == sorted([*everything, "3.mp4"])
 
 
-def test_few_clips_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_clips_wait_in_memory(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many the clips, no more are decoded ahead than twice the workers."""
     for number in range(12):
-        path = tmp_path / "raw/train/a" / f"{number:02d}.mp4"
+        path = tmp_path / "many/train/a" / f"{number:02d}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        shutil.copy(raw / "train/hello/2.mp4", path)
     decoded: list[Path] = []
     saved: list[object] = []
     ahead: list[int] = []
 
-    class FakeClip:
-        """A clip that is black."""
+    def read(clip: ClipFile) -> Video:
+        decoded.append(clip.path)
+        ahead.append(len(decoded) - len(saved))
+        return Video(torch.zeros(6, 3, 16, 16, dtype=torch.uint8))
 
-        traits, is_plain = (), True
-
-        def read(self) -> Video:
-            """Decode it."""
-            ahead.append(len(decoded) - len(saved))
-            return Video(torch.zeros(6, 3, 16, 16, dtype=torch.uint8))
-
-    def open_fake(path: Path, *args: object, **settings: object) -> FakeClip:
-        decoded.append(path)
-        return FakeClip()
-
-    def save(path: Path, videos: Iterable[tuple[dict[str, Any], torch.Tensor]]) -> int:
+    def save(path: Path, videos: Iterable[tuple[dict[str, Any], torch.Tensor]], _: bool) -> int:
         for video in videos:
             saved.append(video)
         return len(saved)
 
-    monkeypatch.setattr(preprocess_module, "open_clip", open_fake)
+    monkeypatch.setattr(ClipFile, "read", read)
     monkeypatch.setattr(preprocess_module, "save_videos", save)
-    assert run(tmp_path / "raw", tmp_path / "out", num_workers=2) == []
+    assert run(tmp_path / "many", tmp_path / "out", num_workers=2) == []
     assert len(saved) == 12
     assert max(ahead) <= 4
 
@@ -180,7 +175,7 @@ def test_an_error_ends_the_threads(
 ) -> None:
     """Also while a notebook, which shows a bar, keeps the traceback."""
 
-    def save(path: Path, videos: Iterable[object]) -> int:
+    def save(path: Path, videos: Iterable[object], _: bool) -> int:
         next(iter(videos))
         raise OutputError("on purpose")
 

@@ -15,6 +15,7 @@ from clips import encode
 from featx.data import clip_decoder
 from featx.data.clip_decoder import Decoded, decode_clip
 from featx.data.clip_survey import open_container
+from featx.data.timeline import Timeline
 
 LONG: dict[str, Any] = {"count": 300, "size": (48, 64)}
 CLIPS: dict[str, dict[str, Any]] = {
@@ -44,7 +45,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def spread(num_frames: int) -> clip_decoder.Choose:
     """The sampling of featx."""
-    return lambda count: np.linspace(0, count - 1, num_frames).astype(int).tolist()
+    return lambda timeline: np.linspace(0, len(timeline) - 1, num_frames).astype(int).tolist()
 
 
 def same(found: Decoded, expected: Decoded) -> bool:
@@ -57,7 +58,9 @@ def same(found: Decoded, expected: Decoded) -> bool:
 def decode_by_time(path: Path, choose: clip_decoder.Choose) -> Decoded | None:
     """The frames that are wanted; None if it takes a pass over all of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_decoder, "_decode_all", lambda *args: Decoded({}, 0))
+        patch.setattr(
+            clip_decoder, "_decode_all", lambda *args: Decoded({}, Timeline.count_up(0, None))
+        )
         decoded = decode_clip(path, choose, torch.clone)
     return decoded if decoded.count else None
 
@@ -196,7 +199,7 @@ def test_frames_are_what_ffmpeg_shows(tmp_path: Path, name: str) -> None:
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     shown = subprocess.run(command, capture_output=True, check=True).stdout
     expected = np.frombuffer(shown, np.uint8).reshape(-1, *settings["size"], 3)
-    for choose in (lambda count: [*range(count)], spread(5)):
+    for choose in (lambda timeline: [*range(len(timeline))], spread(5)):
         found = decode_clip(path, choose, torch.clone)
         assert found.count == len(expected) == settings["count"]
         for number, frame in found.frames.items():

@@ -14,6 +14,7 @@ from helpers import grey_levels
 from featx.data.clip_decoder import decode_clip
 from featx.data.clip_file import write_clip
 from featx.data.clip_survey import survey_clip
+from featx.data.timeline import Timeline
 from featx.errors import InputError
 
 CODECS = {
@@ -70,9 +71,9 @@ def test_a_wrong_count_is_mended(tmp_path: Path) -> None:
     path.write_bytes(content[start - start % 188 :])
     asked: list[int] = []
 
-    def choose(count: int) -> list[int]:
-        asked.append(count)
-        return [*range(0, count, 7)]
+    def choose(timeline: Timeline) -> list[int]:
+        asked.append(len(timeline))
+        return [*range(0, len(timeline), 7)]
 
     decoded = decode_clip(path, choose, lambda image: image)
     assert asked == [survey_clip(path).num_packets, decoded.count]

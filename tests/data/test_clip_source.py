@@ -221,7 +221,7 @@ def test_other_clips_or_settings_never_mix(raw: Path, tmp_path: Path) -> None:
 
 def test_wrong_settings(raw: Path) -> None:
     """They are refused at once."""
-    with pytest.raises(UsageError, match="source: expected processed or clips, found 'video'"):
+    with pytest.raises(UsageError, match="source: expected processed or clips or frames, found"):
         VideoDataModule(raw, source="video")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="expected false with the source clips, found true"):
         VideoDataModule(raw, source="clips", verify_inputs=True)

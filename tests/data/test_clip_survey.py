@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from clips import NUM_FRAMES, encode, sample_clip, turn
+from clips import NUM_FRAMES, encode, open_video, sample_clip, turn
 from helpers import TINY_JOB, EagerWriter, grey_levels
 from lightning.pytorch import Trainer
 
@@ -23,7 +23,7 @@ import featx
 from featx import FeatureExtractor, VideoDataModule
 from featx.cli import main
 from featx.commands.preprocess import preprocess
-from featx.data.clip_file import open_clip, write_clip
+from featx.data.clip_file import write_clip
 from featx.data.clip_survey import hear_damage, survey_clip
 from featx.data.preprocessing import Preprocessing
 from featx.errors import InputError
@@ -111,7 +111,7 @@ def test_good_clips_are_not_refused(good: dict[str, Path]) -> None:
     """Of every container and codec that there is an encoder for, with whatever is usual in them."""
     assert len(good) > 80
     for name, path in good.items():
-        clip = open_clip(path, "train/a/a", name, Preprocessing(8, 16))
+        clip = open_video(path, Preprocessing(8, 16))
         assert clip.survey.damage == "", name
         assert clip.read().damage == "", name
         if "hidden" not in name:
@@ -203,7 +203,7 @@ def test_the_message(good: dict[str, Path]) -> None:
     """It says how much there is of how much, or what FFmpeg has found."""
     path = cut(good["h264.mkv"], 0.6)
     with pytest.raises(InputError) as caught:
-        open_clip(path, "train/a/a", "x", Preprocessing(8, 16))
+        open_video(path, Preprocessing(8, 16))
     line = str(caught.value)
     assert line.startswith(f"{path}: expected a whole clip, found ")
     assert "frames up to" in line

@@ -7,12 +7,12 @@ from typing import Any
 import av
 import pytest
 import torch
-from clips import encode, turn
+from clips import encode, open_video, turn
 from helpers import TINY_JOB
 
 import featx
 from featx.cli import main
-from featx.data.clip_file import ClipFile, open_clip
+from featx.data.clip_file import ClipFile
 from featx.data.preprocessing import DecoderName, Preprocessing
 from featx.errors import ChangedInputError, MissingDependencyError
 
@@ -68,8 +68,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def look_at(path: Path, decoder: DecoderName, keep_damaged: bool = False) -> ClipFile:
     """A clip that becomes a small video."""
-    settings = Preprocessing(11, 24, keep_damaged, decoder)
-    return open_clip(path, "train/a/a", path.name, settings, has_digest=False)
+    return open_video(path, Preprocessing(11, 24, keep_damaged, decoder))
 
 
 def check_equal(path: Path, keep_damaged: bool = False) -> None:

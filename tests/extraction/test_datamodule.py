@@ -54,11 +54,15 @@ def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
 
 
 @pytest.mark.parametrize(("device", "num_workers"), [("cuda:1", None), ("cuda:1", 2), ("cpu", 0)])
-def test_where_clips_are_decoded(small_root: Path, device: str, num_workers: int | None) -> None:
+def test_where_clips_are_decoded(
+    raw: Path, device: str, num_workers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a GPU by torchcodec, and then in this process, which has it; that is recorded."""
-    data = VideoDataModule(small_root, num_workers=num_workers)
+    monkeypatch.setattr("featx.data.clip_source.check_decoder", lambda settings: None)
+    data = VideoDataModule(
+        raw, ["train"], source="clips", decoder="torchcodec", num_workers=num_workers
+    )
     data.setup("predict")
-    data.source, data.decoder = "clips", "torchcodec"
     data.trainer = FakeTrainer(0, 1, device)  # type: ignore[assignment]
     on_gpu = device == "cuda:1" and not num_workers
     loader = data.predict_dataloader()

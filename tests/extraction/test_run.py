@@ -207,8 +207,9 @@ def test_a_setting_is_said_once() -> None:
     }
     here = {n: p.default for n, p in inspect.signature(featx.extract).parameters.items()}
     trainers = {"accelerator": "auto", "devices": "auto", "precision": "32-true"}
-    assert here.pop("output_dir") is inspect.Parameter.empty  # a call says where it writes
-    said.pop("output_dir")
+    for name in ("root", "output_dir"):  # a call says where it reads and writes
+        assert here.pop(name) is inspect.Parameter.empty
+        said.pop(name)
     assert here == said | trainers
     of_lightning = inspect.signature(Trainer).parameters
     assert of_lightning.keys() >= trainers.keys()

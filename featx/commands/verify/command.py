@@ -12,8 +12,8 @@ from tabulate import tabulate
 from featx.backbones.architectures import find_architecture
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
-from featx.data.manifest import CPU
-from featx.data.pixels import PIXELS, PixelsName
+from featx.data.manifest import CPU, LayoutName
+from featx.data.pixels import PIXELS
 from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC
 from featx.data.sources import SourceName
 from featx.errors import InputError, UsageError, check_at_least, first_line
@@ -39,10 +39,7 @@ class Recipe(NamedTuple):
         weights_sha256: Digest of its weights; empty if it is not recorded.
         tolerance: Relative error up to which features count as equal.
         skipped: Names of the videos that were left out.
-        num_frames: Frames per video, if it was made from clips.
-        image_size: Height and width, if it was made from clips.
-        pixels: What floating pixels were taken for.
-        keep_damaged: Whether damaged clips were kept.
+        reading: Arguments of `VideoDataModule`: how its inputs were read.
         by_nvdec: Whether a GPU decoded the clips.
     """
 
@@ -51,10 +48,7 @@ class Recipe(NamedTuple):
     weights_sha256: str
     tolerance: float
     skipped: Sequence[str]
-    num_frames: int
-    image_size: int
-    pixels: PixelsName
-    keep_damaged: bool
+    reading: dict[str, Any]
     by_nvdec: bool
 
 
@@ -62,14 +56,16 @@ def main(args: Sequence[str], summary: str) -> int:
     """Run `featx verify`; returns its exit status."""
     parser = ConciseParser(prog="featx verify", description=summary)
     parser.add_function_arguments(verify, as_positional=True, skip={"all", "root"})
-    parser.add_argument("--root", required=True, help="the data set that the file was made from")
+    parser.add_argument(
+        "--root", help="the data set that the file was made from; by default the table's folder"
+    )
     parser.add_argument("--all", action="store_true", help="recompute every row")
     return 0 if verify(**vars(parser.parse_args(args))) else 1
 
 
 def verify(
     file: Path,
-    root: Path,
+    root: Path | None = None,
     rows: int = 8,
     all: bool = False,
     backbone: str | None = None,
@@ -77,6 +73,9 @@ def verify(
     source: SourceName = "processed",
     tolerance: float | None = None,
     device: str | None = None,
+    layout: LayoutName = "tree",
+    table: Path | None = None,
+    columns: dict[str, str] | None = None,
 ) -> bool:
     """Recompute rows of a feature file from the inputs, and print how far they are off.
 
@@ -84,16 +83,19 @@ def verify(
 
     Args:
         file: A feature file.
-        root: The data set that it was made from.
+        root: The data set that it was made from; with a table, by default the table's folder.
         rows: How many rows to recompute, evenly spaced.
         all: Recompute every row.
         backbone: Which CNN; by default the recorded one.
         weights: Which weights; by default the recorded ones, if they have a name. For others, give
             the path of the state dict.
-        source: What is in the root: processed (processed_data.pt files) or clips.
+        source: What is in the root: processed (processed_data.pt files), clips, or frames.
         tolerance: Relative error up to which features count as equal; by default 1e-4 for features
             made in float32, 1e-2 for float16 and TF32, and 0.15 for bfloat16.
         device: Where to compute: cpu, cuda, ...; by default a GPU if there is one.
+        layout: How clips lie in the root: tree or flat.
+        table: The table that the file was made from.
+        columns: What the table calls its columns, as for featx predict.
 
     Returns:
         Whether everything is as it should be.
@@ -125,10 +127,10 @@ def verify(
         [recipe.split],
         on_error="skip" if recipe.skipped else "stop",
         source=source,
-        num_frames=recipe.num_frames,
-        image_size=recipe.image_size,
-        pixels=recipe.pixels,
-        keep_damaged=recipe.keep_damaged,
+        layout=layout,
+        table=table,
+        columns=columns,
+        **recipe.reading,
         decoder="torchcodec" if recipe.by_nvdec and on_cuda else "pyav",
     )
     videos.setup("predict")
@@ -188,6 +190,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
     if made.allow_tf32:
         tolerance = max(tolerance, _TF32)
     known = made.num_frames is not None and made.image_size is not None
+    known = known or (made.sampling is not None and made.image_size is not None)
     return Recipe(
         split=made.split or path.name.partition("_features")[0],
         settings={
@@ -201,10 +204,14 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         weights_sha256=made.weights_sha256 or "",
         tolerance=tolerance,
         skipped=[*(made.skipped or {})],
-        num_frames=made.num_frames if known and made.num_frames else NUM_FRAMES,
-        image_size=made.image_size if known and made.image_size else IMAGE_SIZE,
-        pixels=next((name for name in PIXELS if name == made.pixels), "normalized"),
-        keep_damaged=made.keep_damaged,
+        reading={
+            **(made.sampling or {"num_frames": made.num_frames if known else NUM_FRAMES}),
+            "image_size": made.image_size if known else IMAGE_SIZE,
+            "pixels": next((name for name in PIXELS if name == made.pixels), "normalized"),
+            "keep_damaged": made.keep_damaged,
+            "frame_rate": made.frame_rate,
+            "resize": made.resize or "squash",
+        },
         by_nvdec=made.decoder == NVDEC,
     )
 

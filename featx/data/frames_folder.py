@@ -1,0 +1,137 @@
+"""A clip that is kept as a folder of images, one for each frame; by Pillow."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from featx.data.clip_decoder import Choose, Decoded, Make
+from featx.data.clip_survey import ClipSurvey
+from featx.data.folders import is_hidden
+from featx.data.timeline import Timeline
+from featx.errors import InputError, first_line
+from featx.files import file_sha256, file_stats
+
+FRAMES = "frames"
+"""What stands for the name of a container."""
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".avif"),
+)
+
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF whose width is the height
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The frames of a clip, in natural order: frame_2 before frame_10."""
+    images = [path for path in folder.iterdir() if is_image(path.name)]
+    return sorted(images, key=lambda path: (natural_key(path.name), path.name))
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts names with numbers in them as a person would."""
+    return [
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
+        for part in re.split(r"([0-9]+)", name)
+        if part
+    ]
+
+
+def frames_stats(folder: Path) -> tuple[int, int]:
+    """Bytes of all frames, and a number that changes when one of them does."""
+    stats = [(path.name, *file_stats(path.stat())) for path in list_images(folder)]
+    number = hashlib.sha256(repr(stats).encode()).digest()[:8]
+    return sum(size for _, size, _ in stats), int.from_bytes(number, "big", signed=True)
+
+
+def frames_sha256(folder: Path) -> str:
+    """SHA-256 of the content of all frames, in order, whatever their names."""
+    digest = hashlib.sha256()
+    for path in list_images(folder):
+        digest.update(bytes.fromhex(file_sha256(path)))
+    return digest.hexdigest()
+
+
+def survey_frames(
+    folder: Path, frame_rate: float | None
+) -> tuple[ClipSurvey, Timeline, tuple[int, int]]:
+    """Read the headers of all frames: what there is, when it is shown, and its height and width.
+
+    Raises:
+        InputError: There is none, one is no image, or they differ in size.
+    """
+    images = list_images(folder)
+    if not images:
+        raise InputError(f"{folder}: expected images, found none. Leave the folder out.")
+    first = _read_size(images[0])
+    for path in images[1:]:
+        if (size := _read_size(path)) != first:
+            raise InputError(
+                f"{path}: expected an image of {first[0]} x {first[1]}, as {images[0].name} is, "
+                f"found one of {size[0]} x {size[1]}. Make all frames of a clip of one size."
+            )
+    survey = ClipSurvey(len(images), "", container=FRAMES)
+    return survey, _lay_out(images, frame_rate), first
+
+
+def decode_frames(folder: Path, frame_rate: float | None, choose: Choose, make: Make) -> Decoded:
+    """Read the frames that are wanted, and make something of each.
+
+    Raises:
+        InputError: One is damaged.
+    """
+    images = list_images(folder)
+    timeline = _lay_out(images, frame_rate)
+    frames = {n: make(_read_image(images[n])) for n in dict.fromkeys(choose(timeline))}
+    return Decoded(frames, timeline)
+
+
+def _lay_out(images: Sequence[Path], frame_rate: float | None) -> Timeline:
+    return Timeline.count_up(len(images), Fraction(str(frame_rate)) if frame_rate else None)
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, upright."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _no_image(path, error) from None
+    return (width, height) if orientation in _TURNED else (height, width)
+
+
+def _read_image(path: Path) -> Tensor:
+    """An image, uint8 RGB `[3, H, W]`, upright."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith(
+                "I;16"
+            ):  # of which Pillow would take what is above 255 for 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _no_image(path, error) from None
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _no_image(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error  # of the system
+    return InputError(
+        f"{path}: expected an image that decodes, found: {first_line(error)}. "
+        "Make it again, or leave the clip out."
+    )

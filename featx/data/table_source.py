@@ -1,0 +1,440 @@
+"""The source of a table: a row a video, which is a clip, or a segment or a part of one."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from featx.console import make_bar
+from featx.data.clip_file import Box, ClipFile, Opened, open_clip
+from featx.data.clip_source import check_decoder
+from featx.data.folders import ALL, is_name
+from featx.data.manifest import Home, Manifest, Rejections, ScanSettings, VideoFile, summarize_scan
+from featx.data.table import KNOWN, Cell, Table, is_integer, read_table
+from featx.data.timeline import Segment
+from featx.errors import InputError, MissingInputError, shorten
+from featx.parallel import map_ahead
+
+_THREADS = 4
+_SECONDS_OFF = Fraction(1, 10)  # by which a segment may end after its clip: its end was rounded
+
+
+class Row(NamedTuple):
+    """What a row of a table asks for.
+
+    Attributes:
+        number: Which row it is.
+        home: Its split and category.
+        path: The clip.
+        name: What its video is called.
+        begin: When its segment begins, in seconds.
+        end: When it ends.
+        first: With which frame it begins.
+        stop: Before which frame it ends.
+        box: Which part of each frame.
+    """
+
+    number: int
+    home: Home
+    path: str
+    name: str
+    begin: Fraction | None = None
+    end: Fraction | None = None
+    first: int | None = None
+    stop: int | None = None
+    box: Box | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its segment is in seconds."""
+        return self.begin is not None or self.end is not None
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is less than its clip."""
+        return self.is_timed or self.first is not None or self.stop is not None
+
+
+def find_table_splits(settings: ScanSettings) -> list[str]:
+    """The splits asked for, or all that the table has, in its order.
+
+    Raises:
+        MissingInputError: One is not in the table.
+    """
+    return _choose_splits(settings, _read(settings))
+
+
+def scan_table(settings: ScanSettings) -> Manifest:
+    """List the videos of a table, in its order.
+
+    Every clip is opened once, however many rows are of it.
+
+    Raises:
+        MissingInputError: There is no such table, or a split is not in it.
+        InputError: It cannot be read, or rows of it are wrong; or a split has no others.
+    """
+    check_decoder(settings)
+    table = _read(settings)
+    splits = _choose_splits(settings, table)
+    labels = _Labels(table)
+    rejected = Rejections(splits)
+    rows = _Rows(table, labels, splits, rejected)
+    by_path: dict[str, list[Row]] = {}
+    for row in rows:
+        by_path.setdefault(row.path, []).append(row)
+    found: dict[int, ClipFile] = {}
+
+    def check_and_open(path: str) -> Opened:
+        place = settings.root / path
+        if not place.exists():
+            raise MissingInputError(
+                f"{place}: expected a clip or a folder of frames, found nothing. Mend the path, "
+                "or set root to the folder that paths are relative to."
+            )
+        wanted = by_path[path]
+        return open_clip(
+            place,
+            settings.preprocessing,
+            settings.digests,
+            has_times=any(row.is_segment for row in wanted),
+            has_size=any(row.box for row in wanted),
+        )
+
+    with closing(map_ahead(check_and_open, [*by_path], _THREADS, "scanning")) as ahead:
+        bar = make_bar(ahead, "Scanning", len(by_path), "clip", settings.progress)
+        for path, opening in bar:
+            for row in by_path.pop(path):
+                where = table.where(row.number)
+                with rejected.collect(row.home.split, where), _telling(where):
+                    found[row.number] = _take(row, opening.result())
+    numbers = [
+        number
+        for split in splits
+        for number in range(len(table))
+        if number in found and found[number].split == split
+    ]
+    files: list[VideoFile] = [found[number] for number in numbers]
+    rejected.check(settings, files)
+    chosen = np.array(numbers, np.int64)
+    columns = {name: cells[chosen] for name, cells in table.find_extra().items()}
+    are_plain = all(file.is_plain for file in files)
+    return Manifest(
+        settings.root,
+        labels.categories,
+        files,
+        rejected,
+        settings.preprocessing.describe("uint8", are_plain),
+        summarize_scan(settings, files, rejected, (), lambda name: False, ()),
+        columns,
+        has_times=True,
+    )
+
+
+class _telling:
+    """Has an error begin with the row of the table."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, InputError) and not str(error).startswith(self._where):
+            raise type(error)(f"{self._where}: {error}") from error
+
+
+def _read(settings: ScanSettings) -> Table:
+    assert settings.table is not None
+    return read_table(settings.table, settings.columns, settings.root)
+
+
+def _choose_splits(settings: ScanSettings, table: Table) -> list[str]:
+    cells = table.columns.get("split")
+    if cells is None:
+        found = [ALL]
+    else:
+        found = [str(cell) for cell in dict.fromkeys(cells) if _is_split(cell)]
+    if unknown := [split for split in settings.splits or () if split not in found]:
+        raise MissingInputError(
+            f"{table.path}: expected the split {unknown[0]!r}, found {shorten(found)}. "
+            "Choose from these."
+        )
+    if not found:
+        raise MissingInputError(f"{table.path}: expected rows, found none. Give another table.")
+    return [*dict.fromkeys(settings.splits or found)]
+
+
+def _is_split(cell: Cell) -> bool:
+    """Whether a cell can be the name of a split: that of a file."""
+    text = "" if cell is None else str(cell)
+    return bool(text.strip()) and is_name(text) and "/" not in text and not text.startswith(".")
+
+
+class _Labels:
+    """The categories of a table: names, sorted; or the integers that they already are."""
+
+    def __init__(self, table: Table) -> None:
+        cells = table.columns.get("label")
+        self.categories: dict[str, int] = {}
+        self.has_any = cells is not None
+        if cells is None:
+            return
+        given = {cell: row for row, cell in reversed([*enumerate(cells)]) if not _is_empty(cell)}
+        integers = [cell for cell in given if is_integer(cell)]
+        if table.is_text or not all(isinstance(cell, str) for cell in given):
+            if integers and len(integers) < len(given):
+                text = next(cell for cell in given if not is_integer(cell))
+                raise InputError(
+                    f"{table.where(given[text])}: expected integers as labels, as "
+                    f"{table.where(given[integers[0]])} has, found {str(text)!r}. Make all labels "
+                    "integers, or all of them names."
+                )
+        else:
+            integers = []
+        if integers:
+            labels = sorted({int(cell) for cell in integers})  # type: ignore[arg-type]
+            self.categories = {str(label): label for label in labels if label >= 0}
+        else:
+            names = sorted({self._name(cell) for cell in given})
+            self.categories = {name: label for label, name in enumerate(names)}
+        self._are_integers = bool(integers)
+
+    def find(self, cell: Cell, where: str) -> str | None:
+        """The category of a row."""
+        if not self.has_any:
+            return None
+        if _is_empty(cell):
+            raise InputError(f"{where}: expected a label, found none. Fill it in.")
+        if self._are_integers:
+            label = int(cell)  # type: ignore[arg-type]  # it is one
+            return str(label) if label >= 0 else None
+        name = self._name(cell)
+        if not is_name(name):
+            raise InputError(f"{where}: expected a label without NUL, found {name!r}. Mend it.")
+        return name
+
+    @staticmethod
+    def _name(cell: Cell) -> str:
+        return unicodedata.normalize("NFC", str(cell).strip())
+
+
+def _is_empty(cell: Cell) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+class _Rows:
+    """The rows of the splits that are wanted; what is wrong with others is collected."""
+
+    def __init__(
+        self, table: Table, labels: _Labels, splits: Sequence[str], rejected: Rejections
+    ) -> None:
+        self._table = table
+        self._labels = labels
+        self._splits = splits
+        self._rejected = rejected
+        self._homes: dict[Home, Home] = {}
+        self._names: dict[tuple[str, str], int] = {}
+        self._repeated: Counter[tuple[str, str]] = Counter()
+
+    def __iter__(self) -> Iterator[Row]:
+        columns = {name: self._table.columns[name] for name in KNOWN if name in self._table.columns}
+        for number in range(len(self._table)):
+            cells = {name: column[number] for name, column in columns.items()}
+            split = cells.get("split", ALL)
+            where = self._table.where(number)
+            if not _is_split(split):
+                with self._rejected.collect(self._splits[0], where):
+                    raise InputError(
+                        f"{where}: expected the name of a split, found {split!r}. Mend the row."
+                    )
+            elif str(split) in self._splits:
+                row = None
+                with self._rejected.collect(str(split), where):
+                    row = self._read(number, str(split), cells, where)
+                if row:
+                    yield row
+
+    def _read(self, number: int, split: str, cells: Mapping[str, Cell], where: str) -> Row:
+        path = cells["path"]
+        if _is_empty(path):
+            raise InputError(f"{where}: expected a path, found none. Fill it in.")
+        home = Home(split, self._labels.find(cells.get("label"), where))
+        home = self._homes.setdefault(home, home)
+        row = Row(
+            number,
+            home,
+            str(path),
+            "",
+            begin=_to_number(cells.get("start"), "start", where),
+            end=_to_number(cells.get("end"), "end", where),
+            first=_to_frame(cells.get("start_frame"), "start_frame", where),
+            stop=_to_frame(cells.get("end_frame"), "end_frame", where),
+            box=_to_box(cells, where),
+        )
+        if row.is_timed and (row.first is not None or row.stop is not None):
+            raise InputError(
+                f"{where}: expected a segment in seconds or in frames, found both. Leave one out."
+            )
+        for name, (begin, end) in {
+            "end": (row.begin, row.end),
+            "end_frame": (row.first, row.stop),
+        }.items():
+            if end is not None and end <= (begin or 0):
+                raise InputError(
+                    f"{where}: expected {name} after {begin or 0}, where the segment begins, found "
+                    f"{_show(end)}. Mend the row."
+                )
+        return row._replace(name=self._name(row, cells.get("id"), where))
+
+    def _name(self, row: Row, given: Cell, where: str) -> str:
+        """What the video is called: its id, or what tells it from others."""
+        if not _is_empty(given):
+            name, key = str(given), (row.home.split, str(given))
+            if key in self._names:
+                raise InputError(
+                    f"{where}: expected an id of its own, found {name!r}, which "
+                    f"{self._table.where(self._names[key])} has, too. Mend one of them."
+                )
+        else:
+            name = row.path + _fragment(row)
+            self._repeated[row.home.split, name] += 1
+            times = self._repeated[row.home.split, name]
+            name += f" ({times})" * (times > 1)
+            key = row.home.split, name
+        if not is_name(name):
+            raise InputError(f"{where}: expected an id without NUL, found {name!r}. Mend it.")
+        self._names[key] = row.number
+        return name
+
+
+def _fragment(row: Row) -> str:
+    """What is taken of a clip, as a fragment of its address.
+
+    Source: W3C, Media Fragments URI 1.0, section 4.2; frames are not in it.
+    """
+    parts = []
+    if row.is_timed:
+        begin, end = ("" if value is None else _show(value) for value in (row.begin, row.end))
+        parts.append(f"t={begin or 0}" + f",{end}" * bool(end))
+    elif row.is_segment:
+        parts.append(f"frame={row.first or 0}" + (f",{row.stop}" if row.stop is not None else ""))
+    if row.box:
+        left, top, right, bottom = row.box
+        parts.append(f"xywh={left},{top},{right - left},{bottom - top}")
+    return f"#{'&'.join(parts)}" * bool(parts)
+
+
+def _take(row: Row, clip: Opened) -> ClipFile:
+    """The video of a row."""
+    segment = None
+    if row.is_segment:
+        segment = _find_segment(row, clip)
+    if row.box and clip.size:
+        height, width = clip.size
+        left, top, right, bottom = row.box
+        if left < 0 or top < 0 or right > width or bottom > height:
+            raise InputError(
+                f"expected a box in the frame of {width} x {height} pixels, found left {left}, "
+                f"top {top}, right {right}, bottom {bottom}. Mend the row."
+            )
+    place = f"{row.home.split}/{row.home.category or ''}/{row.name}"
+    return clip.take(place, row.name, row.home, segment, row.box)
+
+
+def _find_segment(row: Row, clip: Opened) -> Segment:
+    timeline = clip.timeline
+    assert timeline is not None
+    count = len(timeline)
+    if row.is_timed:
+        if not timeline.is_timed:
+            raise InputError(
+                f"expected to know when the frames of {clip.path} are shown, to find a segment in "
+                "seconds, found no frame rate. Set frame_rate, or give start_frame and end_frame."
+            )
+        duration = timeline.duration
+        latest = duration + max(_SECONDS_OFF, duration / count)
+        found = ("start", row.begin) if (row.begin or 0) >= duration else ("end", row.end)
+        if found[0] == "start" or (row.end or 0) > latest:
+            raise InputError(
+                f"expected {found[0]} within the {_show(duration)} s of {clip.path}, found "
+                f"{_show(found[1] or 0)}. Mend the row."
+            )
+        return timeline.cut(row.begin, row.end)
+    first, stop = row.first or 0, count if row.stop is None else row.stop
+    if first >= count or stop > count:
+        name, value = ("start_frame", first) if first >= count else ("end_frame", stop)
+        raise InputError(
+            f"expected {name} within the {count} frames of {clip.path}, found {value}. "
+            "Mend the row."
+        )
+    return Segment(first, stop)
+
+
+def _to_number(cell: Cell, name: str, where: str) -> Fraction | None:
+    if _is_empty(cell):
+        return None
+    try:
+        number = Fraction(str(cell).strip())
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(-1)
+    if number < 0:
+        raise InputError(
+            f"{where}: expected seconds in {name}, 0 or more, found {cell!r}. Mend the row; "
+            "without a number, a segment reaches to the clip's own end."
+        )
+    return number
+
+
+def _to_frame(cell: Cell, name: str, where: str) -> int | None:
+    if _is_empty(cell):
+        return None
+    try:
+        number = float(str(cell))  # a column with gaps may have 12.0 for 12
+    except ValueError:
+        number = -1.0
+    if number < 0 or number != int(number):
+        raise InputError(
+            f"{where}: expected the number of a frame in {name}, 0 or more, found {cell!r}. "
+            "Mend the row; without a number, a segment reaches to the clip's own end."
+        )
+    return int(number)
+
+
+def _to_box(cells: Mapping[str, Cell], where: str) -> Box | None:
+    names = Box._fields
+    given = [name for name in names if not _is_empty(cells.get(name))]
+    if not given:
+        return None
+    if len(given) < len(names):
+        missing = [name for name in names if name not in given]
+        raise InputError(
+            f"{where}: expected left, top, right and bottom of a box, found no "
+            f"{', '.join(missing)}. Fill it in, or leave all four empty."
+        )
+    try:
+        box = Box(*(round(float(str(cells[name]))) for name in names))
+    except (ValueError, OverflowError):
+        found = ", ".join(f"{name} {cells[name]!r}" for name in names)
+        raise InputError(
+            f"{where}: expected pixels of a box, found {found}. Mend the row."
+        ) from None
+    if box.right <= box.left or box.bottom <= box.top:
+        raise InputError(
+            f"{where}: expected a box with an inside, found left {box.left}, top {box.top}, right "
+            f"{box.right}, bottom {box.bottom}, in pixels. Mend the row."
+        )
+    return box
+
+
+def _show(number: Fraction | int) -> str:
+    """A number as a person writes it."""
+    return (
+        f"{float(number):.6f}".rstrip("0").rstrip(".")
+        if isinstance(number, Fraction)
+        else str(number)
+    )

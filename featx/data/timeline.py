@@ -1,0 +1,114 @@
+"""When the frames of a clip are shown."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Segment(NamedTuple):
+    """Some frames of a clip that follow each other.
+
+    Attributes:
+        first: Number of the first one.
+        stop: Number of the one after the last.
+        begin: When it begins, in seconds from the beginning of the clip, if that is how it was
+            cut; it may be while the first frame is shown already.
+        end: When it ends, likewise.
+    """
+
+    first: int
+    stop: int
+    begin: Fraction | None = None
+    end: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The frames of a clip, in the order in which they are shown, and when.
+
+    Attributes:
+        ticks: When each frame is shown first `[num_frames]`, int64, rising.
+        unit: Seconds of a tick.
+        begin: The tick at which the clip begins: its sound may do so before its first frame.
+        end: The tick at which the last frame ends.
+        is_timed: Whether the times are known; otherwise ticks just count.
+    """
+
+    ticks: NDArray[np.int64]
+    unit: Fraction
+    begin: int
+    end: int
+    is_timed: bool = True
+
+    @classmethod
+    def count_up(cls, num_frames: int, rate: Fraction | None) -> "Timeline":
+        """Frames that follow each other at a rate, in frames a second; None if it is not known."""
+        return cls(
+            np.arange(num_frames, dtype=np.int64),
+            1 / rate if rate else Fraction(1),
+            begin=0,
+            end=num_frames,
+            is_timed=bool(rate),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ticks)
+
+    @cached_property
+    def duration(self) -> Fraction:
+        """Seconds from the beginning of the clip to the end of its last frame."""
+        return (self.end - self.begin) * self.unit
+
+    @property
+    def whole(self) -> Segment:
+        """All of its frames."""
+        return Segment(0, len(self))
+
+    def cut(self, begin: Fraction | None, end: Fraction | None) -> Segment:
+        """The frames that are shown between two moments, in seconds from the beginning.
+
+        A frame is shown until the next one, so that the first one may have begun before.
+        """
+        first, stop = 0, len(self)
+        if begin is not None:
+            tick = self.begin + begin / self.unit
+            first = int(np.searchsorted(self.ticks, np.int64(tick // 1), side="right")) - 1
+        if end is not None:
+            tick = self.begin + end / self.unit
+            stop = int(np.searchsorted(self.ticks, np.int64(-(-tick // 1)), side="left"))
+        return Segment(max(first, 0), stop, begin, end)
+
+    def sample(self, segment: Segment, fps: Fraction) -> NDArray[np.int64]:
+        """The frames that are shown when a segment begins, and every `1 / fps` seconds then."""
+        begin, end = self._to_ticks(segment)
+        step = 1 / (fps * self.unit)
+        count = max(-(-(end - begin) // step), 1)
+        # Floors of fractions, without an error of floating point.
+        common = begin.denominator * step.denominator
+        base, each = int(begin * common), int(step * common)
+        ticks = (base + np.arange(count, dtype=object) * each) // common
+        shown = np.searchsorted(self.ticks, ticks.astype(np.int64), side="right") - 1
+        numbers: NDArray[np.int64] = np.clip(shown, segment.first, segment.stop - 1)
+        return numbers
+
+    def _to_ticks(self, segment: Segment) -> tuple[Fraction, Fraction]:
+        """When a segment begins and ends, in ticks."""
+        begin = Fraction(int(self.ticks[segment.first]))
+        end = Fraction(int(self.ticks[segment.stop]) if segment.stop < len(self) else self.end)
+        if segment.begin is not None:
+            begin = max(begin, self.begin + segment.begin / self.unit)
+        if segment.end is not None:
+            end = min(end, self.begin + segment.end / self.unit)
+        return begin, end
+
+    def to_seconds(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """When frames are shown, in seconds from the beginning; NaN if that is not known."""
+        if not self.is_timed:
+            return np.full(len(numbers), np.nan, np.float32)
+        since = (self.ticks[numbers] - self.begin).astype(np.float64)
+        seconds: NDArray[np.float32] = (since * float(self.unit)).astype(np.float32)
+        return seconds
