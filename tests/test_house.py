@@ -28,7 +28,7 @@ MAY_IMPORT = {
 
 KNOWING = {
     "lightning": ("extraction", "training", "commands.predict", "commands.bench"),
-    "h5py": ("features", "commands.verify", "commands.bench"),
+    "h5py": ("features", "commands.inspect", "commands.verify", "commands.bench"),
     "torchcodec": ("data.torchcodec_decoder",),
     "av": ("data.clip_decoder", "data.clip_file", "data.clip_survey"),
 }

@@ -1,7 +1,6 @@
 """One clip, or a segment of one: checked, and read as a video."""
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -21,7 +20,7 @@ from featx.data.frames_folder import (
     survey_frames,
 )
 from featx.data.manifest import CPU, Home, Video, VideoFile
-from featx.data.preprocessing import Preprocessing
+from featx.data.preprocessing import SLOWER, Preprocessing
 from featx.data.timeline import Segment, Timeline
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256, file_stats
@@ -30,7 +29,6 @@ with require("av", "clips"):
     import av
 
 _FRAMES_OFF = 2  # by which a good clip may have more packets than frames
-_SECONDS_OFF = Fraction(1, 10)  # by which a segment may end after its clip: its end was rounded
 
 
 class Box(NamedTuple):
@@ -305,6 +303,8 @@ def open_clip(
         if has_times and not (timeline and len(timeline)):
             raise InputError(f"{path}: expected frames, found none. Leave it out.")
         survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
+        if timeline and preprocessing.repeats(timeline):
+            survey = survey._replace(traits=(*survey.traits, SLOWER))
         # As it was before it was read.
         stats = frames_stats(path) if is_folder else file_stats(path.stat())
         digest = _find_digest(path) if has_digest else ""

@@ -16,6 +16,11 @@ NUM_FRAMES, IMAGE_SIZE = 64, 256
 DecoderName = Literal["pyav", "torchcodec"]
 NVDEC = "nvdec"  # what is recorded of a GPU that decoded by itself
 
+SLOWER = "of a lower frame rate than fps"
+"""A trait of clips."""
+
+_SURELY_MORE = Fraction(21, 20)
+
 ResizeName = Literal["squash", "crop"]
 
 
@@ -107,6 +112,12 @@ class Preprocessing:
             return timeline.sample(segment, to_fraction(self.fps))
         first, last = segment.first, max(segment.stop - 1, segment.first)
         return np.linspace(first, last, self.num_frames or NUM_FRAMES).astype(np.int64)
+
+    def repeats(self, timeline: Timeline) -> bool:
+        """Whether frames of a clip are taken more than once, as it has fewer than `fps`."""
+        if self.fps is None or not timeline.is_timed:
+            return False
+        return to_fraction(self.fps) * timeline.duration > _SURELY_MORE * len(timeline)
 
     def describe(self, dtype: str, are_plain: bool = True) -> dict[str, Any]:
         """How the videos were made, as the analysis words it; what is usual goes without saying.

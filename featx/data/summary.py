@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featx.data.folders import is_hidden, list_folders, normalize_name
+from featx.data.preprocessing import SLOWER
 from featx.errors import InputError, shorten
 
 _EXAMPLES = 3
 _TREATMENT = {
     "interlaced": "leaves their fields as they are woven",
+    SLOWER: "repeats their frames",
     "HDR (PQ)": "does not tone-map them",
     "HDR (HLG)": "does not tone-map them",
 }

@@ -182,7 +182,7 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
-            next(reader)
+            next(reader, None)
             for row in reader:
                 if not any(row):
                     continue
@@ -212,8 +212,8 @@ def _read_lines(path: Path, path_column: str, root: Path, delimiter: str | None 
         for number, line in enumerate(file, start=1):
             if line.strip():
                 name, label = _split_line(line, delimiter)
-                if not (label or (root / name).exists()) and name != line.strip():
-                    name = line.strip()
+                if label and (root / line.strip()).exists():  # a path with a space, and no label
+                    name, label = line.strip(), None
                 lines.append(number)
                 paths.append(name)
                 labels.append(label)
@@ -225,7 +225,7 @@ def _read_lines(path: Path, path_column: str, root: Path, delimiter: str | None 
 
 def _split_line(line: str, delimiter: str | None = None) -> tuple[str, str | None]:
     """The path of a line, which may have spaces in it, and its label."""
-    head, *rest = line.strip().rsplit(delimiter, maxsplit=1)
+    head, *rest = line.strip().rsplit(delimiter, maxsplit=1) or [""]
     return head.strip(), rest[0].strip() if rest else None
 
 

@@ -107,7 +107,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
     with closing(map_ahead(check_and_open, [*by_path], _THREADS, "scanning")) as ahead:
         bar = make_bar(ahead, "Scanning", len(by_path), "clip", settings.progress)
         for path, opening in bar:
-            for row in by_path.pop(path):
+            for row in by_path[path]:
                 where = table.where(row.number)
                 with rejected.collect(row.home.split, where), _telling(where):
                     found[row.number] = _take(row, opening.result())
@@ -184,7 +184,10 @@ class _Labels:
         self.has_any = cells is not None
         if cells is None:
             return
-        given = {cell: row for row, cell in reversed([*enumerate(cells)]) if not _is_empty(cell)}
+        given: dict[Cell, int] = {}  # the first row of each
+        for row, cell in enumerate(cells):
+            if not _is_empty(cell):
+                given.setdefault(cell, row)
         integers = [cell for cell in given if is_integer(cell)]
         if table.is_text or not all(isinstance(cell, str) for cell in given):
             if integers and len(integers) < len(given):

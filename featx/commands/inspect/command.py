@@ -5,14 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
 from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.errors import InputError, first_line
-from featx.features.feature_file import DAMAGE, describe_structure, open_feature_file
-from featx.features.provenance import JSON_ATTRIBUTES
+from featx.features.feature_file import (
+    COLUMNS,
+    DAMAGE,
+    TIMES,
+    UNLABELLED,
+    describe_structure,
+    open_feature_file,
+)
+from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 from featx.features.validation import find_problems
 
 if TYPE_CHECKING:
@@ -87,6 +95,7 @@ def summarize(path: Path) -> dict[str, Any]:
             structure, problems = describe_structure(file), find_problems(file)
             attributes = {name: _to_json(name, value) for name, value in file.attrs.items()}
             labels = file["labels"][:]
+            recorded = _describe_sampling(file)
         except DAMAGE as error:
             raise InputError(
                 f"{path}: expected a readable feature file, found: {first_line(error)}. "
@@ -101,8 +110,40 @@ def summarize(path: Path) -> dict[str, Any]:
             category: int((labels == label).sum())
             for category, label in attributes["category_mapping"].items()
         },
+        "unlabelled": int((labels == UNLABELLED).sum()),
+        **recorded,
         "attributes": attributes,
     }
+
+
+def _describe_sampling(file: h5py.File) -> dict[str, Any]:
+    """How frames were sampled, when they are shown, and what else is known of the videos."""
+    made = Provenance.from_attributes(file.attrs)
+    sampling = made.sampling
+    if sampling is None and made.num_frames is not None:
+        sampling = {"num_frames": made.num_frames}
+    times = None
+    if TIMES in file:
+        known = file[TIMES][:]
+        known = known[np.isfinite(known)]
+        times = {"min": float(known.min()), "max": float(known.max())} if len(known) else {}
+    columns = {
+        name: sorted({str(cell) for cell in _read_cells(column)})
+        for name, column in file.get(COLUMNS, {}).items()
+    }
+    return {
+        "sampling": sampling,
+        "resize": made.resize or "squash",
+        "times": times,
+        "columns": {
+            name: {"values": len(values), "examples": values[:3]}
+            for name, values in columns.items()
+        },
+    }
+
+
+def _read_cells(column: h5py.Dataset) -> Any:  # noqa: ANN401  # text or numbers
+    return column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]
 
 
 def _to_json(name: str, value: Any) -> Any:  # noqa: ANN401  # whatever an attribute holds

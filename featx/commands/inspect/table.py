@@ -30,7 +30,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     sections: dict[str, Mapping[str, object]] = {
         "structure": _describe_structure(summary),
         "provenance": _describe_provenance(summary["attributes"]),
-        "categories": _describe_categories(summary["videos_per_category"]),
+        "categories": _describe_categories(summary["videos_per_category"], summary["unlabelled"]),
         "fit": _describe_fit(summary),
     }
     rows: list[Any] = []
@@ -58,6 +58,14 @@ def _describe_structure(summary: Mapping[str, Any]) -> dict[str, str]:
         "compression": f"{summary['compression']} level {summary['compression_level']}",
         "size": f"{summary['bytes'] / 2**20:.2f} MB",
     }
+    if sampling := summary["sampling"]:
+        rows["sampling"] = ", ".join(f"{name} {value:g}" for name, value in sampling.items())
+        rows["sampling"] += ", the middle of each frame" * (summary["resize"] == "crop")
+    if (times := summary["times"]) is not None:
+        rows["times"] = f"{times['min']:g} to {times['max']:g} s" if times else "not known"
+    for name, column in summary["columns"].items():
+        more = ", ..." * (column["values"] > len(column["examples"]))
+        rows[f"columns/{name}"] = f"{column['values']}: {', '.join(column['examples'])}{more}"
     if plot := summary["plot"]:
         rows["plot"] = plot["path"] if plot["drawn"] else "not drawn: nothing sound to show"
     return rows
@@ -72,8 +80,14 @@ def _describe_provenance(attributes: Mapping[str, Any]) -> dict[str, object]:
     return rows
 
 
-def _describe_categories(counts: Mapping[str, int]) -> dict[str, str]:
+def _describe_categories(counts: Mapping[str, int], unlabelled: int) -> dict[str, str]:
     """How many videos each category has; of many categories, only the extremes."""
+    if unlabelled:
+        return {"number": f"{len(counts)}, and {_count(unlabelled)} without one"} | (
+            {f"  {name}": _count(count) for name, count in counts.items()}
+            if len(counts) <= _MAX_LISTED
+            else {}
+        )
     if not counts:
         return {"number": "none"}
     ranked = sorted(counts.items(), key=lambda item: -item[1])

@@ -1,0 +1,177 @@
+"""Tables as people keep them: every format gives the same cells, and what is wrong is said."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featx.data.table import Cell, read_table, to_array
+from featx.errors import FeatxError, InputError, UsageError
+
+ROWS: list[dict[str, Any]] = [
+    {"path": "a b.mp4", "label": "hello", "note": 'says "hi", twice'},
+    {"path": "ü.mp4", "label": "bye", "note": "two\nlines"},
+    {"path": "c.mp4", "label": "hello", "note": None},
+]
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    """A file."""
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def to_csv(delimiter: str, end: str = "\n") -> str:
+    """The rows, quoted where they have to be."""
+    lines = [delimiter.join(ROWS[0])]
+    for row in ROWS:
+        cells = ("" if cell is None else str(cell).replace('"', '""') for cell in row.values())
+        lines.append(delimiter.join(f'"{cell}"' for cell in cells))
+    return end.join([*lines, ""])
+
+
+TEXTS = {
+    "comma.csv": to_csv(","),
+    "semicolon.csv": to_csv(";"),
+    "pipe.csv": to_csv("|"),
+    "windows.csv": to_csv(",", "\r\n"),
+    "tab.tsv": to_csv("\t"),
+    "marked.csv": "\ufeff" + to_csv(","),
+    "gaps.csv": to_csv(",") + "\n\n",
+    "lines.jsonl": "\n".join(map(json.dumps, ROWS)) + "\n\n",
+    "list.json": json.dumps(ROWS),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_format_has_the_same_cells(tmp_path: Path, name: str) -> None:
+    """Whatever the delimiter, the quotes, the ends of lines, a mark of the encoding."""
+    table = read_table(write(tmp_path / name, TEXTS[name]), {}, tmp_path)
+    assert table.columns == {key: [row[key] for row in ROWS] for key in ROWS[0]}
+    assert table.where(0) == f"{name}:{1 if 'json' in name else 2}"
+
+
+def test_parquet(tmp_path: Path) -> None:
+    """Its numbers stay numbers, and its lists become text."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    content = {"path": ["a", "b"], "start": [0.5, None], "glosses": [["x", "y"], []], "n": [1, 2]}
+    parquet.write_table(pyarrow.table(content), tmp_path / "t.parquet")
+    columns = read_table(tmp_path / "t.parquet", {}, tmp_path).columns
+    assert columns == {
+        "path": ["a", "b"],
+        "start": [0.5, None],
+        "glosses": ['["x", "y"]', "[]"],
+        "n": [1, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.txt", "a b.mp4 hello\nc.mp4 bye\n"),
+        ("t.csv", "a b.mp4,hello\nc.mp4,bye\n"),
+        ("t.csv", "a_b.mp4 hello\nc.mp4 bye\n"),
+        ("t.list", "a b.mp4\thello\n\nc.mp4\tbye"),
+    ],
+)
+def test_lines_of_a_path_and_a_label(tmp_path: Path, name: str, text: str) -> None:
+    """Without a header, as UCF101 and many loaders have it."""
+    for clip in ("a b.mp4", "a_b.mp4", "c.mp4"):
+        (tmp_path / clip).touch()
+    table = read_table(write(tmp_path / name, text), {}, tmp_path)
+    assert [str(cell).replace("_", " ") for cell in table.columns["path"]] == ["a b.mp4", "c.mp4"]
+    assert table.columns["label"] == ["hello", "bye"]
+
+
+def test_lines_of_paths_alone(tmp_path: Path) -> None:
+    """Be there spaces in them or not."""
+    for clip in ("a b.mp4", "c.mp4"):
+        (tmp_path / clip).touch()
+    table = read_table(write(tmp_path / "t.txt", "a b.mp4\nc.mp4\n"), {}, tmp_path)
+    assert table.columns == {"path": ["a b.mp4", "c.mp4"]}
+
+
+def test_other_names(tmp_path: Path) -> None:
+    """What has the name of a column, but is said to be another, is kept beside it."""
+    text = "video,gloss,label,start\nv.mp4,hello,17,4\n"
+    columns = {"path": "video", "label": "gloss"}
+    table = read_table(write(tmp_path / "t.csv", text), columns, tmp_path)
+    assert table.columns == {
+        "path": ["v.mp4"],
+        "label": ["hello"],
+        "label_": ["17"],
+        "start": ["4"],
+    }
+    assert {name: cells.tolist() for name, cells in table.find_extra().items()} == {"label_": [17]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_text", "expected"),
+    [
+        (["1", "-2"], True, [1, -2]),
+        (["1", "2.5", None], True, [1, 2.5, np.nan]),
+        (["1", None], True, [1, np.nan]),
+        (["007", "12"], True, ["007", "12"]),
+        (["1", "x", None], True, ["1", "x", ""]),
+        ([None, None], True, ["", ""]),
+        (["1", "2"], False, ["1", "2"]),
+        ([1, 2], False, [1, 2]),
+        ([1, 2.5, None], False, [1, 2.5, np.nan]),
+        ([True, False], False, ["True", "False"]),
+        ([1, "x"], False, ["1", "x"]),
+        (["123456789012345678901"], True, [123456789012345678901.0]),
+    ],
+)
+def test_numbers_and_text(cells: list[Cell], is_text: bool, expected: list[Any]) -> None:
+    """A column is of numbers if all of it is; a leading zero means something."""
+    found = to_array(cells, is_text)
+    np.testing.assert_array_equal(found, np.array(expected, found.dtype))
+    assert [isinstance(cell, str) for cell in found] == [isinstance(cell, str) for cell in expected]
+
+
+WRONG: dict[str, tuple[str, str | bytes, str]] = {
+    "no such column": ("t.csv", "video,label\na,b\n", "expected a column path, found the columns"),
+    "another encoding": ("t.csv", "path,label\na,caf\xe9\n".encode("latin-1"), "in UTF-8, found a"),
+    "a short line": ("t.csv", "path,label\na,b\nc\n", "t.csv:3: expected 2 fields.*found 1"),
+    "a long line": ("t.csv", "path,label\na,b,c\n", "t.csv:2: expected 2 fields.*found 3"),
+    "one name twice": ("t.csv", "path,label,label\na,b,c\n", "found two of label"),
+    "an empty file": ("t.csv", "", "expected a column path"),
+    "broken JSON": ("t.jsonl", '{"path": "a"}\n{"path"', "t.jsonl:2: expected an object of JSON"),
+    "JSON of another kind": ("t.jsonl", '{"path": "a"}\n[1]\n', "t.jsonl:2: expected an object"),
+    "a JSON object": ("t.json", '{"path": "a"}', "expected a list of objects, found dict"),
+    "no Parquet": ("t.parquet", "path\na\n", "expected a table in Parquet"),
+    "a spreadsheet": ("t.xlsx", "PK", "expected a table named .csv, .tsv"),
+    "a pickle": ("t.pkl", "", "expected a table named .csv, .tsv"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong(tmp_path: Path, case: str) -> None:
+    """One line that names the file or its line, what was expected and found, and the way out."""
+    name, text, message = WRONG[case]
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(path, {}, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert re.search(r"\. [A-Z].*\.$", str(caught.value))
+
+
+def test_what_is_asked_wrongly(tmp_path: Path) -> None:
+    """Columns that mean nothing, or are not there; a table that is not there."""
+    path = write(tmp_path / "t.csv", "path,label\na,b\n")
+    for columns, message in (
+        ({"video": "path"}, "columns: expected some of path, split, .*found video"),
+        ({"label": "gloss"}, r"columns: expected columns of t.csv \(path, label\), found gloss"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read_table(path, columns, tmp_path)
+    with pytest.raises(FeatxError, match="expected a table, found no file"):
+        read_table(tmp_path / "none.csv", {}, tmp_path)
