@@ -30,6 +30,8 @@ DEFAULTS = {
     "delay": None,  # seconds per batch: with the tiny CNN, and each video on disk at once
     "weights": "random",
     "wide": False,  # with the wide CNN
+    "data": {},  # other arguments of the data module
+    "multi_scale": True,
     "fault": "",  # "<rank>:raise" or "<rank>:kill", in the third batch
 }
 
@@ -69,13 +71,17 @@ trainer = Trainer(
 )
 trainer.predict(
     FaultyExtractor(
-        "resnet50", settings["weights"], frames_per_forward=settings["frames_per_forward"]
+        "resnet50",
+        settings["weights"],
+        settings["multi_scale"],
+        frames_per_forward=settings["frames_per_forward"],
     ),
     VideoDataModule(
         root,
         batch_size=settings["batch_size"],
         num_workers=settings["num_workers"],
         on_error=settings["on_error"],
+        **settings["data"],
     ),
     return_predictions=False,
 )

@@ -145,13 +145,15 @@ def preprocess(
         for job in group
     ]
 
+    has_recipes = any(_describe(job.clip) is not None for job in jobs)
+
     def decode(job: Job) -> Decoded:
         frames, _, damage, times = job.clip.read()
         notes: dict[str, Any] = {"clips": job.clip.name, "clip_stats": job.clip.stats}
         if keep_damaged:
             notes["damage"] = damage
-        if (recipe := _describe(job.clip)) is not None:
-            notes["recipe"] = recipe
+        if has_recipes:
+            notes["recipe"] = _describe(job.clip)
         if manifest.has_times and times is not None:
             notes["times"] = times.tolist()
         if job.columns:

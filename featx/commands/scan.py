@@ -6,9 +6,9 @@ from pathlib import Path
 
 from featx.commands.parser import ConciseParser
 from featx.data.folders import walk_files
-from featx.data.manifest import Manifest, ScanSettings
+from featx.data.manifest import LayoutName, Manifest, ScanSettings
 from featx.data.processed_file import FILE_NAME
-from featx.data.sources import SOURCES, SourceName
+from featx.data.sources import SourceName, choose_source
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -24,17 +24,23 @@ def scan(
     source: SourceName | None = None,
     splits: list[str] | None = None,
     as_json: bool = False,
+    layout: LayoutName = "tree",
+    table: Path | None = None,
+    columns: dict[str, str] | None = None,
 ) -> bool:
     """Print what featx predict would take of a folder, and what it would leave out.
 
     Every header, and every packet of a clip, is read and checked.
 
     Args:
-        root: The data set's folder.
-        source: What to look for: processed (processed_data.pt files) or clips. By default clips, if
-            there is no processed_data.pt.
+        root: The data set's folder; with a table, what its paths are relative to.
+        source: What to look for: processed (processed_data.pt files), clips, or frames (folders of
+            images). By default clips, if there is no processed_data.pt.
         splits: Which splits; by default, whichever of train, val and test exist.
         as_json: Print one JSON object.
+        layout: How clips lie in the folder: tree or flat.
+        table: A table of videos; see featx predict.
+        columns: What the table calls its columns; see featx predict.
 
     Returns:
         Whether featx predict would begin: there are videos in each split, and no bad inputs.
@@ -43,11 +49,22 @@ def scan(
         MissingInputError: The folder or a split does not exist.
     """
     root = Path(root).expanduser()
+    if source is None and (table or layout == "flat"):
+        source = "clips"
     if source is None:
         processed = any(parts[-1] == FILE_NAME for parts in walk_files(root))
         source = "processed" if processed else "clips"
-    settings = ScanSettings(root, splits, digests=False, strict=False, progress=True)
-    manifest = SOURCES[source].scan(settings)
+    settings = ScanSettings(
+        root,
+        splits,
+        digests=False,
+        strict=False,
+        progress=True,
+        layout=layout,
+        table=None if table is None else Path(table).expanduser(),
+        columns=columns or {},
+    )
+    manifest = choose_source(source, settings).scan(settings)
     bad = [str(error) for errors in manifest.rejected.values() for error in errors.values()]
     if as_json:
         found = manifest.summary.to_json() if manifest.summary else {}

@@ -157,9 +157,7 @@ def _scan(settings: ScanSettings, is_input: Callable[[str], bool]) -> Manifest:
     places = (place for errors in rejected.values() for place in errors)
     inputs = {clip.path for clip in clips} | {root / place for place in places}
     known = _add_frames(inputs, root, found) if is_input is is_image else inputs
-    summary = summarize_scan(
-        settings, files, rejected, known, is_input, () if is_flat and not files else found
-    )
+    summary = summarize_scan(settings, files, rejected, known, is_input, found)
     return Manifest(
         root,
         categories,

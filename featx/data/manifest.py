@@ -362,7 +362,8 @@ def summarize_scan(
     used = (
         Used(file.path, file.split, file.category, len(file.shapes), file.traits) for file in files
     )
-    return summarize(settings.root, [*rejected], used, rejected, known, is_input, found)
+    in_splits = settings.layout == "tree" and settings.table is None
+    return summarize(settings.root, [*rejected], used, rejected, known, is_input, found, in_splits)
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:

@@ -145,6 +145,7 @@ def summarize(
     known: Collection[Path],
     is_input: Callable[[str], bool],
     found: Iterable[tuple[str, ...]],
+    in_splits: bool = True,
 ) -> ScanSummary:
     """Compare what a scan uses with all that is in a folder.
 
@@ -156,6 +157,7 @@ def summarize(
         known: Paths of all inputs that were found where they should be, bad ones included.
         is_input: Whether a file of this name is an input.
         found: All files that there are; see `walk_files`.
+        in_splits: Whether each split is a folder.
     """
     summary = ScanSummary(
         dict.fromkeys(splits, 0),
@@ -174,7 +176,7 @@ def summarize(
             summary.traits.setdefault(trait, Some()).note(name)
     categories = set().union(*present.values())
     summary.categories = len(categories)
-    for split in splits:
+    for split in splits if in_splits else ():
         folders = {normalize_name(folder.name) for folder in _list_or_none(root / split)}
         if empty := sorted((folders | categories) - present[split]):
             summary.empty[split] = empty
@@ -182,7 +184,7 @@ def summarize(
     for parts in found:
         hidden = is_hidden(parts[-1])
         inputs = is_input(parts[-1].lstrip(".") if hidden else parts[-1])
-        if len(parts) > 1 and parts[0] not in splits:
+        if in_splits and len(parts) > 1 and parts[0] not in splits:
             if inputs and not hidden:
                 counts[parts[0]] += 1
         elif kind := _find_kind(parts, inputs, hidden, root.joinpath(*parts) in known):

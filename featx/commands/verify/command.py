@@ -122,6 +122,10 @@ def verify(
         )
     tolerance = recipe.tolerance if tolerance is None else tolerance
     data = FeatureDataset(path)
+    reading = dict(recipe.reading)
+    if source == "processed" and table is None:  # they were sampled and resized before
+        for name in ("stride", "fps", "frame_rate", "resize"):
+            reading.pop(name, None)
     videos = VideoDataModule(
         root,
         [recipe.split],
@@ -130,7 +134,7 @@ def verify(
         layout=layout,
         table=table,
         columns=columns,
-        **recipe.reading,
+        **reading,
         decoder="torchcodec" if recipe.by_nvdec and on_cuda else "pyav",
     )
     videos.setup("predict")

@@ -1,6 +1,6 @@
 """Compare a feature file with what its inputs give now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featx.console import make_bar
 from featx.data.dataset import VideoBatch, VideoDataset
-from featx.data.manifest import Manifest
+from featx.data.manifest import UNLABELLED, Manifest
 from featx.errors import InputError, shorten
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import output_length
@@ -36,11 +36,11 @@ def compare_rows(
     """
     problems = []
     names, labels = manifest.video_ids(split), manifest.labels(split).tolist()
-    categories = [*manifest.categories]
+    category_of = {label: name for name, label in manifest.categories.items()}
     start = manifest.positions[split].start
     expected: dict[str, Sequence[Any]] = {
         # By name: other splits, extracted together, may have more categories.
-        "labels": [data.categories.get(categories[labels[i]]) for i in rows],
+        "labels": [_relabel(labels[i], category_of, data.categories) for i in rows],
         "num_frames": [output_length(int(manifest.lengths[start + i]), scales) for i in rows],
     }
     if data.has_names:
@@ -52,13 +52,27 @@ def compare_rows(
                 f"{name}: expected those of the inputs, found others in {len(off)} rows "
                 f"({shorten(off)}): row {off[0]} has {found[off[0]]} instead of {values[off[0]]}"
             )
-    numbered = {name: label for label, name in enumerate(sorted(data.categories))}
-    if data.categories != numbered or not manifest.categories.keys() <= numbered.keys():
+    if _are_numbered(manifest.categories):
+        fits = _are_numbered(data.categories) and manifest.categories.keys() <= {*data.categories}
+    else:  # integers of a table
+        fits = manifest.categories.items() <= data.categories.items()
+    if not fits:
         problems.append(
-            f"category_mapping: expected that of {shorten(categories)}, sorted by name, found "
-            f"{data.categories}"
+            f"category_mapping: expected that of {shorten([*manifest.categories])}, sorted by "
+            f"name, found {data.categories}"
         )
     return problems
+
+
+def _relabel(
+    label: int, category_of: Mapping[int, str], categories: Mapping[str, int]
+) -> int | None:
+    """The label that a file should have for a label of its inputs."""
+    return UNLABELLED if label == UNLABELLED else categories.get(category_of[label])
+
+
+def _are_numbered(categories: Mapping[str, int]) -> bool:
+    return categories == {name: label for label, name in enumerate(sorted(categories))}
 
 
 def recompute(
