@@ -4,6 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from featx.errors import InputError, MissingInputError, shorten
 from featx.parallel import map_ahead
 
 _THREADS = 4
-_SECONDS_OFF = Fraction(1, 10)  # by which a segment may end after its clip: its end was rounded
+_SECONDS_OFF = 0.1  # by which a segment may end after its clip: its end was rounded
 
 
 class Row(NamedTuple):
@@ -283,14 +284,11 @@ class _Rows:
             raise InputError(
                 f"{where}: expected a segment in seconds or in frames, found both. Leave one out."
             )
-        for name, (begin, end) in {
-            "end": (row.begin, row.end),
-            "end_frame": (row.first, row.stop),
-        }.items():
+        for name, begin, end in (("end", row.begin, row.end), ("end_frame", row.first, row.stop)):
             if end is not None and end <= (begin or 0):
                 raise InputError(
-                    f"{where}: expected {name} after {begin or 0}, where the segment begins, found "
-                    f"{_show(end)}. Mend the row."
+                    f"{where}: expected {name} after {_show(begin or 0)}, where the segment "
+                    f"begins, found {_show(end)}. Mend the row."
                 )
         return row._replace(name=self._name(row, cells.get("id"), where))
 
@@ -359,14 +357,14 @@ def _find_segment(row: Row, clip: Opened) -> Segment:
                 f"expected to know when the frames of {clip.path} are shown, to find a segment in "
                 "seconds, found no frame rate. Set frame_rate, or give start_frame and end_frame."
             )
-        duration = timeline.duration
-        latest = duration + max(_SECONDS_OFF, duration / count)
-        found = ("start", row.begin) if (row.begin or 0) >= duration else ("end", row.end)
-        if found[0] == "start" or (row.end or 0) > latest:
-            raise InputError(
-                f"expected {found[0]} within the {_show(duration)} s of {clip.path}, found "
-                f"{_show(found[1] or 0)}. Mend the row."
-            )
+        seconds = timeline.seconds
+        latest = seconds + max(_SECONDS_OFF, seconds / count)
+        for name, moment, limit in (("start", row.begin, seconds), ("end", row.end, latest)):
+            if moment is not None and float(moment) >= limit:
+                raise InputError(
+                    f"expected {name} within the {_show(timeline.duration)} s of {clip.path}, "
+                    f"found {_show(moment)}. Mend the row."
+                )
         return timeline.cut(row.begin, row.end)
     first, stop = row.first or 0, count if row.stop is None else row.stop
     if first >= count or stop > count:
@@ -382,8 +380,8 @@ def _to_number(cell: Cell, name: str, where: str) -> Fraction | None:
     if _is_empty(cell):
         return None
     try:
-        number = Fraction(str(cell).strip())
-    except (ValueError, ZeroDivisionError):
+        number = Fraction(*Decimal(str(cell)).as_integer_ratio())  # of what is written, exactly
+    except (ArithmeticError, ValueError):  # no number, or none that is finite
         number = Fraction(-1)
     if number < 0:
         raise InputError(

@@ -1,5 +1,6 @@
 """When the frames of a clip are shown."""
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -63,6 +64,11 @@ class Timeline:
         """Seconds from the beginning of the clip to the end of its last frame."""
         return (self.end - self.begin) * self.unit
 
+    @cached_property
+    def seconds(self) -> float:
+        """The duration, rounded."""
+        return float(self.duration)
+
     @property
     def whole(self) -> Segment:
         """All of its frames."""
@@ -74,12 +80,13 @@ class Timeline:
         A frame is shown until the next one, so that the first one may have begun before.
         """
         first, stop = 0, len(self)
+        count, of = self.unit.denominator, self.unit.numerator  # ticks, in so many seconds
         if begin is not None:
-            tick = self.begin + begin / self.unit
-            first = int(np.searchsorted(self.ticks, np.int64(tick // 1), side="right")) - 1
+            tick = self.begin + begin.numerator * count // (begin.denominator * of)
+            first = bisect_right(self.ticks, tick) - 1
         if end is not None:
-            tick = self.begin + end / self.unit
-            stop = int(np.searchsorted(self.ticks, np.int64(-(-tick // 1)), side="left"))
+            tick = self.begin - (-end.numerator * count // (end.denominator * of))
+            stop = bisect_left(self.ticks, tick)
         return Segment(max(first, 0), stop, begin, end)
 
     def sample(self, segment: Segment, fps: Fraction) -> NDArray[np.int64]:
