@@ -87,8 +87,16 @@ class ClipFile(VideoFile):
 
     @property
     def places(self) -> list[str]:
-        """Where it is: there may be other clips at the same place, and others of the same name."""
-        return [self.name if self.place.count("/") < 3 else self.place]
+        """The name again: there may be other clips at the same place."""
+        return [self.name]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells it from others: in a tree, its place and its content."""
+        content = self.path.name, self.digest
+        if self.place != self.name:
+            return self.place, *content
+        return *self.home, self.name, *content, self.segment, self.box
 
     @property
     def traits(self) -> tuple[str, ...]:

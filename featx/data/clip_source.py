@@ -255,7 +255,7 @@ def list_flat(
         what = "folders of images" if is_input is is_image else "clips"
         raise MissingInputError(f"{root}: expected {what} in it, found none. Check the path.")
     home = Home(ALL, None)
-    return [Clip(root / name, name, f"{ALL}/{name}", home) for name in names]
+    return [Clip(root / name, name, name, home) for name in names]
 
 
 def find_misplaced(

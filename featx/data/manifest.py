@@ -10,7 +10,7 @@ from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -259,13 +259,14 @@ class Manifest:
         self._preprocessing = preprocessing
         self.categories = categories
         self.files = tuple(files)
-        lengths = [file.lengths for file in files]
-        self.lengths: NDArray[np.int64] = np.array([*chain(*lengths)], dtype=np.int64)
-        self._starts = [0, *accumulate(map(len, lengths))]
+        lengths = chain.from_iterable(file.lengths for file in files)
+        self.lengths: NDArray[np.int64] = np.fromiter(lengths, np.int64)
+        counts = np.fromiter((len(file.shapes) for file in files), np.int64)
+        self._starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)])
         self.positions: dict[str, range] = {}
         for file, start, stop in zip(files, self._starts, self._starts[1:], strict=False):
-            first = self.positions.get(file.split, range(start, start)).start
-            self.positions[file.split] = range(first, stop)
+            first = self.positions.get(file.split, range(int(start), 0)).start
+            self.positions[file.split] = range(first, int(stop))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -273,7 +274,7 @@ class Manifest:
     def locate(self, position: int) -> tuple[VideoFile, int]:
         """The file that holds the video at `position`, and its index in that file."""
         number = bisect(self._starts, position) - 1
-        return self.files[number], position - self._starts[number]
+        return self.files[number], position - int(self._starts[number])
 
     def locate_row(self, position: int) -> tuple[str, int]:
         """The split of the video at `position`, and its row in the split's feature file."""
@@ -298,9 +299,11 @@ class Manifest:
 
     def digest(self, split: str) -> str:
         """SHA-256 that identifies the files of a split and their content, and what is rejected."""
-        content = [file.identity for file in self.select(split)]
-        rejected = sorted(self.rejected[split])
-        digest = hashlib.sha256(repr((content, rejected)).encode())
+        # That of `repr((identities, rejected))`, which may be long.
+        digest = hashlib.sha256(b"([")
+        for number, file in enumerate(self.select(split)):
+            digest.update((", " * (number > 0) + repr(file.identity)).encode())
+        digest.update(f"], {sorted(self.rejected[split])!r})".encode())
         for name, values in self.select_columns(split).items():
             digest.update(repr((name, values.tolist())).encode())
         return digest.hexdigest()

@@ -1,6 +1,7 @@
 """How clips become videos: the settings, and what is recorded of them."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -141,4 +142,4 @@ class Preprocessing:
 
 def to_fraction(number: float) -> Fraction:
     """A number as it was written: 0.1 is a tenth."""
-    return Fraction(str(number))
+    return Fraction(*Decimal(repr(number)).as_integer_ratio())

@@ -1,10 +1,10 @@
 """The source of a table: a row a video, which is a clip, or a segment or a part of one."""
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from featx.data.clip_file import Box, ClipFile, Opened, open_clip
 from featx.data.clip_source import check_decoder
 from featx.data.folders import ALL, is_name
 from featx.data.manifest import Home, Manifest, Rejections, ScanSettings, VideoFile, summarize_scan
+from featx.data.preprocessing import to_fraction
 from featx.data.table import KNOWN, Cell, Table, is_integer, read_table
 from featx.data.timeline import Segment
 from featx.errors import InputError, MissingInputError, shorten
@@ -43,8 +44,8 @@ class Row(NamedTuple):
     home: Home
     path: str
     name: str
-    begin: Fraction | None = None
-    end: Fraction | None = None
+    begin: float | None = None
+    end: float | None = None
     first: int | None = None
     stop: int | None = None
     box: Box | None = None
@@ -83,11 +84,17 @@ def scan_table(settings: ScanSettings) -> Manifest:
     splits = _choose_splits(settings, table)
     labels = _Labels(table)
     rejected = Rejections(splits)
-    rows = _Rows(table, labels, splits, rejected)
     by_path: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in _Rows(table, labels, splits, rejected):
         by_path.setdefault(row.path, []).append(row)
-    found: dict[int, ClipFile] = {}
+    # A table may have a million rows: what has been read of it is not kept twice.
+    for name in KNOWN:
+        table.columns.pop(name, None)
+    needs = {
+        path: (any(row.is_segment for row in rows), any(row.box for row in rows))
+        for path, rows in by_path.items()
+    }
+    found: list[ClipFile | None] = [None] * len(table)
 
     def check_and_open(path: str) -> Opened:
         place = settings.root / path
@@ -96,31 +103,21 @@ def scan_table(settings: ScanSettings) -> Manifest:
                 f"{place}: expected a clip or a folder of frames, found nothing. Mend the path, "
                 "or set root to the folder that paths are relative to."
             )
-        wanted = by_path[path]
-        return open_clip(
-            place,
-            settings.preprocessing,
-            settings.digests,
-            has_times=any(row.is_segment for row in wanted),
-            has_size=any(row.box for row in wanted),
-        )
+        has_times, has_size = needs[path]
+        return open_clip(place, settings.preprocessing, settings.digests, has_times, has_size)
 
     with closing(map_ahead(check_and_open, [*by_path], _THREADS, "scanning")) as ahead:
         bar = make_bar(ahead, "Scanning", len(by_path), "clip", settings.progress)
         for path, opening in bar:
-            for row in by_path[path]:
+            for row in by_path.pop(path):
                 where = table.where(row.number)
                 with rejected.collect(row.home.split, where), _telling(where):
                     found[row.number] = _take(row, opening.result())
-    numbers = [
-        number
-        for split in splits
-        for number in range(len(table))
-        if number in found and found[number].split == split
-    ]
-    files: list[VideoFile] = [found[number] for number in numbers]
+    ranks = {split: rank for rank, split in enumerate(splits)}
+    order = np.fromiter((ranks[file.split] if file else -1 for file in found), np.int64)
+    chosen = np.argsort(order, kind="stable")[np.count_nonzero(order < 0) :]
+    files: list[VideoFile] = [file for number in chosen if (file := found[number])]
     rejected.check(settings, files)
-    chosen = np.array(numbers, np.int64)
     columns = {name: cells[chosen] for name, cells in table.find_extra().items()}
     are_plain = all(file.is_plain for file in files)
     return Manifest(
@@ -242,7 +239,7 @@ class _Rows:
         self._splits = splits
         self._rejected = rejected
         self._homes: dict[Home, Home] = {}
-        self._names: dict[tuple[str, str], int] = {}
+        self._names: dict[str, dict[str, int]] = {split: {} for split in splits}
         self._repeated: Counter[tuple[str, str]] = Counter()
 
     def __iter__(self) -> Iterator[Row]:
@@ -294,22 +291,22 @@ class _Rows:
 
     def _name(self, row: Row, given: Cell, where: str) -> str:
         """What the video is called: its id, or what tells it from others."""
+        known = self._names[row.home.split]
         if not _is_empty(given):
-            name, key = str(given), (row.home.split, str(given))
-            if key in self._names:
+            name = str(given)
+            if name in known:
                 raise InputError(
                     f"{where}: expected an id of its own, found {name!r}, which "
-                    f"{self._table.where(self._names[key])} has, too. Mend one of them."
+                    f"{self._table.where(known[name])} has, too. Mend one of them."
                 )
         else:
             name = row.path + _fragment(row)
-            self._repeated[row.home.split, name] += 1
-            times = self._repeated[row.home.split, name]
-            name += f" ({times})" * (times > 1)
-            key = row.home.split, name
+            if name in known:
+                self._repeated[row.home.split, name] += 1
+                name += f" ({1 + self._repeated[row.home.split, name]})"
         if not is_name(name):
             raise InputError(f"{where}: expected an id without NUL, found {name!r}. Mend it.")
-        self._names[key] = row.number
+        known[name] = row.number
         return name
 
 
@@ -343,8 +340,7 @@ def _take(row: Row, clip: Opened) -> ClipFile:
                 f"expected a box in the frame of {width} x {height} pixels, found left {left}, "
                 f"top {top}, right {right}, bottom {bottom}. Mend the row."
             )
-    place = f"{row.home.split}/{row.home.category or ''}/{row.name}"
-    return clip.take(place, row.name, row.home, segment, row.box)
+    return clip.take(row.name, row.name, row.home, segment, row.box)
 
 
 def _find_segment(row: Row, clip: Opened) -> Segment:
@@ -360,12 +356,14 @@ def _find_segment(row: Row, clip: Opened) -> Segment:
         seconds = timeline.seconds
         latest = seconds + max(_SECONDS_OFF, seconds / count)
         for name, moment, limit in (("start", row.begin, seconds), ("end", row.end, latest)):
-            if moment is not None and float(moment) >= limit:
+            if moment is not None and moment >= limit:
                 raise InputError(
-                    f"expected {name} within the {_show(timeline.duration)} s of {clip.path}, "
+                    f"expected {name} within the {_show(seconds)} s of {clip.path}, "
                     f"found {_show(moment)}. Mend the row."
                 )
-        return timeline.cut(row.begin, row.end)
+        segment = timeline.cut(_to_fraction(row.begin), _to_fraction(row.end))
+        # Only by time does it matter when, in the time of its first frame, a segment begins.
+        return segment if clip.preprocessing.fps else Segment(segment.first, segment.stop)
     first, stop = row.first or 0, count if row.stop is None else row.stop
     if first >= count or stop > count:
         name, value = ("start_frame", first) if first >= count else ("end_frame", stop)
@@ -376,14 +374,14 @@ def _find_segment(row: Row, clip: Opened) -> Segment:
     return Segment(first, stop)
 
 
-def _to_number(cell: Cell, name: str, where: str) -> Fraction | None:
+def _to_number(cell: Cell, name: str, where: str) -> float | None:
     if _is_empty(cell):
         return None
     try:
-        number = Fraction(*Decimal(str(cell)).as_integer_ratio())  # of what is written, exactly
-    except (ArithmeticError, ValueError):  # no number, or none that is finite
-        number = Fraction(-1)
-    if number < 0:
+        number = float(str(cell))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
         raise InputError(
             f"{where}: expected seconds in {name}, 0 or more, found {cell!r}. Mend the row; "
             "without a number, a segment reaches to the clip's own end."
@@ -432,10 +430,10 @@ def _to_box(cells: Mapping[str, Cell], where: str) -> Box | None:
     return box
 
 
-def _show(number: Fraction | int) -> str:
+def _to_fraction(number: float | None) -> Fraction | None:
+    return None if number is None else to_fraction(number)
+
+
+def _show(number: float) -> str:
     """A number as a person writes it."""
-    return (
-        f"{float(number):.6f}".rstrip("0").rstrip(".")
-        if isinstance(number, Fraction)
-        else str(number)
-    )
+    return f"{number:.6f}".rstrip("0").rstrip(".")
