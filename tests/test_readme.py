@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,21 +50,35 @@ def test_commands_of_featx(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     asked: list[Path | None] = []
     monkeypatch.setattr(bench, "bench", lambda root=None: asked.append(root))
+    shutil.copy(ROOT / ".github/features.png", make_folder(tmp_path / "frames/train/a/b"))
+    (raw / "clips.csv").write_text("path\ntrain/hello/2.mp4\n")
+    folders = {"RAW_DIR": raw, "PROCESSED_DIR": "processed", "FRAMES_DIR": tmp_path / "frames"}
+    ran: list[str] = []
     found = [line[1:] for line in LINES if line and line[0] == "featx"]
     assert {command for command, *_ in found} == {*COMMANDS} - {"demo"}  # see .ci/run and test_demo
     for command, *args in found:
-        for name, path in {"RAW_DIR": raw, "PROCESSED_DIR": "processed"}.items():
+        for name, path in folders.items():
             args = [arg.replace(name, str(path)) for arg in args]
-        if "clips" in args:
+        is_straight = command == "predict" and "--config" not in args
+        if is_straight:  # from clips
             args += ["--data.num_frames", "6", "--data.image_size", "32"]
-        folder = "straight" if "clips" in args else "features"
+            args += ["--model.backbone", "resnet50"]
+        folder = f"straight {len(ran)}" if is_straight else "features"
+        ran.append(command)
         args = [arg.replace("FEATURES_DIR", folder) for arg in args]
         if command == "bench":
             bench.bench(root=Path(args[1]) if args else None)
             continue
         assert main([command, *args, *SMALL[command]]) == 0, (command, args)
     assert len(asked) == 2
+    assert ran.count("predict") == 5
     assert (tmp_path / "train.png").is_file()
+
+
+def make_folder(path: Path) -> Path:
+    """A new folder."""
+    path.mkdir(parents=True)
+    return path
 
 
 def test_the_other_commands() -> None:
@@ -75,7 +90,7 @@ def test_the_other_commands() -> None:
 def test_examples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their names exist, and those for training run on a feature file."""
     examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 3
     for example in examples:
         compile(example, "README.md", "exec")
         for names in re.findall(r"from featx import (.*)", example):

@@ -21,6 +21,7 @@ _HELP = """
 the options that matter first:
   --data.root ROOT            the data set: ROOT/<split>/<category>/<subcategory>/processed_data.pt;
                               with --data.source clips, the video files themselves
+  --data.table FILE           or a table of clips: .csv, .tsv, .jsonl, .parquet, ...
   --writer.output_dir DIR     where the feature files go (default: features)
   --model.backbone NAME       resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m (default),
                               another of torchvision's classification models, or timm:<name>
@@ -122,7 +123,7 @@ def main(args: Sequence[str], summary: str) -> int:
             parser_class=PredictParser,
             parser_kwargs={
                 "prog": "featx predict",
-                "usage": "featx predict --data.root ROOT [options]",
+                "usage": "featx predict (--data.root ROOT | --data.table FILE) [options]",
                 "description": f"{summary}\n{_HELP}",
                 "formatter_class": _HelpFormatter,
             },

@@ -102,7 +102,7 @@ def preprocess(
         num_workers: Clips decoded in parallel; by default, one per core.
         keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
             they are listed in the files, and in the feature files that are made of these.
-        stride: Take every so manieth frame of a clip instead.
+        stride: Take every n-th frame of a clip instead.
         fps: Take so many frames a second instead: those that are shown then.
         frame_rate: Of clips that are folders of images, in frames a second.
         resize: squash a frame to a square, or crop: resize its shorter side, and cut out its

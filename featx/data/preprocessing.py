@@ -34,7 +34,7 @@ class Preprocessing:
         image_size: Height and width in pixels.
         keep_damaged: Keep what decodes of damaged clips.
         decoder: What decodes them.
-        stride: Take every so manieth frame.
+        stride: Take every n-th frame.
         fps: Take so many frames a second: those that are shown then.
         frame_rate: Of clips that are folders of frames, in frames a second.
         resize: Whether frames are squashed to a square, or its middle is cut out.

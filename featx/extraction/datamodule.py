@@ -86,7 +86,7 @@ class VideoDataModule(LightningDataModule):
         decoder: `pyav`, whose wheel has an FFmpeg; or `torchcodec`, which wants the system's. With
             that, and without workers, a GPU decodes by itself (NVDEC), to pixels that differ
             slightly. On a CPU, both give the same, but torchcodec does not see damage in a frame.
-        stride: Take every so manieth frame of a clip instead.
+        stride: Take every n-th frame of a clip instead.
         fps: Take so many frames a second instead: those that are shown then.
         frame_rate: Of clips that are folders of images, in frames a second.
         resize: `squash` a frame to a square; or `crop`: resize its shorter side, and cut out its
