@@ -59,11 +59,17 @@ class IncompleteError(FeatxError, RuntimeError):
     """A run that ended without every row that was asked for."""
 
 
-def combine(summary: str, errors: Sequence[InputError]) -> InputError:
-    """One error that has the messages of all, after a summary if they are more than one."""
+def combine(summary: str, errors: Sequence[InputError], limit: int) -> InputError:
+    """One error that has the messages of all, after a summary if they are more than one.
+
+    Of more than a limit, those beyond it are counted.
+    """
     if len(errors) == 1:
         return errors[0]
-    return InputError(summary, *(line for error in errors for line in error.args))
+    lines = [line for error in errors[:limit] for line in error.args]
+    if len(errors) > limit:
+        lines.append(f"... and {len(errors) - limit} more")
+    return InputError(summary, *lines)
 
 
 def check_at_least(minimum: int, **numbers: int | None) -> None:

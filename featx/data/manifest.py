@@ -28,6 +28,8 @@ from featx.errors import InputError, combine
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
+_TOLD = 200  # bad inputs that a person is told of at once
+
 UNLABELLED = -1
 """The label of a video without a category."""
 
@@ -219,7 +221,7 @@ class Rejections(dict[str, dict[str, InputError]]):
             else:
                 way_out += ", or set on_error to skip to leave them out"
             found = f"expected inputs that featx accepts, found {others}. {way_out}."
-            raise combine(f"{settings.root}: {found}", errors)
+            raise combine(f"{settings.root}: {found}", errors, _TOLD)
 
 
 class Manifest:

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -132,18 +132,13 @@ def scan_table(settings: ScanSettings) -> Manifest:
     )
 
 
-class _telling:
-    """Has an error begin with the row of the table."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, InputError) and not str(error).startswith(self._where):
-            raise type(error)(f"{self._where}: {error}") from error
+@contextmanager
+def _telling(where: str) -> Iterator[None]:
+    """Have an error begin with the row of the table."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def _read(settings: ScanSettings) -> Table:

@@ -283,6 +283,18 @@ def test_bad_rows_are_told_together_or_left_out(
         }
 
 
+def test_a_wrong_root_is_not_a_flood_of_errors(clips: Path) -> None:
+    """Of many bad rows, the first ones are told, and how many there are."""
+    rows = "".join(f"nowhere/{number}.mp4\n" for number in range(500))
+    with pytest.raises(InputError) as caught:
+        scan(clips, f"path\n{rows}")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 202
+    assert "found 500 others" in lines[0]
+    assert "set root to the folder that paths are relative to" in lines[1]
+    assert lines[-1] == "... and 300 more"
+
+
 def test_mixed_labels(clips: Path) -> None:
     """Whether they are names or numbers cannot be told."""
     rows = "path,label\nslow.mp4,1\nslow.mp4,2\nslow.mp4,two\n"
