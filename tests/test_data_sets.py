@@ -15,6 +15,7 @@ from PIL import Image
 
 import featx
 from featx.cli import main
+from featx.commands.inspect.statistics import survey
 from featx.commands.preprocess import preprocess
 from featx.commands.verify.command import verify
 
@@ -92,7 +93,7 @@ def test_straight_and_by_way_of_files(
     assert [*straight] == ["train", "dev"]
     assert preprocess(folder, tmp_path / "processed", **settings) == []
     assert preprocess(folder, tmp_path / "processed", **settings) == []  # nothing is left to do
-    by_way = extract(tmp_path / "processed", tmp_path / "b", splits=["train", "dev"])
+    by_way = extract(tmp_path / "processed", tmp_path / "b")
     for split, path in straight.items():
         found = rows(path)
         assert found == rows(by_way[split])
@@ -123,6 +124,84 @@ def test_labels_and_their_way_through_files(folder: Path, tmp_path: Path) -> Non
             assert json.loads(file.attrs["category_mapping"]) == {"2": 2, "10": 10}
     assert verify(tmp_path / "a/all_features.h5", table=folder / "table.csv", all=True)
     assert verify(tmp_path / "b/all_features.h5", tmp_path / "processed", all=True)
+
+
+def test_what_verify_and_inspect_see(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cell or a time that has changed is wrong; videos without a category have their own bar."""
+    (folder / "table.csv").write_text("path,label,note,age\na.mp4,3,x,1\nb.mp4,-1,y,\n")
+    settings: dict[str, Any] = {"num_frames": 3, "image_size": 16, "table": folder / "table.csv"}
+    path = extract(None, tmp_path / "out", **settings)["all"]
+    assert verify(path, table=folder / "table.csv", all=True)
+    assert main(["inspect", str(path), "--plot", str(tmp_path / "plot.png")]) == 0
+    counts = survey(featx.FeatureDataset(path)).counts
+    assert counts.tolist() == [1, 1]
+    unlabelled = extract(folder, tmp_path / "flat", source="clips", layout="flat", num_frames=2)
+    assert main(["inspect", str(unlabelled["all"]), "--plot", str(tmp_path / "flat.png")]) == 0
+    with h5py.File(path, "r+") as file:
+        file["columns/note"][0] = "z"
+        file["times"][1, 0] = 0.5
+    capsys.readouterr()
+    assert not verify(path, table=folder / "table.csv", all=True)
+    out = capsys.readouterr().out
+    assert "wrong: columns/note: expected those of the inputs, found others in 1 rows (0)" in out
+    assert "wrong: times[1]: expected those of b.mp4, found others" in out
+
+
+def test_a_table_that_is_edited(folder: Path, tmp_path: Path) -> None:
+    """What is no longer in it is no longer there, and the others keep the labels that they have."""
+    table, processed = folder / "table.csv", tmp_path / "processed"
+    settings: dict[str, Any] = {"num_frames": 3, "image_size": 16, "table": table}
+    for text, expected in {
+        "path,label\na.mp4,5\nb.mp4,9\nframes/x,7\n": {"a.mp4": 5, "b.mp4": 9, "frames/x": 7},
+        "path,label\na.mp4,5\nb.mp4,9\n": {"a.mp4": 5, "b.mp4": 9},
+        "path,label\na.mp4,9\nb.mp4,9\n": {"a.mp4": 9, "b.mp4": 9},
+        "path,label\na.mp4,p\nb.mp4,q\n": {"a.mp4": 0, "b.mp4": 1},
+    }.items():
+        table.write_text(text)
+        assert preprocess(folder, processed, **settings) == []
+        found = rows(extract(processed, tmp_path / "out", overwrite=True)["all"])
+        assert {name: row["label"] for name, row in found.items()} == expected
+
+
+def test_tables_beside_each_other(folder: Path, tmp_path: Path) -> None:
+    """Of different names, they share a folder; of one name, or of labels at odds, they do not."""
+    (folder / "other.csv").write_text("path,label,split\na.mp4,12,dev\n")
+    (folder / "names.csv").write_text("path,label\na.mp4,hello\n")
+    (folder / "sub").mkdir()
+    (folder / "sub/table.csv").write_text("path,label\na.mp4,3\n")
+    (folder / "table.csv").write_text("path,label,split\na.mp4,5,dev\nb.mp4,0,train\n")
+    settings: dict[str, Any] = {"num_frames": 3, "image_size": 16}
+    for name in ("table.csv", "other.csv", "table.csv"):
+        preprocess(folder, tmp_path / "processed", table=folder / name, **settings)
+    paths = extract(tmp_path / "processed", tmp_path / "out")
+    assert [*paths] == ["dev", "train"]
+    with h5py.File(paths["dev"]) as file:
+        assert sorted(file["labels"][:].tolist()) == [5, 12]
+    for name, message in {
+        "sub/table.csv": "expected no videos of another 'table' than",
+        "names.csv": "expected labels that go with",
+    }.items():
+        with pytest.raises(featx.FeatxError, match=message):
+            preprocess(folder, tmp_path / "processed", table=folder / name, **settings)
+    (tmp_path / "processed/dev/77/new").mkdir(parents=True)
+    with pytest.raises(featx.FeatxError, match="expected the label of each category, found none"):
+        extract(tmp_path / "processed", tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "processed"}, "source: expected clips or frames, found processed"),
+        ({"layout": "flat", "table": "t.csv"}, "layout: expected tree with a table, found flat"),
+        ({"columns": {"path": "x"}}, "columns: expected a table that has them"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    """`preprocess` refuses them at once."""
+    with pytest.raises(featx.FeatxError, match=message):
+        preprocess(tmp_path, tmp_path / "out", **settings)
 
 
 def test_a_category_that_no_folder_can_be_named_after(folder: Path, tmp_path: Path) -> None:

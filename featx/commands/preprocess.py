@@ -1,11 +1,12 @@
 """Clips to `processed_data.pt` files, decoded in parallel, with a few clips in memory at a time."""
 
+import glob
 import json
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -20,7 +21,7 @@ from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.clip_file import ClipFile
 from featx.data.clip_source import find_misplaced
-from featx.data.folders import list_entries, list_folders
+from featx.data.folders import is_hidden, list_entries, list_folders
 from featx.data.manifest import (
     ANALYSIS_FILE,
     UNLABELLED,
@@ -30,8 +31,16 @@ from featx.data.manifest import (
 )
 from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
 from featx.data.processed_file import FILE_NAME, save_videos
-from featx.data.sources import SourceName, choose_source
-from featx.errors import FeatxError, InputError, MissingInputError, check_at_least, shorten
+from featx.data.sources import SourceName, check_source, choose_source
+from featx.errors import (
+    FeatxError,
+    InputError,
+    MissingInputError,
+    OutputError,
+    UsageError,
+    check_at_least,
+    shorten,
+)
 from featx.files import read_json, replace_file, writing
 from featx.parallel import count_cores, map_ahead
 
@@ -123,6 +132,9 @@ def preprocess(
     """
     raw_dir, processed_dir = Path(raw_dir).expanduser(), Path(processed_dir).expanduser()
     check_at_least(1, num_workers=num_workers)
+    check_source(source, layout, table, columns)
+    if source == "processed":
+        raise UsageError("source: expected clips or frames, found processed. It is what is made.")
     settings = Preprocessing.choose(
         num_frames,
         stride,
@@ -134,10 +146,16 @@ def preprocess(
     )
     manifest, failures = _scan(raw_dir, settings, source, layout, table, columns)
     subcategory = None
+    origins: dict[str, str] = {}
     if table is not None or layout == "flat":
-        subcategory = Path(table).stem if table else raw_dir.resolve().name
+        origin = (Path(table).expanduser() if table else raw_dir).resolve()
+        subcategory = (origin.stem if table else origin.name).lstrip(".") or "videos"
+        _check_claim(processed_dir, subcategory, origin)
+        origins[subcategory] = str(origin)
     jobs, misnamed = _plan(manifest, processed_dir, subcategory)
     groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
+    _remove_outdated(manifest, processed_dir, groups, subcategory)
+    categories = _join_categories(processed_dir, manifest)
     stale = [
         job
         for target, group in groups.items()
@@ -166,16 +184,16 @@ def preprocess(
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for target, group in groupby(bar, key=lambda result: result[0].target):
             failed |= _save(target, group, as_list=not settings.is_uniform)
-    if subcategory is None:
-        _remove_outdated(manifest, processed_dir, groups)
-    if strange := sorted(path for path in processed_dir.rglob(FILE_NAME) if path not in groups):
+    others = _find_origins(processed_dir)
+    made = (path for path in processed_dir.rglob(FILE_NAME) if path.parent.name not in others)
+    if strange := sorted({*made} - groups.keys()):
         warnings.warn(
             f"{processed_dir}: {len(strange)} files are of other clips, and were kept: "
             f"{shorten(strange)}",
             stacklevel=2,
         )
     are_plain = all(job.clip.is_plain for job in stale)
-    _write_analysis(processed_dir, manifest, settings, dtype, are_plain)
+    _write_analysis(processed_dir, manifest, settings, dtype, are_plain, origins, categories)
     if manifest.summary:
         for line in manifest.summary.to_lines():
             print(f"{raw_dir}: {line}", file=sys.stderr)
@@ -235,7 +253,7 @@ def _plan(
         place = clip.place
         if subcategory is not None:
             category = _NO_CATEGORY if clip.category is None else clip.category
-            if "/" in category or category.startswith("."):
+            if "/" in category or is_hidden(category):
                 misnamed.append(
                     f"{clip.name}: expected a category that a folder can be named after, found "
                     f"{category!r}. Rename it."
@@ -248,16 +266,67 @@ def _plan(
     return sorted(jobs, key=lambda job: order[job.target]), misnamed
 
 
-def _remove_outdated(manifest: Manifest, processed_dir: Path, kept: Collection[Path]) -> None:
-    """Remove the files all of whose clips are bad now."""
-    for errors in manifest.rejected.values():
-        for name in errors:
-            parts = name.split("/")
-            if len(parts) in (3, 4):  # a clip in its category, or in a subcategory
-                target = processed_dir.joinpath(*parts[:2], parts[-2], FILE_NAME)
-                if target not in kept:
-                    with writing(target):
-                        target.unlink(missing_ok=True)
+def _find_origins(processed_dir: Path) -> dict[str, str]:
+    """The tables and flat folders that there are files of, by the names of their subcategories."""
+    origins = read_json(processed_dir / ANALYSIS_FILE).get("origins")
+    return origins if isinstance(origins, dict) else {}
+
+
+def _check_claim(processed_dir: Path, subcategory: str, origin: Path) -> None:
+    """Refuse to write over the files of another table, or another flat folder, of the same name."""
+    found = _find_origins(processed_dir).get(subcategory)
+    if found not in (None, str(origin)):
+        raise OutputError(
+            f"{processed_dir}: expected no videos of another {subcategory!r} than {origin}, found "
+            f"those of {found}. Rename one of the two, or choose another folder."
+        )
+
+
+def _remove_outdated(
+    manifest: Manifest, processed_dir: Path, kept: Collection[Path], subcategory: str | None
+) -> None:
+    """Remove the files all of whose clips are bad now; or of a table, in which they are no more."""
+    if subcategory is not None:
+        outdated = [*processed_dir.glob(f"*/*/{glob.escape(subcategory)}/{FILE_NAME}")]
+    else:
+        names = (name.split("/") for errors in manifest.rejected.values() for name in errors)
+        outdated = [  # of a clip in its category, or in a subcategory
+            processed_dir.joinpath(*parts[:2], parts[-2], FILE_NAME)
+            for parts in names
+            if len(parts) in (3, 4)
+        ]
+    for target in {*outdated} - {*kept}:
+        with writing(target):
+            target.unlink(missing_ok=True)
+        if subcategory is not None:
+            for folder in (target.parent, target.parent.parent):
+                with suppress(OSError):  # there are others in it
+                    folder.rmdir()
+
+
+def _join_categories(processed_dir: Path, manifest: Manifest) -> dict[str, int]:
+    """Labels to be recorded: of these videos, and of others that are there; none if as usual.
+
+    Raises:
+        OutputError: These have other labels.
+    """
+    recorded = read_json(processed_dir / ANALYSIS_FILE).get("categories")
+    categories = dict(manifest.categories)
+    if any(file.category is None for file in manifest.files):
+        categories[_NO_CATEGORY] = UNLABELLED
+    if isinstance(recorded, dict):
+        folders = {path.name for path in processed_dir.glob("*/*")}
+        others = {name: label for name, label in recorded.items() if name in folders}
+        joined = others | categories
+        if others.items() - joined.items() or len({*joined.values()}) < len(joined):
+            raise OutputError(
+                f"{processed_dir}: expected labels that go with {shorten([*others.items()])}, "
+                f"found {shorten([*categories.items()])}. Choose another folder."
+            )
+        return joined
+    if categories == {name: label for label, name in enumerate(sorted(categories))}:
+        return {}
+    return categories
 
 
 def _to_plain(cell: Any) -> Any:  # noqa: ANN401  # of NumPy, or Python's own
@@ -296,7 +365,7 @@ def _is_current(target: Path, jobs: Sequence[Job], dtype: torch.dtype) -> bool:
         and shapes == [clip.shapes[0] for clip in clips]
         and dtypes == {dtype}
         and recipes == [_describe(clip) for clip in clips]
-        and columns == [dict(job.columns) for job in jobs]
+        and repr(columns) == repr([dict(job.columns) for job in jobs])  # NaN is NaN
         and ("damage" in data) == clips[0].preprocessing.keep_damaged
     )
 
@@ -324,7 +393,13 @@ def _save(
 
 
 def _write_analysis(
-    processed_dir: Path, manifest: Manifest, settings: Preprocessing, dtype: str, are_plain: bool
+    processed_dir: Path,
+    manifest: Manifest,
+    settings: Preprocessing,
+    dtype: str,
+    are_plain: bool,
+    origins: Mapping[str, str],
+    categories: Mapping[str, int],
 ) -> None:
     """Write what was found, and how videos are made of it, beside the files.
 
@@ -334,18 +409,25 @@ def _write_analysis(
         settings: How they are made.
         dtype: Of the pixels.
         are_plain: Whether those made now were always converted to RGB as they are now.
+        origins: The table, or the flat folder, that they are of, by the name of its subcategory.
+        categories: Labels to be recorded.
     """
     path = processed_dir / ANALYSIS_FILE
-    before = read_json(path).get("preprocessing_info")
+    recorded = read_json(path)
+    before = recorded.get("preprocessing_info")
     are_plain = are_plain and not (isinstance(before, dict) and "rgb" in before)
     analysis: dict[str, Any] = {
         "preprocessing_info": settings.describe(dtype, are_plain),
         "scan": manifest.summary and manifest.summary.to_json(),
     }
-    categories = dict(manifest.categories)
-    if any(file.category is None for file in manifest.files):
-        categories[_NO_CATEGORY] = UNLABELLED
-    if categories != {name: label for label, name in enumerate(sorted(categories))}:
+    if origins:
+        analysis["origins"] = {**_find_origins(processed_dir), **origins}
+        known = recorded.get("table_splits")
+        splits = [*(known if isinstance(known, list) else []), *manifest.rejected]
+        analysis["table_splits"] = [
+            split for split in dict.fromkeys(splits) if (processed_dir / str(split)).is_dir()
+        ]
+    if categories:
         analysis["categories"] = categories
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

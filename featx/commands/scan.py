@@ -7,6 +7,7 @@ from pathlib import Path
 from featx.commands.parser import ConciseParser
 from featx.data.folders import walk_files
 from featx.data.manifest import LayoutName, Manifest, ScanSettings
+from featx.data.preprocessing import Preprocessing
 from featx.data.processed_file import FILE_NAME
 from featx.data.sources import SourceName, choose_source
 
@@ -27,6 +28,7 @@ def scan(
     layout: LayoutName = "tree",
     table: Path | None = None,
     columns: dict[str, str] | None = None,
+    frame_rate: float | None = None,
 ) -> bool:
     """Print what featx predict would take of a folder, and what it would leave out.
 
@@ -41,6 +43,7 @@ def scan(
         layout: How clips lie in the folder: tree or flat.
         table: A table of videos; see featx predict.
         columns: What the table calls its columns; see featx predict.
+        frame_rate: Of clips that are folders of images, in frames a second.
 
     Returns:
         Whether featx predict would begin: there are videos in each split, and no bad inputs.
@@ -57,6 +60,7 @@ def scan(
     settings = ScanSettings(
         root,
         splits,
+        preprocessing=Preprocessing.choose(None, None, None, frame_rate=frame_rate),
         digests=False,
         strict=False,
         progress=True,

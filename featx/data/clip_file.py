@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from featx.data.clip_decoder import Decoded, decode_clip
-from featx.data.clip_survey import ClipSurvey, survey_packets
+from featx.data.clip_survey import ClipSurvey, survey_clip
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
@@ -295,7 +295,7 @@ def open_clip(
             if is_folder:
                 survey, timeline, size = survey_frames(path, preprocessing.frame_rate)
             else:
-                survey, timeline = survey_packets(path)
+                survey, timeline = survey_clip(path)
                 if has_times and timeline is None:
                     decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
                     timeline = decoded.timeline
@@ -310,6 +310,11 @@ def open_clip(
             raise _damaged(path, survey.damage)
         if has_times and not (timeline and len(timeline)):
             raise InputError(f"{path}: expected frames, found none. Leave it out.")
+        if preprocessing.fps and timeline and not timeline.is_timed:
+            raise InputError(
+                f"{path}: expected to know when frames are shown, to sample them by fps, found no "
+                "frame rate. Set frame_rate, or sample by num_frames or stride."
+            )
         survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
         if timeline and preprocessing.repeats(timeline):
             survey = survey._replace(traits=(*survey.traits, SLOWER))

@@ -18,10 +18,11 @@ from featx.data.folders import (
     is_hidden,
     list_entries,
     list_folders,
+    natural_key,
     normalize_name,
     walk_files,
 )
-from featx.data.frames_folder import frames_stats, is_image, natural_key
+from featx.data.frames_folder import frames_stats, is_image
 from featx.data.manifest import (
     Home,
     Manifest,

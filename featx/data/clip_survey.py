@@ -148,17 +148,11 @@ def read_timeline(path: Path) -> Timeline:
         return lay_out(container, stream, packets)
 
 
-def survey_clip(path: Path) -> ClipSurvey:
+def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
     """Read all packets of a clip, and compare them with what it declares.
 
-    Raises:
-        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
-    """
-    return survey_packets(path)[0]
-
-
-def survey_packets(path: Path) -> tuple[ClipSurvey, Timeline | None]:
-    """See `survey_clip`; and when its frames are shown, if the packets tell which there are.
+    Returns:
+        What it holds; and when its frames are shown, if the packets tell which there are.
 
     Raises:
         Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.

@@ -1,6 +1,7 @@
 """The folders of a data set: splits, categories, subcategories, and what may be wrong with them."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -136,6 +137,15 @@ def has_file(folder: Path, name: str) -> bool:
     except OSError as error:
         raise _unreadable(folder, error) from error
     return True
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts names with numbers in them as a person would."""
+    return [
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
+        for part in re.split(r"([0-9]+)", name)
+        if part
+    ]
 
 
 def normalize_name(name: str) -> str:

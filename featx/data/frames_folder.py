@@ -1,7 +1,7 @@
 """A clip that is kept as a folder of images, one for each frame; by Pillow."""
 
 import hashlib
-import re
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from featx.data.clip_decoder import Choose, Decoded, Make
 from featx.data.clip_survey import ClipSurvey
-from featx.data.folders import is_hidden
+from featx.data.folders import is_hidden, natural_key
 from featx.data.timeline import Timeline
 from featx.errors import InputError, first_line
 from featx.files import file_sha256, file_stats
@@ -36,17 +36,9 @@ def is_image(name: str) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """The frames of a clip, in natural order: frame_2 before frame_10."""
-    images = [path for path in folder.iterdir() if is_image(path.name)]
-    return sorted(images, key=lambda path: (natural_key(path.name), path.name))
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts names with numbers in them as a person would."""
-    return [
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
-        for part in re.split(r"([0-9]+)", name)
-        if part
-    ]
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
+    return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
 
 
 def frames_stats(folder: Path) -> tuple[int, int]:
@@ -118,10 +110,10 @@ def _read_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith(
-                "I;16"
-            ):  # of which Pillow would take what is above 255 for 255
+            if image.mode.startswith("I"):  # 16 bits, of which Pillow would take 256 for white
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.mode == "F":
+                raise ValueError("pixels in floating point, whose range is not known")
             pixels = np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise _no_image(path, error) from None

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featx.data.folders import normalize_name
+from featx.data.folders import natural_key, normalize_name
 from featx.data.pixels import PixelsName, Span
 from featx.data.preprocessing import Preprocessing
 from featx.data.summary import ScanSummary, Used, summarize
@@ -212,7 +212,7 @@ class Rejections(dict[str, dict[str, InputError]]):
             error
             for split, found in self.items()
             if split not in filled
-            for _, error in sorted(found.items())
+            for _, error in sorted(found.items(), key=lambda item: natural_key(item[0]))
         ]
         if errors:
             others, way_out = f"{len(errors)} others", "Mend or remove them"

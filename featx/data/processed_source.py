@@ -29,13 +29,26 @@ from featx.data.manifest import (
 )
 from featx.data.processed_file import FILE_NAME, ProcessedFile, open_processed_file
 from featx.data.table import to_array
-from featx.errors import InputError, MissingInputError
+from featx.errors import InputError, MissingInputError, shorten
 from featx.files import read_json
 from featx.parallel import map_ahead
 
 _READ_AHEAD_THREADS = 4
 _READ_AHEAD = 64  # files for each thread, which hide the latency of a network disk
 _END_BYTES = 2**14
+
+
+def find_processed_splits(settings: ScanSettings) -> list[str]:
+    """The splits asked for; or those of the table that the files were made of; or the usual ones.
+
+    Raises:
+        MissingInputError: One does not exist.
+    """
+    recorded = read_json(settings.root / ANALYSIS_FILE).get("table_splits")
+    splits = settings.splits
+    if splits is None and isinstance(recorded, list) and all(isinstance(s, str) for s in recorded):
+        splits = recorded
+    return choose_splits(settings.root, splits)
 
 
 def scan_processed(settings: ScanSettings) -> Manifest:
@@ -49,7 +62,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
         InputError: Files are damaged, or not what featx accepts; or a split has no others.
     """
     root = settings.root
-    splits = choose_splits(root, settings.splits)
+    splits = find_processed_splits(settings)
     analysis = read_json(root / ANALYSIS_FILE)
     categories = _list_categories(root, splits, analysis.get("categories"))
     rejected = Rejections(splits)
@@ -93,7 +106,9 @@ def _join_columns(files: Sequence[VideoFile]) -> dict[str, NDArray[Any]]:
             known = file.columns
             notes += [known[index] if known else {} for index in file.indices]
     names = dict.fromkeys(name for note in notes for name in note)
-    return {name: to_array([note.get(name) for note in notes], is_text=False) for name in names}
+    return {
+        name: to_array([note.get(name) for note in notes], is_text=False) for name in sorted(names)
+    }
 
 
 def _is_input(name: str) -> bool:
@@ -104,10 +119,18 @@ def _list_categories(root: Path, splits: Sequence[str], recorded: object) -> dic
     """Label of each category of the standard splits and of others: one mapping for all of them.
 
     Where labels are not those of sorted names, the record beside the files says which they are.
+
+    Raises:
+        InputError: It does not say it of all.
     """
     mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
     names = {normalize_name(path.name) for folder in mapped for path in list_folders(folder)}
-    if isinstance(recorded, dict) and names <= recorded.keys():
+    if isinstance(recorded, dict):
+        if unknown := sorted(names - recorded.keys()):
+            raise InputError(
+                f"{root / ANALYSIS_FILE}: expected the label of each category, found none of "
+                f"{shorten(unknown)}. Run featx preprocess again, or remove their folders."
+            )
         labels = {name: label for name, label in recorded.items() if isinstance(label, int)}
         return {name: label for name, label in labels.items() if label >= 0}
     return {name: label for label, name in enumerate(sorted(names))}

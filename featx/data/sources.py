@@ -4,13 +4,13 @@ A new kind is a scanner in a file beside `processed_source` and `clip_source`, t
 files beside `processed_file` and `clip_file`, and here its name and its entry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
-from featx.data.folders import choose_splits
-from featx.data.manifest import Manifest, ScanSettings
-from featx.data.processed_source import scan_processed
+from featx.data.manifest import LayoutName, Manifest, ScanSettings
+from featx.data.processed_source import find_processed_splits, scan_processed
+from featx.errors import UsageError, check_choice
 
 SourceName = Literal["processed", "clips", "frames"]
 
@@ -47,19 +47,37 @@ def _of_clips(module: str, scan: str, find_splits: str) -> Source:
     return Source(scan_late, find_splits_late, max_workers=16, are_clips=True)
 
 
-def _find_processed_splits(settings: ScanSettings) -> list[str]:
-    return choose_splits(settings.root, settings.splits)
-
-
 SOURCES: dict[SourceName, Source] = {
     # One process reads some 80 uint8 videos of 64 x 256 x 256 a second, but decodes few clips.
-    "processed": Source(scan_processed, _find_processed_splits, max_workers=4, are_clips=False),
+    "processed": Source(scan_processed, find_processed_splits, max_workers=4, are_clips=False),
     "clips": _of_clips("featx.data.clip_source", "scan_clips", "find_splits"),
     "frames": _of_clips("featx.data.clip_source", "scan_frames", "find_splits"),
 }
 
 TABLE = _of_clips("featx.data.table_source", "scan_table", "find_table_splits")
 """A table says itself what each of its rows is."""
+
+
+def check_source(
+    name: SourceName,
+    layout: LayoutName,
+    table: object | None,
+    columns: Mapping[str, str] | None,
+) -> None:
+    """Check that settings of a source fit each other.
+
+    Raises:
+        UsageError: They do not.
+    """
+    check_choice("source", name, tuple(SOURCES))
+    check_choice("layout", layout, get_args(LayoutName))
+    if layout == "flat" and (name == "processed" or table is not None):
+        raise UsageError(
+            f"layout: expected tree with {'a table' if table else 'the source processed'}, "
+            "found flat. It is for clips in a folder: set source to clips or frames."
+        )
+    if columns and table is None:
+        raise UsageError("columns: expected a table that has them, found none. Give table.")
 
 
 def choose_source(name: SourceName, settings: ScanSettings) -> Source:

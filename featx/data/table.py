@@ -5,13 +5,15 @@ import json
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.data.folders import is_name
 from featx.errors import InputError, MissingInputError, UsageError, first_line, require, shorten
 
 Cell = str | int | float | None
@@ -23,8 +25,10 @@ KNOWN = (
 """The columns that have a meaning. Whatever else there is, is kept."""
 
 _DELIMITERS = ",;\t|"
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
-_FEW = ("path", "split", "label")  # columns whose values recur
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+_EXACT = 2**53  # up to which floating point knows all integers
+_RECURRING = ("path", "split", "label")  # columns with the same values again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +40,51 @@ class Table:
         columns: The cells of each column `[num_rows]`, by name; None where there is none.
         lines: The line of each row in the file, or its number, from 1.
         is_text: Whether all cells are text, so that it has to be guessed which are numbers.
+        bad: What is wrong with rows that are left out, by their line.
     """
 
     path: Path
     columns: dict[str, list[Cell]]
     lines: Sequence[int]
     is_text: bool
+    bad: Mapping[int, InputError] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def where(self, row: int) -> str:
         """The place of a row, for a person."""
-        return f"{self.path.name}:{self.lines[row]}"
+        return self.where_line(self.lines[row])
+
+    def where_line(self, line: int) -> str:
+        """The place of a line, for a person."""
+        return f"{self.path.name}:{line}"
 
     def find_extra(self) -> dict[str, NDArray[Any]]:
-        """The columns without a meaning, by a name that HDF5 takes: text or numbers."""
+        """The columns without a meaning, by a name that HDF5 takes, sorted: text or numbers.
+
+        Raises:
+            InputError: HDF5 cannot hold a cell, or two columns have the same name.
+        """
         extra: dict[str, NDArray[Any]] = {}
         for name, cells in self.columns.items():
-            short = name.replace("/", "_").replace("\0", "").strip()
-            if name not in KNOWN and short not in ("", ".", ".."):
-                extra[short] = to_array(cells, self.is_text)
-        return extra
+            short = name.replace("/", "_").strip()
+            if name in KNOWN or short in ("", ".", ".."):
+                continue
+            if short in extra or not is_name(short):
+                raise InputError(
+                    f"{self.path}: expected columns of different names in UTF-8, found {name!r}. "
+                    "Rename it."
+                )
+            extra[short] = to_array(cells, self.is_text)
+            if extra[short].dtype == object:
+                for row, cell in enumerate(extra[short]):
+                    if not is_name(cell):
+                        raise InputError(
+                            f"{self.where(row)}: expected text in UTF-8 without NUL in {name}, "
+                            f"found {cell!r}. Mend the row."
+                        )
+        return dict(sorted(extra.items()))
 
 
 def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
@@ -65,11 +92,12 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
 
     Args:
         path: The file.
-        columns: What columns are called in it, by what they are.
+        columns: What columns are called in it, by what they are. Others are known by their names,
+            be these in capitals or not.
         root: What paths in it are relative to, to tell a header from a path.
 
     Raises:
-        MissingInputError: There is no such file.
+        MissingInputError: There is no such file, or no row in it.
         InputError: It cannot be read, or lacks a column.
         UsageError: `columns` has a name that means nothing, or is not in the table.
     """
@@ -77,6 +105,8 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
         raise UsageError(
             f"columns: expected some of {', '.join(KNOWN)}, found {', '.join(unknown)}."
         )
+    if len({*columns.values()}) < len(columns):
+        raise UsageError(f"columns: expected a column for each, found one for two in {columns}.")
     if not path.is_file():
         raise MissingInputError(f"{path}: expected a table, found no file. Check the path.")
     suffix = path.suffix.lower()
@@ -97,44 +127,52 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
         raise InputError(
             f"{path}: expected a readable table, found: {first_line(error)}. Check its permissions."
         ) from error
-    return _rename(table, columns)
+    table = _rename(table, columns)
+    if not len(table) and not table.bad:
+        raise MissingInputError(f"{path}: expected rows, found none. Give another table.")
+    return table
 
 
 def to_array(cells: Sequence[Cell], is_text: bool) -> NDArray[Any]:
     """A column as numbers, if all of its cells are; otherwise as text.
 
-    Integers with a leading zero are text: it means something.
+    Integers with a leading zero are text: it means something. So are those that are too long.
     """
-    kinds = {type(cell) for cell in cells if cell is not None and cell != ""}
-    if is_text:
-        kinds = {_find_kind(cell) for cell in cells if isinstance(cell, str) and cell.strip()}
-    lacks = any(cell is None or cell == "" for cell in cells)
-    with np.errstate(all="ignore"):
-        if kinds == {int} and not lacks:
-            return np.array([int(cell or 0) for cell in cells], np.int64)
-        if kinds and kinds <= {int, float}:
-            numbers = (np.nan if cell is None or cell == "" else float(cell) for cell in cells)
-            return np.fromiter(numbers, np.float64, len(cells))
+    kinds = {_find_kind(cell, is_text) for cell in cells if not is_empty(cell)}
+    lacks = any(is_empty(cell) for cell in cells)
+    if kinds == {int} and not lacks:
+        return np.array([int(cell or 0) for cell in cells], np.int64)
+    if kinds and kinds <= {int, float}:
+        numbers = (np.nan if cell is None or is_empty(cell) else float(cell) for cell in cells)
+        return np.fromiter(numbers, np.float64, len(cells))
     return np.array(["" if cell is None else str(cell) for cell in cells], dtype=object)
 
 
-def _find_kind(cell: str) -> type:
-    if _INTEGER.fullmatch(cell.strip()):
-        return int
-    if re.fullmatch(r"[+-]?0[0-9]+", cell.strip()):
+def is_empty(cell: Cell) -> bool:
+    """Whether a cell says nothing."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def to_integer(cell: Cell, is_text: bool) -> int | None:
+    """The integer in a cell, which a column with gaps may have as 12.0; None if it is none."""
+    kind = _find_kind(cell, is_text)
+    if kind is float and float(str(cell)).is_integer():
+        kind = int
+    return int(float(str(cell))) if kind is int else None
+
+
+def _find_kind(cell: Cell, is_text: bool) -> type:
+    """What a cell is: int, float or str."""
+    if isinstance(cell, str) and is_text:
+        text = cell.strip()
+        if _INTEGER.fullmatch(text):
+            return int if abs(int(text)) <= _EXACT else str
+        return float if any(map(str.isdigit, text)) and _DECIMAL.fullmatch(text) else str
+    if isinstance(cell, (bool, str)) or cell is None:
         return str
-    try:
-        float(cell)
-    except ValueError:
-        return str
+    if isinstance(cell, int):
+        return int if abs(cell) <= _EXACT else str
     return float
-
-
-def is_integer(cell: Cell) -> bool:
-    """Whether a cell is an integer, or the text of one."""
-    return isinstance(cell, int) or (
-        isinstance(cell, str) and bool(_INTEGER.fullmatch(cell.strip()))
-    )
 
 
 def _rename(table: Table, columns: Mapping[str, str]) -> Table:
@@ -146,30 +184,79 @@ def _rename(table: Table, columns: Mapping[str, str]) -> Table:
             f"{', '.join(missing)}."
         )
     names = {theirs: ours for ours, theirs in columns.items()}
+    for name in found:
+        ours = name.strip().lower()
+        if ours in KNOWN and ours not in {*columns, *found} | {*names.values()}:
+            names.setdefault(name, ours)
     renamed: dict[str, list[Cell]] = {}
     for name, cells in table.columns.items():
         # What has the name of a column that was said to be another is not that.
         kept = f"{name}_" if name in columns and name not in names else name
-        renamed[names.get(name, kept)] = cells
+        new = names.get(name, kept)
+        if new in renamed:
+            raise InputError(
+                f"{table.path}: expected columns of different names, found two of {new}. "
+                "Rename one, or say with columns which one it is."
+            )
+        renamed[new] = cells
     if "path" not in renamed:
+        listed = f"the columns {shorten(found, 20)}" if any(found) else "no columns"
         raise InputError(
-            f"{table.path}: expected a column path, found the columns {shorten(found, 20)}. "
+            f"{table.path}: expected a column path, found {listed}. "
             "Say with columns which one it is, such as columns: {path: video}."
         )
-    return Table(table.path, renamed, table.lines, table.is_text)
+    for name in ("path", "split", "label", "id"):  # around which spaces mean nothing
+        if name in renamed:
+            renamed[name] = [c.strip() if isinstance(c, str) else c for c in renamed[name]]
+    return Table(table.path, renamed, table.lines, table.is_text, table.bad)
+
+
+class _Dialect(NamedTuple):
+    """How a table of text is written: its delimiter, and the names of its columns."""
+
+    delimiter: str
+    names: list[str]
+    has_note: bool  # a line before the header that names the delimiter, as spreadsheets write it
+
+
+def _find_dialect(path: Path, path_column: str) -> _Dialect:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        if note := re.match(r"sep=(.)\r?\n", header):
+            return _Dialect(note[1], _split_header(file.readline(), note[1]), has_note=True)
+    if path.suffix.lower() == ".tsv":
+        return _Dialect("\t", _split_header(header, "\t"), has_note=False)
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    found = sorted(_DELIMITERS, key=unquoted.count, reverse=True)
+    for delimiter in found:
+        if path_column in _split_header(header, delimiter):
+            return _Dialect(delimiter, _split_header(header, delimiter), has_note=False)
+    return _Dialect(found[0], _split_header(header, found[0]), has_note=False)
+
+
+def _split_header(header: str, delimiter: str) -> list[str]:
+    rows = [*csv.reader([header], delimiter=delimiter)]
+    return [name.strip() for name in rows[0]] if rows else []
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let cells be as long as they like, in a module whose limit is one for the process."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
     """A table whose first line names its columns; or lines of a path and a label, without that."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
-    [names] = [*csv.reader([header], delimiter=delimiter)] or [[]]
-    names = [name.strip() for name in names]
-    if path_column not in names:
-        first = names[0] if len(names) == 2 else _split_line(header)[0]
-        if len(names) <= 2 and first and (root / first).exists():
-            return _read_lines(path, path_column, root, delimiter if len(names) == 2 else None)
+    delimiter, names, has_note = _find_dialect(path, path_column)
+    if path_column not in names and "path" not in map(str.lower, names):
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        if len(names) <= 2 and _exists(root, _split_line(header, delimiter)[0]):
+            return _read_lines(path, path_column, root)
     if double := sorted({name for name in names if name and names.count(name) > 1}):
         raise InputError(
             f"{path}: expected columns of different names, found two of {shorten(double)}. "
@@ -177,42 +264,50 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
         )
     cells: list[list[Cell]] = [[] for _ in names]
     same: list[dict[str, str]] = [{} for _ in names]  # one string for cells that recur
-    recurs = [name in _FEW or name == path_column for name in names]
+    recurs = [name.lower() in _RECURRING or name == path_column for name in names]
     lines = array("q")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
+    bad: dict[int, InputError] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        begin = 0
         try:
-            next(reader, None)
+            for _ in range(1 + has_note):
+                next(reader, None)
+            begin = reader.line_num
             for row in reader:
-                if not any(row):
-                    continue
-                if len(row) != len(names):
-                    raise InputError(
-                        f"{path.name}:{reader.line_num}: expected {len(names)} fields, as the "
-                        f"first line has, found {len(row)}. Mend the line; text with a "
-                        f"{delimiter!r} in it needs quotes."
+                line = begin + 1  # where it begins: there may be newlines in it
+                begin = reader.line_num
+                if len(row) != len(names) and any(row):
+                    bad[line] = InputError(
+                        f"{path.name}:{line}: expected {len(names)} fields, as the first line has, "
+                        f"found {len(row)}. Mend the line; text with a {delimiter!r} in it needs "
+                        "quotes."
                     )
-                lines.append(reader.line_num)
-                for column, recurring, known, cell in zip(cells, recurs, same, row, strict=True):
-                    column.append(known.setdefault(cell, cell) if recurring else cell or None)
+                elif any(row):
+                    lines.append(line)
+                    for column, recurring, known, cell in zip(
+                        cells, recurs, same, row, strict=True
+                    ):
+                        column.append(known.setdefault(cell, cell) if recurring else cell or None)
         except csv.Error as error:
             raise InputError(
-                f"{path.name}:{reader.line_num}: expected a line of a table, found: {error}. "
-                "Mend the line."
+                f"{path.name}:{begin + 1}: expected a line of a table, found: {error}. "
+                "Mend the line: quotes have to be closed, and doubled within others."
             ) from error
-    return Table(path, dict(zip(names, cells, strict=True)), lines, is_text=True)
+    return Table(path, dict(zip(names, cells, strict=True)), lines, is_text=True, bad=bad)
 
 
-def _read_lines(path: Path, path_column: str, root: Path, delimiter: str | None = None) -> Table:
+def _read_lines(path: Path, path_column: str, root: Path) -> Table:
     """Lines of a path and a label, or of a path alone."""
     paths: list[Cell] = []
     labels: list[Cell] = []
     lines = array("q")
+    delimiter = "," if path.suffix.lower() == ".csv" else None
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 name, label = _split_line(line, delimiter)
-                if label and (root / line.strip()).exists():  # a path with a space, and no label
+                if label and _exists(root, line.strip()):  # a path with a space, and no label
                     name, label = line.strip(), None
                 lines.append(number)
                 paths.append(name)
@@ -223,10 +318,25 @@ def _read_lines(path: Path, path_column: str, root: Path, delimiter: str | None 
     return Table(path, columns, lines, is_text=True)
 
 
-def _split_line(line: str, delimiter: str | None = None) -> tuple[str, str | None]:
+def _split_line(line: str, delimiter: str | None) -> tuple[str, str | None]:
     """The path of a line, which may have spaces in it, and its label."""
-    head, *rest = line.strip().rsplit(delimiter, maxsplit=1) or [""]
+    line = line.strip()
+    if '"' in line and delimiter and delimiter in line:
+        head, *rest = next(csv.reader([line], delimiter=delimiter))
+        return head.strip(), rest[-1].strip() if rest else None
+    for mark in ("\t", delimiter, None):
+        if mark is None or mark in line:
+            break
+    head, *rest = line.rsplit(mark, maxsplit=1) or [""]
     return head.strip(), rest[0].strip() if rest else None
+
+
+def _exists(root: Path, name: str) -> bool:
+    """Whether there is something at a path, which may be none at all."""
+    try:
+        return bool(name) and (root / name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _read_objects(path: Path, path_column: str, root: Path) -> Table:
@@ -240,7 +350,7 @@ def _read_objects(path: Path, path_column: str, root: Path) -> Table:
 def _load_list(path: Path, text: str) -> list[Any]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found: {first_line(error)}. Mend it.") from error
     if not isinstance(content, list):
         raise InputError(
@@ -255,7 +365,7 @@ def _load_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{path.name}:{number}: expected an object of JSON, found: "
                     f"{first_line(error)}. Mend the line."
@@ -273,19 +383,25 @@ def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> Table:
                 f"{path.name}:{number}: expected an object, found {type(row).__name__}. "
                 "Mend the line."
             )
-        for name in row.keys() - columns.keys():
-            columns[name] = [None] * len(lines)
+        for name in row:
+            if name not in columns:
+                columns[name] = [None] * len(lines)
         for name, cells in columns.items():
             cell = _to_cell(row.get(name))
-            cells.append(same.setdefault(cell, cell) if isinstance(cell, str) else cell)
+            recurs = isinstance(cell, str) and name.lower() in _RECURRING
+            cells.append(same.setdefault(cell, cell) if recurs else cell)  # type: ignore[arg-type]
         lines.append(number)
     return Table(path, columns, lines, is_text=False)
 
 
 def _to_cell(value: Any) -> Cell:  # noqa: ANN401  # whatever JSON or Parquet holds
+    if isinstance(value, float) and np.isnan(value):
+        return None
     if value is None or isinstance(value, (str, int, float)):
-        return None if isinstance(value, float) and np.isnan(value) else value
-    return json.dumps(value, ensure_ascii=False, default=str)
+        return value
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _read_parquet(path: Path, path_column: str, root: Path) -> Table:

@@ -14,11 +14,19 @@ from featx.console import make_bar
 from featx.data.clip_file import Box, ClipFile, Opened, open_clip
 from featx.data.clip_source import check_decoder
 from featx.data.folders import ALL, is_name
-from featx.data.manifest import Home, Manifest, Rejections, ScanSettings, VideoFile, summarize_scan
+from featx.data.manifest import (
+    UNLABELLED,
+    Home,
+    Manifest,
+    Rejections,
+    ScanSettings,
+    VideoFile,
+    summarize_scan,
+)
 from featx.data.preprocessing import to_fraction
-from featx.data.table import KNOWN, Cell, Table, is_integer, read_table
+from featx.data.table import KNOWN, Cell, Table, is_empty, read_table, to_integer
 from featx.data.timeline import Segment
-from featx.errors import InputError, MissingInputError, shorten
+from featx.errors import InputError, MissingInputError, first_line, shorten
 from featx.parallel import map_ahead
 
 _THREADS = 4
@@ -84,6 +92,8 @@ def scan_table(settings: ScanSettings) -> Manifest:
     splits = _choose_splits(settings, table)
     labels = _Labels(table)
     rejected = Rejections(splits)
+    for line, error in table.bad.items():
+        rejected[splits[0]][table.where_line(line)] = error
     by_path: dict[str, list[Row]] = {}
     for row in _Rows(table, labels, splits, rejected):
         by_path.setdefault(row.path, []).append(row)
@@ -98,11 +108,18 @@ def scan_table(settings: ScanSettings) -> Manifest:
 
     def check_and_open(path: str) -> Opened:
         place = settings.root / path
-        if not place.exists():
+        try:
+            place.stat()
+        except FileNotFoundError as error:
             raise MissingInputError(
                 f"{place}: expected a clip or a folder of frames, found nothing. Mend the path, "
                 "or set root to the folder that paths are relative to."
-            )
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{shorten([place])}: expected a clip or a folder of frames, found: "
+                f"{first_line(error)}. Mend the path, or its permissions."
+            ) from error
         has_times, has_size = needs[path]
         return open_clip(place, settings.preprocessing, settings.digests, has_times, has_size)
 
@@ -158,7 +175,10 @@ def _choose_splits(settings: ScanSettings, table: Table) -> list[str]:
             "Choose from these."
         )
     if not found:
-        raise MissingInputError(f"{table.path}: expected rows, found none. Give another table.")
+        raise MissingInputError(
+            f"{table.path}: expected the names of splits in the column split, found none. "
+            "Fill it in, or leave the column out."
+        )
     return [*dict.fromkeys(settings.splits or found)]
 
 
@@ -179,48 +199,48 @@ class _Labels:
             return
         given: dict[Cell, int] = {}  # the first row of each
         for row, cell in enumerate(cells):
-            if not _is_empty(cell):
+            if not is_empty(cell):
                 given.setdefault(cell, row)
-        integers = [cell for cell in given if is_integer(cell)]
-        if table.is_text or not all(isinstance(cell, str) for cell in given):
-            if integers and len(integers) < len(given):
-                text = next(cell for cell in given if not is_integer(cell))
-                raise InputError(
-                    f"{table.where(given[text])}: expected integers as labels, as "
-                    f"{table.where(given[integers[0]])} has, found {str(text)!r}. Make all labels "
-                    "integers, or all of them names."
-                )
-        else:
-            integers = []
-        if integers:
-            labels = sorted({int(cell) for cell in integers})  # type: ignore[arg-type]
-            self.categories = {str(label): label for label in labels if label >= 0}
-        else:
+        integers = {cell: to_integer(cell, table.is_text) for cell in given}
+        texts = [cell for cell, number in integers.items() if number is None]
+        if len(texts) not in (0, len(given)):
+            number = next(cell for cell in given if cell not in texts)
+            raise InputError(
+                f"{table.where(given[texts[0]])}: expected integers as labels, as "
+                f"{table.where(given[number])} has, found {str(texts[0])!r}. Make all labels "
+                "integers, or all of them names."
+            )
+        self._integers = integers if not texts else {}
+        if texts:
             names = sorted({self._name(cell) for cell in given})
             self.categories = {name: label for label, name in enumerate(names)}
-        self._are_integers = bool(integers)
+        else:
+            labels = sorted({label for label in integers.values() if label is not None})
+            self.categories = {str(label): label for label in labels if label >= 0}
 
     def find(self, cell: Cell, where: str) -> str | None:
         """The category of a row."""
         if not self.has_any:
             return None
-        if _is_empty(cell):
+        if is_empty(cell):
             raise InputError(f"{where}: expected a label, found none. Fill it in.")
-        if self._are_integers:
-            label = int(cell)  # type: ignore[arg-type]  # it is one
+        if (label := self._integers.get(cell)) is not None:
+            if label < UNLABELLED:
+                raise InputError(
+                    f"{where}: expected a label of 0 or more, or {UNLABELLED} for none, found "
+                    f"{label}. Mend it."
+                )
             return str(label) if label >= 0 else None
         name = self._name(cell)
         if not is_name(name):
-            raise InputError(f"{where}: expected a label without NUL, found {name!r}. Mend it.")
+            raise InputError(
+                f"{where}: expected a label in UTF-8 without NUL, found {name!r}. Mend it."
+            )
         return name
 
     @staticmethod
     def _name(cell: Cell) -> str:
         return unicodedata.normalize("NFC", str(cell).strip())
-
-
-def _is_empty(cell: Cell) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 class _Rows:
@@ -257,7 +277,7 @@ class _Rows:
 
     def _read(self, number: int, split: str, cells: Mapping[str, Cell], where: str) -> Row:
         path = cells["path"]
-        if _is_empty(path):
+        if is_empty(path):
             raise InputError(f"{where}: expected a path, found none. Fill it in.")
         home = Home(split, self._labels.find(cells.get("label"), where))
         home = self._homes.setdefault(home, home)
@@ -287,7 +307,7 @@ class _Rows:
     def _name(self, row: Row, given: Cell, where: str) -> str:
         """What the video is called: its id, or what tells it from others."""
         known = self._names[row.home.split]
-        if not _is_empty(given):
+        if not is_empty(given):
             name = str(given)
             if name in known:
                 raise InputError(
@@ -295,12 +315,14 @@ class _Rows:
                     f"{self._table.where(known[name])} has, too. Mend one of them."
                 )
         else:
-            name = row.path + _fragment(row)
-            if name in known:
-                self._repeated[row.home.split, name] += 1
-                name += f" ({1 + self._repeated[row.home.split, name]})"
+            name = plain = row.path + _fragment(row)
+            while name in known:
+                self._repeated[row.home.split, plain] += 1
+                name = f"{plain} ({1 + self._repeated[row.home.split, plain]})"
         if not is_name(name):
-            raise InputError(f"{where}: expected an id without NUL, found {name!r}. Mend it.")
+            raise InputError(
+                f"{where}: expected an id in UTF-8 without NUL, found {name!r}. Mend it."
+            )
         known[name] = row.number
         return name
 
@@ -370,7 +392,7 @@ def _find_segment(row: Row, clip: Opened) -> Segment:
 
 
 def _to_number(cell: Cell, name: str, where: str) -> float | None:
-    if _is_empty(cell):
+    if is_empty(cell):
         return None
     try:
         number = float(str(cell))
@@ -385,13 +407,13 @@ def _to_number(cell: Cell, name: str, where: str) -> float | None:
 
 
 def _to_frame(cell: Cell, name: str, where: str) -> int | None:
-    if _is_empty(cell):
+    if is_empty(cell):
         return None
     try:
         number = float(str(cell))  # a column with gaps may have 12.0 for 12
     except ValueError:
         number = -1.0
-    if number < 0 or number != int(number):
+    if not 0 <= number < math.inf or number != int(number):
         raise InputError(
             f"{where}: expected the number of a frame in {name}, 0 or more, found {cell!r}. "
             "Mend the row; without a number, a segment reaches to the clip's own end."
@@ -401,7 +423,7 @@ def _to_frame(cell: Cell, name: str, where: str) -> int | None:
 
 def _to_box(cells: Mapping[str, Cell], where: str) -> Box | None:
     names = Box._fields
-    given = [name for name in names if not _is_empty(cells.get(name))]
+    given = [name for name in names if not is_empty(cells.get(name))]
     if not given:
         return None
     if len(given) < len(names):
@@ -431,4 +453,4 @@ def _to_fraction(number: float | None) -> Fraction | None:
 
 def _show(number: float) -> str:
     """A number as a person writes it."""
-    return f"{number:.6f}".rstrip("0").rstrip(".")
+    return f"{number:.6f}".rstrip("0").rstrip(".") if number < 1e9 else f"{number:g}"

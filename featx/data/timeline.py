@@ -87,7 +87,9 @@ class Timeline:
         if end is not None:
             tick = self.begin - (-end.numerator * count // (end.denominator * of))
             stop = bisect_left(self.ticks, tick)
-        return Segment(max(first, 0), stop, begin, end)
+        first = max(first, 0)
+        # Before the first frame, which is all that there is to show, the sound may begin.
+        return Segment(first, max(stop, first + 1), begin, end)
 
     def sample(self, segment: Segment, fps: Fraction) -> NDArray[np.int64]:
         """The frames that are shown when a segment begins, and every `1 / fps` seconds then."""

@@ -31,7 +31,7 @@ from featx.data.preprocessing import (
     Preprocessing,
     ResizeName,
 )
-from featx.data.sources import SOURCES, SourceName, choose_source
+from featx.data.sources import SourceName, check_source, choose_source
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
 from featx.parallel import count_cores
@@ -134,9 +134,8 @@ class VideoDataModule(LightningDataModule):
         if splits is not None and (isinstance(splits, str) or not splits):
             raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         check_choice("on_error", on_error, get_args(OnError))
-        check_choice("source", source, tuple(SOURCES))
         check_choice("pixels", pixels, tuple(PIXELS))
-        check_choice("layout", layout, get_args(LayoutName))
+        check_source(source, layout, table, columns)
         preprocessing = Preprocessing.choose(
             num_frames,
             stride,
@@ -151,13 +150,6 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(
                 "root: expected the data set's folder, found none. Give root or table."
             )
-        if layout == "flat" and (source == "processed" or table is not None):
-            raise UsageError(
-                f"layout: expected tree with {'a table' if table else 'the source processed'}, "
-                "found flat. It is for clips in a folder: set source to clips or frames."
-            )
-        if columns and table is None:
-            raise UsageError("columns: expected a table that has them, found none. Give table.")
         table = None if table is None else Path(table).expanduser()
         self.scan_settings = ScanSettings(
             Path(root).expanduser() if root is not None else table.parent,  # type: ignore[union-attr]

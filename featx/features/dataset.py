@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featx.errors import ChangedInputError, InputError, first_line
-from featx.features.feature_file import COLUMNS, DAMAGE, TIMES, open_feature_file, read_times
+from featx.features.feature_file import DAMAGE, TIMES, open_feature_file, read_columns, read_times
 from featx.features.provenance import Provenance
 from featx.files import file_stats
 
@@ -30,6 +30,9 @@ class _Item(NamedTuple):
 
 class FeatureItem(_Item):
     """A video: a tuple of four, and what else the file tells.
+
+    What makes a new tuple of it, as `_replace` and a DataLoader without `collate_fn` do, leaves
+    that out.
 
     Attributes:
         features: float32 `[num_frames, feature_dim]`, without padding.
@@ -85,9 +88,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
                 self.recipe = {name: str(getattr(provenance, name)) for name in _RECIPE}
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
-                self.columns = {
-                    name: _read_column(column) for name, column in file.get(COLUMNS, {}).items()
-                }
+                self.columns = read_columns(file)
                 self.has_times = TIMES in file
             except DAMAGE as error:
                 raise self._damaged(error) from error
@@ -148,10 +149,3 @@ class FeatureDataset(Dataset[FeatureItem]):
             f"{self.path}: expected a readable feature file, found: {first_line(error)}. "
             "Extract the features again."
         )
-
-
-def _read_column(column: h5py.Dataset) -> NDArray[Any]:
-    """The cells of a column: text as `str`, and numbers."""
-    is_text = h5py.check_string_dtype(column.dtype)
-    cells: NDArray[Any] = column.asstr()[:] if is_text else column[:]
-    return cells

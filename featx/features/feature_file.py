@@ -275,6 +275,14 @@ def read_times(file: h5py.File, row: int) -> NDArray[np.float32]:
     return times
 
 
+def read_columns(file: h5py.File) -> dict[str, NDArray[Any]]:
+    """What else is known of each row, by name: text as `str`, and numbers."""
+    return {
+        name: column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]
+        for name, column in file.get(COLUMNS, {}).items()
+    }
+
+
 def describe_structure(file: h5py.File) -> dict[str, Any]:
     """Shapes, statistics of num_frames, and compression of an open feature file, for JSON."""
     features, num_frames = file["features"], file["num_frames"][:]

@@ -93,6 +93,7 @@ class PartWriter:
 
     def skip(self, row: int, error: FeatxError) -> None:
         """Leave a row out of the file."""
+        self._times.pop(row, None)
         self._staging.skip(row, str(error))
 
     def flush(self) -> None:

@@ -178,7 +178,7 @@ def test_damage_in_the_middle_is_refused(good: dict[str, Path], kind: str) -> No
 def test_a_recording_that_is_not_over(good: dict[str, Path]) -> None:
     """It declares nothing, so nothing is missing: what there is, is the clip."""
     for name in ("live.mkv", "live.webm"):
-        assert survey_clip(cut(good[name], 0.9)).damage == ""
+        assert survey_clip(cut(good[name], 0.9))[0].damage == ""
 
 
 def test_a_recording_that_begins_anywhere(good: dict[str, Path]) -> None:
@@ -196,7 +196,7 @@ def test_joined_recordings(good: dict[str, Path]) -> None:
     for name in ("h264.ts", "mpeg2.ts", "mpeg4.ts"):
         path = good[name].with_name(f"joined {name}")
         path.write_bytes(2 * good[name].read_bytes())
-        assert survey_clip(path)[:2] == (2 * NUM_FRAMES, "")
+        assert survey_clip(path)[0][:2] == (2 * NUM_FRAMES, "")
 
 
 def test_the_message(good: dict[str, Path]) -> None:
@@ -226,7 +226,7 @@ def damaged(tmp_path: Path, good: dict[str, Path]) -> Path:
     third = (end - start) // 3
     content[start + third : end - third] = np.random.default_rng(0).bytes(end - start - 2 * third)
     (folder / "train/c/late.avi").write_bytes(content)
-    assert survey_clip(folder / "train/c/late.avi").damage == ""
+    assert survey_clip(folder / "train/c/late.avi")[0].damage == ""
     return folder
 
 
@@ -300,7 +300,7 @@ def test_the_log_is_left_as_it_was(good: dict[str, Path]) -> None:
     found: dict[int, str] = {}
 
     def survey(number: int, path: Path) -> None:
-        found[number] = survey_clip(path).damage
+        found[number] = survey_clip(path)[0].damage
 
     threads = [
         threading.Thread(target=survey, args=(number, fine if number % 2 else bad))
@@ -400,11 +400,11 @@ def test_as_ffmpeg_shows_it(tmp_path: Path, orientation: str) -> None:
 
 def test_what_is_not_shown_as_it_is(tmp_path: Path, good: dict[str, Path]) -> None:
     """Interlaced clips and both kinds of HDR are known as such."""
-    assert survey_clip(good["interlaced.mp4"]).traits == ("interlaced",)
-    assert survey_clip(good["h264.mp4"]).traits == ()
+    assert survey_clip(good["interlaced.mp4"])[0].traits == ("interlaced",)
+    assert survey_clip(good["h264.mp4"])[0].traits == ()
     for code, trait in (("16", "HDR (PQ)"), ("18", "HDR (HLG)")):
         path = encode(tmp_path / f"{code}.mkv", "libx264", options={"color_trc": code})
-        assert survey_clip(path).traits == (trait,)
+        assert survey_clip(path)[0].traits == (trait,)
 
 
 def rewrite(path: Path, target: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
@@ -441,7 +441,7 @@ def test_a_key_frame_that_is_missing(good: dict[str, Path], tmp_path: Path, name
     path = rewrite(
         good[name], tmp_path / name, lambda number, content: None if number == 12 else content
     )
-    assert survey_clip(path).num_packets == NUM_FRAMES - 1
+    assert survey_clip(path)[0].num_packets == NUM_FRAMES - 1
     with pytest.raises(InputError, match=r"expected a whole clip, found "):
         sample_clip(path, 36, 16)
 
@@ -450,10 +450,10 @@ def test_an_animation_without_its_end(good: dict[str, Path]) -> None:
     """A GIF declares nothing, but ends with a mark."""
     path = good["animation.gif"]
     for share in (0.3, 0.6, 0.99):
-        assert survey_clip(cut(path, share)).damage == "an animation without its end"
+        assert survey_clip(cut(path, share))[0].damage == "an animation without its end"
     padded = path.with_name("padded.gif")
     padded.write_bytes(path.read_bytes() + bytes(7))
-    assert survey_clip(padded).damage == ""
+    assert survey_clip(padded)[0].damage == ""
 
 
 @pytest.mark.usefixtures("tiny")
@@ -462,7 +462,7 @@ def test_another_way_to_rgb_is_recorded(tmp_path: Path, good: dict[str, Path]) -
     plain = ["h264.mp4", "hevc.mkv", "vp9.webm", "mjpeg.avi", "mpeg2.mpg", "variable rate.mkv"]
     others = ["10 bit.mkv", "interlaced.mp4", "prores.mov", "dv.avi"]
     for name in plain + others:
-        assert survey_clip(good[name]).is_plain == (name in plain), name
+        assert survey_clip(good[name])[0].is_plain == (name in plain), name
     for number, names in enumerate((["h264.mp4"], ["h264.mp4", "10 bit.mkv"])):
         raw, out = tmp_path / f"raw{number}", tmp_path / f"out{number}"
         (raw / "train/a").mkdir(parents=True)

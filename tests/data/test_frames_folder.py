@@ -116,12 +116,16 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     save(tmp_path / "broken", 3)
     (tmp_path / "broken/frame_2.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "float").mkdir()
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float/1.tif")
+    (tmp_path / "float/2.png").mkdir()  # which is no image, whatever its name
     save(tmp_path / "cut", 3)
     content = (tmp_path / "cut/frame_2.png").read_bytes()
     (tmp_path / "cut/frame_2.png").write_bytes(content[: len(content) // 2])
     for name, message in {
         "sizes": "frame_2.png: expected an image of 48 x 64, as frame_1.png is, found one of 20 x",
         "broken": "frame_2.png: expected an image that decodes, found: cannot identify",
+        "float": "1.tif: expected an image that decodes, found: pixels in floating point",
         "empty": "empty: expected images, found none",
         "cut": "frame_2.png: expected an image that decodes, found: ",
     }.items():
@@ -129,6 +133,14 @@ def test_what_is_wrong(tmp_path: Path) -> None:
             open_video(tmp_path / name, Preprocessing(3, 8)).read()
         assert not isinstance(caught.value, ChangedInputError)
         assert "\n" not in str(caught.value)
+
+
+def test_by_time_without_a_rate(tmp_path: Path) -> None:
+    """How many frames there are in a second has to be said."""
+    folder = save(tmp_path / "clip", 3)
+    with pytest.raises(InputError, match=r"found no frame rate\. Set frame_rate, or sample by"):
+        open_video(folder, Preprocessing.choose(None, None, 5))
+    assert len(open_video(folder, Preprocessing.choose(None, 2, None)).read().frames) == 2
 
 
 def test_it_changes_after_the_scan(tmp_path: Path) -> None:

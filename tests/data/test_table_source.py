@@ -124,6 +124,8 @@ def test_what_a_row_is_called(clips: Path) -> None:
         "slow.mp4,,0.50,2,,,,,,\n"
         "slow.mp4,,1,,,,1,2,11,22\n"
         "slow.mp4,,,,2,,,,,\n"
+        "slow.mp4,slow.mp4 (3),,,,,,,,\n"
+        "slow.mp4,,,,,,,,,\n"
     )
     assert scan(clips, rows).video_ids("all") == [
         "mine",
@@ -132,6 +134,8 @@ def test_what_a_row_is_called(clips: Path) -> None:
         "slow.mp4#t=0.5,2",
         "slow.mp4#t=1&xywh=1,2,10,20",
         "slow.mp4#frame=2",
+        "slow.mp4 (3)",
+        "slow.mp4 (4)",
     ]
 
 
@@ -153,7 +157,7 @@ def test_order_splits_and_labels(clips: Path) -> None:
 
 def test_integers_stay_the_labels_that_they_are(clips: Path) -> None:
     """Be there gaps between them or not; -1 is none."""
-    manifest = scan(clips, "path,label\nslow.mp4,10\nslow.mp4,2\nslow.mp4,-1\n")
+    manifest = scan(clips, "path,label\nslow.mp4,10\nslow.mp4,2.0\nslow.mp4,-1\n")
     assert manifest.labels("all").tolist() == [10, 2, -1]
     assert manifest.categories == {"2": 2, "10": 10}
 
@@ -203,6 +207,13 @@ WRONG: dict[str, tuple[str, str]] = {
         "path,start,end\nslow.mp4,2,1.5\n",
         "table.csv:2: expected end after 2, where the segment begins, found 1.5",
     ),
+    "too many fields": (
+        "path,label\nslow.mp4,a\nslow.mp4,a,b\n",
+        "table.csv:3: expected 2 fields, as the first line has, found 3",
+    ),
+    "an endless range": ("path,end_frame\nslow.mp4,inf\n", "table.csv:2: expected the number of"),
+    "a path that is too long": (f"path\n{'x' * 5000}\n", "table.csv:2: .*File name too long"),
+    "a label below -1": ("path,label\nslow.mp4,-5\n", "table.csv:2: expected a label of 0 or"),
     "no time": ("path,start\nslow.mp4,soon\n", "table.csv:2: expected seconds in start.*'soon'"),
     "a negative time": ("path,end\nslow.mp4,-1\n", "table.csv:2: expected seconds in end.*'-1'"),
     "a start beyond the clip": (
@@ -340,6 +351,37 @@ def test_a_lower_rate_than_asked_for_is_said_once(clips: Path) -> None:
     [line] = [line for line in manifest.summary.to_lines() if "lower frame rate" in line]
     assert line.startswith("2 of a lower frame rate than fps: slow.mp4")
     assert line.endswith("featx repeats their frames")
+
+
+def test_before_the_first_frame(clips: Path) -> None:
+    """A segment of sound alone shows the first frame: nothing else is there to be shown."""
+    with av.open(clips / "sound first.mkv", "w") as output:
+        video: Any = output.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        audio: Any = output.add_stream("aac", rate=44100)
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
+        silence.sample_rate, silence.pts, silence.time_base = 44100, 0, Fraction(1, 44100)
+        output.mux(audio.encode(silence))
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((48, 64, 3), 20 * number, np.uint8), format="rgb24"
+            )
+            frame.pts, frame.time_base = 25 + number, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(audio.encode())
+        output.mux(video.encode())
+    rows = "path,start,end\nsound first.mkv,0,0.5\nsound first.mkv,1.05,1.1\n"
+    for sampling in ((None, 1, None), (None, None, 25.0)):
+        manifest = scan(clips, rows, sampling)
+        first, second = (file.read(0) for file in manifest.files)
+        assert len(first.frames) == 1
+        assert first.frames.max() < 10
+        assert first.times is not None
+        assert second.times is not None
+        assert abs(first.times[0] - 1) < 0.05
+        assert abs(second.times[0] - 1.04) < 0.05
 
 
 def test_many_rows_of_few_clips(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

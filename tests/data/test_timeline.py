@@ -40,7 +40,7 @@ def test_a_segment_is_what_is_shown_in_it(
     begins = [(tick - begin) * timeline.unit for tick in timeline.ticks.tolist()]
     found = timeline.cut(start, end)
     assert found.first == shown_at(timeline, start)
-    assert found.stop == sum(moment < end for moment in begins)
+    assert found.stop == max(sum(moment < end for moment in begins), 1)
     assert timeline.cut(None, None)[:2] == (0, len(gaps)) == timeline.whole[:2]
 
 

@@ -13,12 +13,12 @@ from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.errors import InputError, first_line
 from featx.features.feature_file import (
-    COLUMNS,
     DAMAGE,
     TIMES,
     UNLABELLED,
     describe_structure,
     open_feature_file,
+    read_columns,
 )
 from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 from featx.features.validation import find_problems
@@ -128,8 +128,7 @@ def _describe_sampling(file: h5py.File) -> dict[str, Any]:
         known = known[np.isfinite(known)]
         times = {"min": float(known.min()), "max": float(known.max())} if len(known) else {}
     columns = {
-        name: sorted({str(cell) for cell in _read_cells(column)})
-        for name, column in file.get(COLUMNS, {}).items()
+        name: sorted({str(cell) for cell in cells}) for name, cells in read_columns(file).items()
     }
     return {
         "sampling": sampling,
@@ -140,10 +139,6 @@ def _describe_sampling(file: h5py.File) -> dict[str, Any]:
             for name, values in columns.items()
         },
     }
-
-
-def _read_cells(column: h5py.Dataset) -> Any:  # noqa: ANN401  # text or numbers
-    return column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]
 
 
 def _to_json(name: str, value: Any) -> Any:  # noqa: ANN401  # whatever an attribute holds

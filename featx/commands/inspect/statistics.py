@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.features.dataset import FeatureDataset
+from featx.features.feature_file import UNLABELLED
 
 MAX_VIDEOS = 2000  # whose features are read; their mean features take 30 MB at most
 MAX_TIMES = 512  # frame numbers at which norms are kept, and frames of a similarity
@@ -79,6 +80,8 @@ def survey(
     """
     names = sorted(dataset.categories, key=dataset.categories.__getitem__)
     labels = np.array([dataset.categories[name] for name in names], np.int64)
+    if (dataset.labels == UNLABELLED).any():
+        names, labels = ["(no category)", *names], np.insert(labels, 0, UNLABELLED)
     categories = np.searchsorted(labels, dataset.labels)
     rows = _evenly(len(dataset), max_videos)
     times = _evenly(int(dataset.num_frames[rows].max()), max_times)

@@ -45,9 +45,18 @@ def compare_rows(
     }
     if data.has_names:
         expected["video_ids"] = [names[i] for i in rows]
+    columns = manifest.select_columns(split)
+    if columns.keys() != data.columns.keys():
+        problems.append(
+            f"columns: expected {shorten([*columns])}, as the inputs have, found "
+            f"{shorten([*data.columns])}"
+        )
+    for name in columns.keys() & data.columns.keys():
+        expected[f"columns/{name}"] = columns[name][[*rows]].tolist()
     for name, values in expected.items():
-        found = getattr(data, name)
-        if off := [row for row, value in enumerate(values) if value != found[row]]:
+        column = name.removeprefix("columns/")
+        found = getattr(data, name) if column == name else data.columns[column].tolist()
+        if off := [row for row, value in enumerate(values) if not _are_same(value, found[row])]:
             problems.append(
                 f"{name}: expected those of the inputs, found others in {len(off)} rows "
                 f"({shorten(off)}): row {off[0]} has {found[off[0]]} instead of {values[off[0]]}"
@@ -62,6 +71,11 @@ def compare_rows(
             f"name, found {data.categories}"
         )
     return problems
+
+
+def _are_same(value: object, found: object) -> bool:
+    """Whether two cells are the same: NaN is NaN."""
+    return value == found or (value != value and found != found)
 
 
 def _relabel(
@@ -103,6 +117,10 @@ def recompute(
         expected = _extract(extractor, batch)
         found = _read(data, row)
         errors[row] = relative_error(found, expected)
+        times, known = batch.times.get(position), _read_times(data, row)
+        are_told = times is not None and known is not None
+        if are_told and not np.array_equal(known, times, equal_nan=True):  # type: ignore[arg-type]
+            problems.append(f"times[{row}]: expected those of {data.video_ids[row]}, found others")
         if not errors[row] <= tolerance:  # NaN is off, too
             reason = ""
             if len(problems) < _MAX_EXPLAINED:
@@ -130,6 +148,15 @@ def _extract(extractor: FeatureExtractor, batch: VideoBatch) -> NDArray[np.float
     with torch.inference_mode():
         [features] = extractor.predict_step(batch._replace(videos=videos, frame_index=frame_index))
     return features.cpu().numpy()
+
+
+def _read_times(data: FeatureDataset, row: int) -> NDArray[np.float32] | None:
+    """When the frames of a row are shown, if the file tells, and can be read."""
+    try:
+        times = data[row].times
+    except InputError:
+        return None
+    return None if times is None else times.numpy()
 
 
 def _read(data: FeatureDataset, row: int) -> NDArray[np.float32]:
