@@ -47,6 +47,20 @@ CLIP_SUFFIXES = tuple(f".{suffix}" for suffix in _CONTAINERS.split())
 _THREADS = 4
 
 
+class Kind(NamedTuple):
+    """A kind of clips.
+
+    Attributes:
+        is_input: Whether a file of a name is a clip, or an image of one.
+        are_folders: Whether a clip is a folder of such files.
+        what: What a person calls them.
+    """
+
+    is_input: Callable[[str], bool]
+    are_folders: bool
+    what: str
+
+
 class Clip(NamedTuple):
     """A clip: a file, or a folder of frames.
 
@@ -88,7 +102,7 @@ def scan_clips(settings: ScanSettings) -> Manifest:
         MissingInputError: The folder or a split does not exist, or a split has no clips.
         InputError: Clips are damaged; or a split has no others.
     """
-    return _scan(settings, is_clip)
+    return _scan(settings, FILES)
 
 
 def scan_frames(settings: ScanSettings) -> Manifest:
@@ -98,7 +112,7 @@ def scan_frames(settings: ScanSettings) -> Manifest:
         MissingInputError: The folder or a split does not exist, or a split has no clips.
         InputError: Frames are damaged, or differ in size; or a split has no others.
     """
-    return _scan(settings, is_image)
+    return _scan(settings, FOLDERS)
 
 
 def find_splits(settings: ScanSettings) -> list[str]:
@@ -118,17 +132,17 @@ def find_splits(settings: ScanSettings) -> list[str]:
     return [ALL]
 
 
-def _scan(settings: ScanSettings, is_input: Callable[[str], bool]) -> Manifest:
+def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     root, is_flat = settings.root, settings.layout == "flat"
     check_decoder(settings)
     splits = find_splits(settings)
     lost: dict[Path, InputError] = {}
     found = [*walk_files(root)]
     if is_flat:
-        clips = list_flat(root, found, is_input)
+        clips = list_flat(root, found, kind)
     else:
-        clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits}, is_input)
-        lost |= find_misplaced(root, clips, found, is_input)
+        clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits}, kind)
+        lost |= find_misplaced(root, clips, found, kind)
     names = sorted({clip.home.category for clip in clips if clip.home.category is not None})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
@@ -157,8 +171,8 @@ def _scan(settings: ScanSettings, is_input: Callable[[str], bool]) -> Manifest:
     are_plain = all(file.is_plain for file in files)
     places = (place for errors in rejected.values() for place in errors)
     inputs = {clip.path for clip in clips} | {root / place for place in places}
-    known = _add_frames(inputs, root, found) if is_input is is_image else inputs
-    summary = summarize_scan(settings, files, rejected, known, is_input, found)
+    known = _add_frames(inputs, root, found) if kind.are_folders else inputs
+    summary = summarize_scan(settings, files, rejected, known, kind.is_input, found)
     return Manifest(
         root,
         categories,
@@ -166,7 +180,7 @@ def _scan(settings: ScanSettings, is_input: Callable[[str], bool]) -> Manifest:
         rejected,
         settings.preprocessing.describe("uint8", are_plain),
         summary,
-        has_times=is_flat or is_input is is_image or not settings.preprocessing.is_uniform,
+        has_times=is_flat or kind.are_folders or not settings.preprocessing.is_uniform,
     )
 
 
@@ -184,7 +198,7 @@ def list_clips(
     raw_dir: Path,
     unreadable: dict[Path, InputError],
     splits: Collection[str] | None = None,
-    is_input: Callable[[str], bool] | None = None,
+    kind: Kind | None = None,
 ) -> list[Clip]:
     """All clips at `RAW_DIR/<split>/<category>/[<subcategory>/]`, sorted by these and by name.
 
@@ -192,13 +206,13 @@ def list_clips(
         raw_dir: The folder.
         unreadable: Where to put folders that cannot be read, and why.
         splits: Which splits; by default, all folders.
-        is_input: `is_clip`, the default; or `is_image`, for clips that are folders of images.
+        kind: Which kind of clips; by default, files.
 
     Raises:
         MissingInputError: The folder does not exist, or has no clips.
     """
-    is_input = is_input or is_clip
-    are_folders = is_input is is_image
+    kind = kind or FILES
+    are_folders = kind.are_folders
 
     def is_one(path: Path) -> bool:
         if are_folders:
@@ -225,9 +239,8 @@ def list_clips(
                     if is_one(path)
                 ]
     if not clips and not unreadable:
-        what = "folders of images" if are_folders else "clips"
         raise MissingInputError(
-            f"{raw_dir}: expected {what} at <split>/<category>/[<subcategory>/]"
+            f"{raw_dir}: expected {kind.what} at <split>/<category>/[<subcategory>/]"
             + ("" if are_folders else "*{.mp4,.avi,.mkv,...}")
             + ", found none. Give the folder that holds the splits; or set layout to flat, for "
             "clips without splits and categories."
@@ -235,26 +248,23 @@ def list_clips(
     return clips
 
 
-def list_flat(
-    root: Path, found: Iterable[tuple[str, ...]], is_input: Callable[[str], bool]
-) -> list[Clip]:
+def list_flat(root: Path, found: Iterable[tuple[str, ...]], kind: Kind) -> list[Clip]:
     """All clips below a folder, wherever they are, in natural order.
 
     Args:
         root: The folder.
         found: All files in it; see `walk_files`.
-        is_input: `is_clip`; or `is_image`, for clips that are folders of images.
+        kind: Which kind of clips.
 
     Raises:
         MissingInputError: There is none.
     """
-    inputs = [parts for parts in found if is_input(parts[-1])]
-    if is_input is is_image:
+    inputs = [parts for parts in found if kind.is_input(parts[-1])]
+    if kind.are_folders:
         inputs = [*dict.fromkeys(parts[:-1] for parts in inputs if len(parts) > 1)]
     names = sorted(("/".join(parts) for parts in inputs), key=lambda n: (natural_key(n), n))
     if not names:
-        what = "folders of images" if is_input is is_image else "clips"
-        raise MissingInputError(f"{root}: expected {what} in it, found none. Check the path.")
+        raise MissingInputError(f"{root}: expected {kind.what} in it, found none. Check the path.")
     home = Home(ALL, None)
     return [Clip(root / name, name, name, home) for name in names]
 
@@ -263,16 +273,16 @@ def find_misplaced(
     raw_dir: Path,
     clips: Sequence[Clip],
     found: Iterable[tuple[str, ...]],
-    is_input: Callable[[str], bool] | None = None,
+    kind: Kind | None = None,
 ) -> dict[Path, InputError]:
     """Clips that are in no category's folder, or too deep in it, among the files that there are."""
-    is_input = is_input or is_clip
+    kind = kind or FILES
     known = {clip.path for clip in clips}
-    up = 1 if is_input is is_image else 0  # a clip is the folder of its images
+    up = int(kind.are_folders)  # a clip is the folder of its images
     paths = {
         raw_dir.joinpath(*parts[: len(parts) - up]): None
         for parts in found
-        if is_input(parts[-1]) and len(parts) > up
+        if kind.is_input(parts[-1]) and len(parts) > up
     }
     return {
         path: InputError(
@@ -287,6 +297,10 @@ def find_misplaced(
 def is_clip(name: str) -> bool:
     """Whether a file of this name is a clip."""
     return Path(name).suffix.lower() in CLIP_SUFFIXES and not is_hidden(name)
+
+
+FILES = Kind(is_clip, are_folders=False, what="clips")
+FOLDERS = Kind(is_image, are_folders=True, what="folders of images")
 
 
 def _has_images(folder: Path) -> bool:
