@@ -31,7 +31,7 @@ from featx.data.manifest import (
     VideoFile,
     summarize_scan,
 )
-from featx.errors import InputError, MissingInputError
+from featx.errors import InputError, MissingInputError, UsageError
 from featx.files import file_stats
 from featx.parallel import map_ahead
 
@@ -135,6 +135,12 @@ def find_splits(settings: ScanSettings) -> list[str]:
 def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     root, is_flat = settings.root, settings.layout == "flat"
     check_decoder(settings)
+    given = settings.preprocessing
+    if kind.are_folders and given.fps is not None and given.frame_rate is None:
+        raise UsageError(
+            "frame_rate: expected one for folders of images, to sample them by fps, found none. "
+            "Set it, or sample by num_frames or stride."
+        )
     splits = find_splits(settings)
     lost: dict[Path, InputError] = {}
     found = [*walk_files(root)]

@@ -41,7 +41,8 @@ def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
         if not splits:
             raise MissingInputError(
                 f"{root}: expected a folder train, val or test, found {_listing(found)}. "
-                "Give the folder that holds the splits, or set splits to your own."
+                "Give the folder that holds the splits, set splits to your own, or set layout to "
+                "flat, for clips without splits."
             )
     chosen = []
     for split in splits:

@@ -156,7 +156,7 @@ def _list_split(root: Path, split: str, rejected: Rejections) -> list[Path]:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
             "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR; or set "
-            "source to clips."
+            "source to clips or frames."
         )
     return paths
 

@@ -6,7 +6,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ class Table:
         lines: The line of each row in the file, or its number, from 1.
         is_text: Whether all cells are text, so that it has to be guessed which are numbers.
         bad: What is wrong with rows that are left out, by their line.
+        has_commas: Whether numbers may have a comma for a point, as where cells are set apart by
+            semicolons because of that.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Table:
     lines: Sequence[int]
     is_text: bool
     bad: Mapping[int, InputError] = field(default_factory=dict)
+    has_commas: bool = False
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -208,7 +211,12 @@ def _rename(table: Table, columns: Mapping[str, str]) -> Table:
     for name in ("path", "split", "label", "id"):  # around which spaces mean nothing
         if name in renamed:
             renamed[name] = [c.strip() if isinstance(c, str) else c for c in renamed[name]]
-    return Table(table.path, renamed, table.lines, table.is_text, table.bad)
+    for name in KNOWN[KNOWN.index("start") :] if table.has_commas else ():
+        if name in renamed:
+            renamed[name] = [
+                c.replace(",", ".") if isinstance(c, str) else c for c in renamed[name]
+            ]
+    return replace(table, columns=renamed)
 
 
 class _Dialect(NamedTuple):
@@ -294,7 +302,8 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
                 f"{path.name}:{begin + 1}: expected a line of a table, found: {error}. "
                 "Mend the line: quotes have to be closed, and doubled within others."
             ) from error
-    return Table(path, dict(zip(names, cells, strict=True)), lines, is_text=True, bad=bad)
+    columns = dict(zip(names, cells, strict=True))
+    return Table(path, columns, lines, is_text=True, bad=bad, has_commas=delimiter == ";")
 
 
 def _read_lines(path: Path, path_column: str, root: Path) -> Table:

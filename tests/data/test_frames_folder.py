@@ -16,7 +16,7 @@ from featx import VideoDataModule
 from featx.data.clip_file import open_clip
 from featx.data.frames_folder import list_images, survey_frames
 from featx.data.preprocessing import Preprocessing
-from featx.errors import ChangedInputError, InputError, MissingInputError
+from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
 
 COUNT = 12
 
@@ -141,6 +141,9 @@ def test_by_time_without_a_rate(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found no frame rate\. Set frame_rate, or sample by"):
         open_video(folder, Preprocessing.choose(None, None, 5))
     assert len(open_video(folder, Preprocessing.choose(None, 2, None)).read().frames) == 2
+    data = VideoDataModule(tmp_path, source="frames", layout="flat", fps=5)
+    with pytest.raises(UsageError, match="frame_rate: expected one for folders of images"):
+        data.setup("predict")
 
 
 def test_it_changes_after_the_scan(tmp_path: Path) -> None:

@@ -199,6 +199,13 @@ def test_spreadsheets(tmp_path: Path) -> None:
         assert columns == {"path": ["a.mp4"], "label": ["x"], "Notes": ["1,5"]}
 
 
+def test_decimal_commas(tmp_path: Path) -> None:
+    """Where a spreadsheet writes them, semicolons are between the cells."""
+    text = "path;start;end;note\na.mp4;0,25;1;0,5\n"
+    columns = read_table(write(tmp_path / "t.csv", text), {}, tmp_path).columns
+    assert columns == {"path": ["a.mp4"], "start": ["0.25"], "end": ["1"], "note": ["0,5"]}
+
+
 def test_long_cells(tmp_path: Path) -> None:
     """As long as they like; the limit of the module of the process stays what it was."""
     before = csv.field_size_limit()
