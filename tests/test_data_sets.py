@@ -9,6 +9,7 @@ import h5py
 import jobs
 import numpy as np
 import pytest
+import torch
 from clips import encode, moving_frames
 from helpers import TINY_JOB
 from PIL import Image
@@ -165,6 +166,17 @@ def test_a_table_that_is_edited(folder: Path, tmp_path: Path) -> None:
         assert {name: row["label"] for name, row in found.items()} == expected
 
 
+def test_what_somebody_else_has_made_stays(folder: Path, tmp_path: Path) -> None:
+    """A file at a place that a table would have, but of which there is no record."""
+    theirs = tmp_path / "processed/train/other/table/processed_data.pt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    settings: dict[str, Any] = {"num_frames": 3, "image_size": 16, "table": folder / "table.csv"}
+    with pytest.warns(UserWarning, match="1 files are of other clips, and were kept"):
+        preprocess(folder, tmp_path / "processed", **settings)
+    assert theirs.read_text() == "theirs"
+
+
 def test_tables_beside_each_other(folder: Path, tmp_path: Path) -> None:
     """Of different names, they share a folder; of one name, or of labels at odds, they do not."""
     (folder / "other.csv").write_text("path,label,split\na.mp4,12,dev\n")
@@ -202,6 +214,38 @@ def test_settings_that_do_not_fit(tmp_path: Path, settings: dict[str, Any], mess
     """`preprocess` refuses them at once."""
     with pytest.raises(featx.FeatxError, match=message):
         preprocess(tmp_path, tmp_path / "out", **settings)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"a/b": 1}, {"..": 1}, {"": 1}, {"a": "x\0"}, {"a": "\ud800"}, {"a": [1]}, {1: "a"}, "text"],
+    ids=repr,
+)
+def test_notes_that_a_file_cannot_hold(tmp_path: Path, columns: object) -> None:
+    """Columns of a file that somebody made: they are not taken, and its videos are."""
+    path = tmp_path / "root/train/a/b/processed_data.pt"
+    path.parent.mkdir(parents=True)
+    videos = torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8)
+    torch.save({"videos": videos, "columns": [columns], "times": [["soon", 1.0]]}, path)
+    dataset = featx.FeatureDataset(extract(tmp_path / "root", tmp_path / "out")["train"])
+    assert dataset.columns == {}
+    assert dataset[0].times is None
+    torch.save({"videos": videos, "columns": [{"a": "x"}], "times": [[0.0, 1.0]]}, path)
+    dataset = featx.FeatureDataset(extract(tmp_path / "root", tmp_path / "more")["train"])
+    assert dataset[0].columns == {"a": "x"}
+    assert str(dataset[0].times) == "tensor([0., 1.])"
+
+
+def test_clips_beside_folders_of_images(folder: Path, tmp_path: Path) -> None:
+    """They are of another source, and not misplaced."""
+    shutil.move(folder / "frames", folder / "train")
+    (folder / "train/a/b").mkdir(parents=True)
+    shutil.move(folder / "train/x", folder / "train/a/x")
+    settings: dict[str, Any] = {"source": "frames", "image_size": 16, "fps": 10, "frame_rate": 20}
+    assert preprocess(folder, tmp_path / "processed", **settings) == []
+    straight = extract(folder, tmp_path / "a", **settings)["train"]
+    assert rows(straight) == rows(extract(tmp_path / "processed", tmp_path / "b")["train"])
+    assert verify(straight, folder, source="frames", all=True)
 
 
 def test_a_category_that_no_folder_can_be_named_after(folder: Path, tmp_path: Path) -> None:

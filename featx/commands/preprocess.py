@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.clip_file import ClipFile
-from featx.data.clip_source import find_misplaced
+from featx.data.clip_source import FILES, FOLDERS, Kind, find_misplaced
 from featx.data.folders import is_hidden, list_entries, list_folders
 from featx.data.manifest import (
     ANALYSIS_FILE,
@@ -48,6 +47,8 @@ DTypeName = Literal["uint8", "float32"]
 
 Decoded = tuple[dict[str, Any], Tensor]
 """Notes about a clip for its file, and its pixels."""
+
+_KINDS = {"clips": FILES, "frames": FOLDERS}
 
 _NO_CATEGORY = "unlabelled"  # the folder of videos without a category
 
@@ -154,7 +155,7 @@ def preprocess(
         origins[subcategory] = str(origin)
     jobs, misnamed = _plan(manifest, processed_dir, subcategory)
     groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
-    _remove_outdated(manifest, processed_dir, groups, subcategory)
+    _remove_outdated(manifest, processed_dir, groups, subcategory, _KINDS[source])
     categories = _join_categories(processed_dir, manifest)
     stale = [
         job
@@ -226,7 +227,7 @@ def _scan(
     misplaced = {}
     if splits is not None:  # what is in none of them
         top = ((path.name,) for path in list_entries(raw_dir))
-        misplaced = find_misplaced(raw_dir, (), top)
+        misplaced = find_misplaced(raw_dir, (), top, _KINDS[source])
     failures = [*map(str, misplaced.values())] + [
         str(error)
         for split, errors in manifest.rejected.items()
@@ -246,6 +247,7 @@ def _plan(
         processed_dir: Folder of the files.
         subcategory: That of all videos; None if each is in a tree already.
     """
+    columns = {name: cells.tolist() for name, cells in manifest.columns.items()}
     jobs: list[Job] = []
     misnamed: list[str] = []
     for position, file in enumerate(manifest.files):
@@ -260,7 +262,7 @@ def _plan(
                 )
                 continue
             place = f"{clip.split}/{category}/{subcategory}"
-        cells = {key: _to_plain(values[position]) for key, values in manifest.columns.items()}
+        cells = {name: values[position] for name, values in columns.items()}
         jobs.append(Job(clip, processed_dir / place / FILE_NAME, cells))
     order = {target: number for number, target in enumerate(dict.fromkeys(j.target for j in jobs))}
     return sorted(jobs, key=lambda job: order[job.target]), misnamed
@@ -283,18 +285,24 @@ def _check_claim(processed_dir: Path, subcategory: str, origin: Path) -> None:
 
 
 def _remove_outdated(
-    manifest: Manifest, processed_dir: Path, kept: Collection[Path], subcategory: str | None
+    manifest: Manifest,
+    processed_dir: Path,
+    kept: Collection[Path],
+    subcategory: str | None,
+    kind: Kind,
 ) -> None:
     """Remove the files all of whose clips are bad now; or of a table, in which they are no more."""
-    if subcategory is not None:
-        outdated = [*processed_dir.glob(f"*/*/{glob.escape(subcategory)}/{FILE_NAME}")]
-    else:
-        names = (name.split("/") for errors in manifest.rejected.values() for name in errors)
+    outdated: list[Path] = []
+    if subcategory is None:
+        names = (name for errors in manifest.rejected.values() for name in errors)
+        clips = (name.split("/") for name in names if kind.is_clip(manifest.root / name))
         outdated = [  # of a clip in its category, or in a subcategory
             processed_dir.joinpath(*parts[:2], parts[-2], FILE_NAME)
-            for parts in names
+            for parts in clips
             if len(parts) in (3, 4)
         ]
+    elif subcategory in _find_origins(processed_dir):  # and not of somebody else's making
+        outdated = [*processed_dir.glob(f"*/*/{glob.escape(subcategory)}/{FILE_NAME}")]
     for target in {*outdated} - {*kept}:
         with writing(target):
             target.unlink(missing_ok=True)
@@ -327,10 +335,6 @@ def _join_categories(processed_dir: Path, manifest: Manifest) -> dict[str, int]:
     if categories == {name: label for label, name in enumerate(sorted(categories))}:
         return {}
     return categories
-
-
-def _to_plain(cell: Any) -> Any:  # noqa: ANN401  # of NumPy, or Python's own
-    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def _describe(clip: ClipFile) -> str | None:

@@ -22,7 +22,7 @@ from featx.data.folders import (
     normalize_name,
     walk_files,
 )
-from featx.data.frames_folder import frames_stats, is_image
+from featx.data.frames_folder import is_image
 from featx.data.manifest import (
     Home,
     Manifest,
@@ -32,7 +32,6 @@ from featx.data.manifest import (
     summarize_scan,
 )
 from featx.errors import InputError, MissingInputError, UsageError
-from featx.files import file_stats
 from featx.parallel import map_ahead
 
 _CONTAINERS = (
@@ -60,6 +59,15 @@ class Kind(NamedTuple):
     are_folders: bool
     what: str
 
+    def is_clip(self, path: Path) -> bool:
+        """Whether there is a clip at a path."""
+        if not self.are_folders:
+            return self.is_input(path.name) and not path.is_dir()
+        try:
+            return path.is_dir() and any(self.is_input(file.name) for file in path.iterdir())
+        except OSError:  # it is told when it is listed
+            return False
+
 
 class Clip(NamedTuple):
     """A clip: a file, or a folder of frames.
@@ -81,14 +89,6 @@ class Clip(NamedTuple):
     def split(self) -> str:
         """The split."""
         return self.home.split
-
-    @property
-    def stats(self) -> tuple[int, int]:
-        """See `file_stats`; (0, 0) if there is no file."""
-        try:
-            return frames_stats(self.path) if self.path.is_dir() else file_stats(self.path.stat())
-        except OSError:
-            return 0, 0
 
 
 def scan_clips(settings: ScanSettings) -> Manifest:
@@ -218,13 +218,6 @@ def list_clips(
         MissingInputError: The folder does not exist, or has no clips.
     """
     kind = kind or FILES
-    are_folders = kind.are_folders
-
-    def is_one(path: Path) -> bool:
-        if are_folders:
-            return path.is_dir() and _has_images(path)
-        return is_clip(path.name) and not path.is_dir()
-
     clips: list[Clip] = []
     for split in list_folders(raw_dir):
         if splits is not None and split.name not in splits:
@@ -234,7 +227,7 @@ def list_clips(
             # Clips in the category's folder and in a subcategory of its name share a place.
             homes = {category.name: [category]}
             for folder in _list_or_keep(list_folders, category, unreadable):
-                if not (are_folders and _has_images(folder)):
+                if not kind.is_clip(folder):
                     homes.setdefault(folder.name, []).append(folder)
             for subcategory, folders in sorted(homes.items()):
                 place = f"{split.name}/{category.name}/{subcategory}"
@@ -242,12 +235,12 @@ def list_clips(
                     Clip(path, path.relative_to(raw_dir).as_posix(), place, home)
                     for folder in folders
                     for path in _list_or_keep(list_entries, folder, unreadable)
-                    if is_one(path)
+                    if kind.is_clip(path)
                 ]
     if not clips and not unreadable:
         raise MissingInputError(
             f"{raw_dir}: expected {kind.what} at <split>/<category>/[<subcategory>/]"
-            + ("" if are_folders else "*{.mp4,.avi,.mkv,...}")
+            + ("" if kind.are_folders else "*{.mp4,.avi,.mkv,...}")
             + ", found none. Give the folder that holds the splits; or set layout to flat, for "
             "clips without splits and categories."
         )
@@ -307,13 +300,6 @@ def is_clip(name: str) -> bool:
 
 FILES = Kind(is_clip, are_folders=False, what="clips")
 FOLDERS = Kind(is_image, are_folders=True, what="folders of images")
-
-
-def _has_images(folder: Path) -> bool:
-    try:
-        return any(is_image(path.name) for path in folder.iterdir())
-    except OSError:  # it is told when it is listed
-        return False
 
 
 def _add_frames(inputs: set[Path], root: Path, found: Iterable[tuple[str, ...]]) -> set[Path]:

@@ -55,6 +55,7 @@ class Preprocessing:
         num_frames: int | None,
         stride: int | None,
         fps: float | None,
+        frame_rate: float | None = None,
         **settings: Any,  # noqa: ANN401  # the others
     ) -> "Preprocessing":
         """Settings as a person gives them: one way of sampling, or none for the usual one.
@@ -75,6 +76,7 @@ class Preprocessing:
             num_frames=num_frames,
             stride=stride,
             fps=None if fps is None else float(fps),
+            frame_rate=None if frame_rate is None else float(frame_rate),
             **settings,
         )
         check_at_least(

@@ -335,7 +335,14 @@ def _check_columns(columns: object, count: int) -> tuple[Mapping[str, Any], ...]
     if len(notes) != count or not all(isinstance(note, dict) for note in notes):
         return None
     cells = [(name, cell) for note in notes for name, cell in note.items()]
-    fit = all(isinstance(name, str) and isinstance(cell, (str, int, float)) for name, cell in cells)
+    fit = all(
+        isinstance(name, str)
+        and is_name(name)
+        and "/" not in name
+        and name not in ("", ".", "..")
+        and (isinstance(cell, (int, float)) or (isinstance(cell, str) and is_name(cell)))
+        for name, cell in cells
+    )
     return notes if fit else None
 
 

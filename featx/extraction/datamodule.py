@@ -143,7 +143,7 @@ class VideoDataModule(LightningDataModule):
             image_size=image_size,
             keep_damaged=keep_damaged,
             decoder=decoder,
-            frame_rate=None if frame_rate is None else float(frame_rate),
+            frame_rate=frame_rate,
             resize=resize,
         )
         if root is None and table is None:

@@ -183,8 +183,11 @@ class Provenance:
 
     @property
     def sampling(self) -> dict[str, Any] | None:
-        """The way in which frames were sampled, if it is not the usual one."""
-        return self._find(dict, "preprocessing", "sampling")
+        """The way in which frames were sampled, if it is not the usual one: its name and value."""
+        sampling = self._find(dict, "preprocessing", "sampling") or {}
+        known = sampling.keys() <= {"stride", "fps"}
+        numbers = all(isinstance(value, (int, float)) for value in sampling.values())
+        return sampling if len(sampling) == 1 and known and numbers else None
 
     @property
     def frame_rate(self) -> float | None:

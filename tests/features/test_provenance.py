@@ -80,3 +80,21 @@ def test_a_record_that_is_damaged() -> None:
     found = Provenance.from_attributes({"config": "{", "backbone": b"resnet50"})
     assert (found.damaged, found.backbone) == (True, "resnet50")
     assert found.fingerprint() == {}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "found"),
+    [
+        ({"stride": 4}, {"stride": 4}),
+        ({"fps": 12.5}, {"fps": 12.5}),
+        ({"fps": "fast"}, None),
+        ({"root": 5}, None),
+        ({"fps": 5, "stride": 4}, None),
+        ([5], None),
+        ({}, None),
+    ],
+)
+def test_sampling_is_what_it_can_be(sampling: object, found: object) -> None:
+    """Whatever else a file says, nobody calls anything with it."""
+    run = {"preprocessing": {"sampling": sampling}}
+    assert Provenance.from_attributes({"config": json.dumps(run)}).sampling == found

@@ -122,11 +122,13 @@ def _describe_sampling(file: h5py.File) -> dict[str, Any]:
     sampling = made.sampling
     if sampling is None and made.num_frames is not None:
         sampling = {"num_frames": made.num_frames}
-    times = None
+    times: dict[str, float] | None = None
     if TIMES in file:
-        known = file[TIMES][:]
-        known = known[np.isfinite(known)]
-        times = {"min": float(known.min()), "max": float(known.max())} if len(known) else {}
+        times = {}
+        for row in file[TIMES]:  # one at a time: there may be many
+            if (known := row[np.isfinite(row)]).size:
+                times["min"] = min(times.get("min", np.inf), float(known.min()))
+                times["max"] = max(times.get("max", -np.inf), float(known.max()))
     columns = {
         name: sorted({str(cell) for cell in cells}) for name, cells in read_columns(file).items()
     }
