@@ -354,3 +354,11 @@ def test_another_table_does_not_mix(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(featx.FeatxError, match="expected a file of the same inputs"):
             extract(None, tmp_path / "out", table=folder / "table.csv", **settings)
     assert {split: path.read_bytes() for split, path in paths.items()} == before
+    for number, row in enumerate(("0,1,,,,", "0,0.9,,,,", "0,1,1,1,9,9")):
+        text = f"path,id,start,end,left,top,right,bottom\na.mp4,one,{row}\n"
+        (folder / "table.csv").write_text(text)
+        if number == 0:
+            extract(None, tmp_path / "id", table=folder / "table.csv", **settings)
+            continue
+        with pytest.raises(featx.FeatxError, match="expected a file of the same inputs"):
+            extract(None, tmp_path / "id", table=folder / "table.csv", **settings)

@@ -189,6 +189,8 @@ def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
         codec = stream.codec_context
         traits = [_TRAITS[trc] for trc in [codec.color_trc] if trc in _TRAITS]
         traits += ["interlaced"] * (codec.field_order in _INTERLACED)
+        # What comes before the first key frame may not decode.
+        is_told = is_told and packets[:1] != [] and packets[0].is_key
         is_told = is_told and codec.name in ONE_FRAME_A_PACKET | _AND_MORE
         timeline = lay_out(container, stream, packets) if is_told else None
         is_plain, name = _is_plain(codec), container.format.name.partition(",")[0]

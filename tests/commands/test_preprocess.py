@@ -110,6 +110,18 @@ def test_what_no_longer_decodes_is_removed(raw: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out/test/bye/bye/processed_data.pt").exists()
 
 
+def test_a_folder_that_cannot_be_listed_costs_no_file(raw: Path, tmp_path: Path) -> None:
+    """Not even that of a subcategory whose clips are gone, which is named as before."""
+    assert run(raw, tmp_path / "out") == []
+    for name in ("2.mp4", "10.mkv"):
+        (raw / "train/hello" / name).unlink()
+    (raw / "train/hello/gone").symlink_to(raw / "nowhere")
+    with pytest.warns(UserWarning, match="1 files are of other clips, and were kept"):
+        [failure] = run(raw, tmp_path / "out")
+    assert "found a link without a target" in failure
+    assert (tmp_path / "out/train/hello/hello/processed_data.pt").exists()
+
+
 def test_what_is_up_to_date_is_left_alone(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

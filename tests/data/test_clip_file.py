@@ -2,18 +2,20 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from clips import encode, sample_clip
+from clips import encode, open_video, sample_clip
 from helpers import grey_levels
 
 from featx.data.clip_decoder import decode_clip
 from featx.data.clip_file import write_clip
 from featx.data.clip_survey import survey_clip
+from featx.data.preprocessing import Preprocessing
 from featx.data.timeline import Timeline
 from featx.errors import InputError
 
@@ -79,6 +81,31 @@ def test_a_wrong_count_is_mended(tmp_path: Path) -> None:
     assert asked == [survey_clip(path)[0].num_packets, decoded.count]
     assert asked[0] > decoded.count
     assert [*decoded.frames] == [*range(0, decoded.count, 7)]
+
+
+def test_every_frame_of_a_recording_that_was_cut(tmp_path: Path) -> None:
+    """How many there are is found by decoding, where packets do not tell."""
+    path = encode(tmp_path / "clip.ts", "libx264", options={"x264-params": "keyint=20"}, count=90)
+    content = path.read_bytes()
+    start = len(content) // 6
+    path.write_bytes(content[start - start % 188 :])
+    clip = open_video(path, Preprocessing.choose(None, 1, None, image_size=16))
+    assert clip.length < survey_clip(path)[0].num_packets
+    assert len(clip.read().frames) == clip.length
+
+
+def test_another_number_of_frames_than_planned(tmp_path: Path) -> None:
+    """One or two more, or fewer, are made to fit; of others it is said."""
+    path = encode(tmp_path / "clip.mp4", "libx264", count=20)
+    clip = open_video(path, Preprocessing.choose(None, 1, None, image_size=16))
+    frames = clip.read().frames
+    longer = replace(clip, length=22, survey=clip.survey._replace(num_frames=22)).read().frames
+    assert torch.equal(longer[:20], frames)
+    assert torch.equal(longer[20:], frames[[19, 19]])
+    shorter = replace(clip, length=19, survey=clip.survey._replace(num_frames=19)).read().frames
+    assert torch.equal(shorter, frames[:19])
+    with pytest.raises(InputError, match="expected 30 frames by its packets, found 20"):
+        replace(clip, length=30, survey=clip.survey._replace(num_frames=30)).read()
 
 
 def test_colours_and_places(tmp_path: Path) -> None:

@@ -423,6 +423,22 @@ def rewrite(path: Path, target: Path, change: Callable[[int, bytes], bytes | Non
     return target
 
 
+def test_which_packets_tell_the_frames(good: dict[str, Path], tmp_path: Path) -> None:
+    """Not if one is too small for a frame, or the first is no key frame."""
+    name = "mpeg4.mkv"
+    told = survey_clip(good[name])[1]
+    assert told is not None
+    assert len(told) == NUM_FRAMES
+    for number, change in enumerate(
+        [
+            lambda place, content: content[:6] if place == 5 else content,
+            lambda place, content: None if place < 3 else content,
+        ]
+    ):
+        path = rewrite(good[name], tmp_path / f"{number}.mkv", change)
+        assert survey_clip(path)[1] is None
+
+
 @pytest.mark.parametrize("name", ["vp9.webm", "ffv1.mkv", "mpeg2.mkv"])
 def test_a_first_frame_that_is_damaged(good: dict[str, Path], tmp_path: Path, name: str) -> None:
     """What fails at a key frame is damage, also if it is the first one."""
