@@ -9,7 +9,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from featx.data.clip_file import ClipFile, open_clip
+from featx.data.clip_file import ClipFile, Needs, open_clip
 from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
 
@@ -95,5 +95,5 @@ def sample_clip(path: Path, num_frames: int, image_size: int) -> Tensor:
 
 def open_video(path: Path, preprocessing: Preprocessing) -> ClipFile:
     """A clip, as a video of a training set."""
-    clip = open_clip(path, preprocessing, has_digest=False)
+    clip = open_clip(path, preprocessing, Needs(thorough=True))
     return clip.take("train/a/a", path.name, Home("train", "a"))

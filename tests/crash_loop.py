@@ -5,28 +5,32 @@ After each failure the published file must be what it was, or complete; and a re
 the bytes of an undisturbed run, and leave nothing else behind.
 
 Run as a script, it has no threads when it forks. Its arguments are a folder, how to fail (`SIGKILL`
-or an error of the system), and the job: rows of one file, over none (`fresh`) or over an old one
-(`overwrite`), or everything from the scan to the analysis of two files (`whole`). It prints the
-number of failures.
+or an error of the system), and the job: rows of one file, over none (`fresh`), over a foreign one
+(`overwrite`) or over one of other rows (`update`); or everything from the scan to the analysis of
+two files (`whole`), or of two that are there, of a data set that was changed since (`grown`). It
+prints the number of failures.
 """
 
 import errno
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import torch
-from helpers import TINY, extract_eagerly, make_rows, plan, random_videos
+from helpers import TINY, extract_eagerly, make_rows, plan, prepare, random_videos
 
 from featx.backbones import architectures
+from featx.data.processed_file import save_videos
 from featx.errors import OutputError
-from featx.features import staging as staging_module
-from featx.features.feature_file import write_row
+from featx.features import finished
+from featx.features.feature_file import FileLayout, write_row
 from featx.features.parts import PartWriter
 from featx.features.staging import Staging
 
@@ -85,29 +89,32 @@ class Fuse:
             write = write_row if file.driver == "fileobj" else self.wrap(write_row)  # in memory
             write(file, row, chunks)
 
-        setattr(staging_module, "write_row", write_row_on_disk)  # noqa: B010
+        setattr(finished, "write_row", write_row_on_disk)  # noqa: B010
 
 
 def run_job(folder: Path, kind: str) -> None:
     """The job of one kind."""
-    if kind == "whole":
+    if kind in ("whole", "grown"):
         extract_eagerly(folder.parent / "processed", folder)
     else:
-        write_rows(folder, kind == "overwrite")
+        write_rows(folder, plan(LENGTHS, made="now"), range(len(LENGTHS)), kind == "overwrite")
 
 
-def write_rows(folder: Path, overwrite: bool) -> None:
-    """Resume, write what is missing, one part a row or so, and publish."""
-    staging = Staging(folder / "train_features.h5", plan(LENGTHS, made="now"))
-    done = staging.prepare(overwrite)
-    rows = make_rows(LENGTHS)
+def write_rows(folder: Path, layout: FileLayout, numbers: Sequence[int], overwrite: bool) -> None:
+    """Resume, write what is missing, one part a row or so, and publish.
+
+    Which of the rows there are is said by their numbers.
+    """
+    staging = Staging(folder / "train_features.h5", layout)
+    done = prepare(staging, overwrite)
+    rows = [make_rows(LENGTHS)[number] for number in numbers]
     with ThreadPoolExecutor(1) as pool:
         writer = PartWriter(staging, pool)
-        for row in sorted({*range(len(LENGTHS))} - done):
-            writer.add(row, rows[row].copy)
+        for row in sorted({*range(len(rows))} - done):
+            writer.add(row, rows[row].copy, staging.layout.input_sha256[row])
             if row % 2:
                 writer.flush()
-    staging.publish()
+    staging.publish(overwrite)
 
 
 def run_child(folder: Path, kind: str, step: int, mode: str) -> int:
@@ -130,34 +137,60 @@ def run_child(folder: Path, kind: str, step: int, mode: str) -> int:
 def prepare_whole_job(folder: Path) -> None:
     """Inputs, the tiny CNN, a part for each video, and no threads of torch's that a fork breaks."""
     torch.set_num_threads(1)
-    for split, count in (("train", 2), ("test", 1)):
-        place = folder / "processed" / split / "a" / "x"
-        place.mkdir(parents=True)
-        torch.save(random_videos(count, 3), place / "processed_data.pt")
     architectures.ARCHITECTURES["resnet50"] = TINY
+    save(folder, {"train": [0, 1], "test": [2]})
+
+
+def save(folder: Path, splits: dict[str, list[int]]) -> None:
+    """Videos by their numbers, with a digest of each."""
+    for split, numbers in splits.items():
+        place = folder / "processed" / split / "a" / "x"
+        place.mkdir(parents=True, exist_ok=True)
+        videos = random_videos(4, 3)
+        notes = (({"clips": f"{number}"}, videos[number]) for number in numbers)
+        save_videos(place / "processed_data.pt", notes)
+
+
+def prepare_old_files(folder: Path, kind: str) -> Path:
+    """What was published before: a folder of files."""
+    old = folder / "old"
+    old.mkdir()
+    if kind == "overwrite":
+        (old / "train_features.h5").write_bytes(b"old")
+    elif kind == "update":
+        # Of other names and labels, in another order, and one of other content.
+        numbers = [4, 1, 5, 3]
+        layout = plan(LENGTHS, made="now").select(numbers)
+        layout.labels[1] ^= 1
+        inputs = [*layout.input_sha256[:3], "0" * 64]
+        names = ["another name", *layout.video_ids[1:]]
+        layout = replace(layout, input_sha256=inputs, video_ids=names)
+        write_rows(old, layout, numbers, overwrite=False)
+    elif kind == "grown":
+        extract_eagerly(folder / "processed", old)
+        save(folder, {"train": [3, 1], "test": [0, 2]})
+    return old
 
 
 def main(folder: Path, mode: str, kind: str) -> None:
     """Fail at every step, one after the other."""
-    if kind == "whole":
+    if kind in ("whole", "grown"):
         prepare_whole_job(folder)
+    old = prepare_old_files(folder, kind)
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
     undisturbed = folder / "undisturbed"
     run_job(undisturbed, kind)
     expected = {path.name: path.read_bytes() for path in undisturbed.iterdir()}
-    before = b"old" if kind == "overwrite" else None
     step = 0
     while True:
         step += 1
         place = folder / f"{step}"
-        place.mkdir()
-        targets = [place / name for name in expected]
-        for target in targets if before else ():
-            target.write_bytes(b"old")
+        shutil.copytree(old, place)
         status = run_child(place, kind, step, mode)
-        found = [target.read_bytes() if target.exists() else None for target in targets]
-        complete = found == [*expected.values()]
-        for content, wanted in zip(found, expected.values(), strict=True):
-            assert content in (before, wanted), f"step {step}"
+        found = {name: (place / name).read_bytes() for name in expected if (place / name).exists()}
+        complete = found == expected
+        for name, wanted in expected.items():
+            assert found.get(name) in (before.get(name), wanted), f"step {step}: {name}"
         if status == 0:
             assert complete, f"step {step}"
             break

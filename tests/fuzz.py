@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import make_rows, plan, random_video, random_videos
+from helpers import finish, make_rows, plan, prepare, random_video, random_videos
 from torch import Tensor
 
 from featx.data.archive import verify_checksums
 from featx.data.processed_file import open_processed_file
 from featx.errors import FeatxError, InputError
-from featx.features.feature_file import encode
 from featx.features.staging import Staging
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
@@ -140,17 +139,17 @@ def fuzz_parts(path: Path, rng: random.Random) -> str:
     staging = Staging(path.parent / "train_features.h5", plan(LENGTHS))
     staging.folder.mkdir(parents=True, exist_ok=True)
     for first in (0, 2, 4):
-        staging.write_part({r: encode(rows[r], staging.layout) for r in (first, first + 1)})
+        staging.write_part({r: finish(staging, r, rows[r]) for r in (first, first + 1)})
     part = rng.choice(sorted(staging.folder.iterdir()))
     content = part.read_bytes()
     part.write_bytes(mutate(content, rng))
     damaged = part.read_bytes() != content
-    done = staging.prepare(overwrite=False)
+    done = prepare(staging)
     first = int(part.name.split("-")[1])
     assert done == {*range(6)} - ({first, first + 1} if damaged else set())
     assert part.exists() != damaged
     for row in {*range(6)} - done:
-        staging.write_part({row: encode(rows[row], staging.layout)})
+        staging.write_part({row: finish(staging, row, rows[row])})
     staging.publish()
     content = staging.target.read_bytes()
     staging.target.unlink()

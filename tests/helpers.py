@@ -1,7 +1,9 @@
 """Tiny seeded data for the tests; nothing binary is committed."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from featx.features.feature_file import (
 )
 from featx.features.parts import PartLimits
 from featx.features.provenance import Provenance
+from featx.features.staging import Row, Staging
+from featx.features.update import plan_update
 from featx.features.validation import find_problems
 
 TINY_DIM = 6  # features per frame of the tiny CNN
@@ -93,13 +97,31 @@ def grey_levels(count: int) -> NDArray[np.uint8]:
 def plan(lengths: list[int], **settings: object) -> FileLayout:
     """The layout of a feature file with rows of these lengths."""
     count = len(lengths)
+    provenance = Provenance({"a": 0, "b": 1}, True, {"root": "somewhere"} | settings)
     return FileLayout.plan(
         np.arange(count) % 2,
         np.array(lengths, np.int32),
         [f"video {i}" for i in range(count)],
         ROW_DIM,
-        Provenance({"a": 0, "b": 1}, True, {"root": "somewhere"} | settings, "0"),
+        replace(provenance, runs=[provenance.last_bits()]),
+        input_sha256=[sha256(f"video {i}") for i in range(count)],
     )
+
+
+def sha256(text: str) -> str:
+    """What stands for the digest of an input."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prepare(staging: Staging, overwrite: bool = False) -> set[int]:
+    """Prepare one file alone: the rows that are finished."""
+    plan_update([staging], overwrite)
+    return {*staging.places}
+
+
+def finish(staging: Staging, row: int, features: NDArray[np.float32]) -> Row:
+    """A finished row."""
+    return Row(encode(features, staging.layout), staging.layout.input_sha256[row])
 
 
 def make_rows(lengths: list[int]) -> list[NDArray[np.float32]]:

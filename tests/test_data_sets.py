@@ -336,8 +336,8 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path, multi_scale: bool) -> 
         assert jobs.run(folder, tmp_path / "two", devices=2, **job) == expected
 
 
-def test_another_table_does_not_mix(folder: Path, tmp_path: Path) -> None:
-    """Another segment, label, name or column makes another file; another spelling does not."""
+def test_another_table(folder: Path, tmp_path: Path) -> None:
+    """Another segment, label, name or column is another file; another spelling is the same."""
     settings: dict[str, Any] = {"num_frames": 3, "image_size": 16}
     lines = TABLE.splitlines()
     paths = extract(None, tmp_path / "out", table=folder / "table.csv", **settings)
@@ -351,14 +351,24 @@ def test_another_table_does_not_mix(folder: Path, tmp_path: Path) -> None:
         ("4,4,40", "5,4,40"),
     ):
         (folder / "table.csv").write_text(TABLE.replace(old, new))
-        with pytest.raises(featx.FeatxError, match="expected a file of the same inputs"):
-            extract(None, tmp_path / "out", table=folder / "table.csv", **settings)
-    assert {split: path.read_bytes() for split, path in paths.items()} == before
+        if old == "0.2,1.1":  # the name of the row tells its segment
+            with pytest.raises(featx.FeatxError, match=r"found 3, without b.mp4#t=0\.2,1\.1\. "):
+                extract(None, tmp_path / "out", table=folder / "table.csv", **settings)
+            assert {split: path.read_bytes() for split, path in paths.items()} == before
+        settings["overwrite"] = True
+        extract(None, tmp_path / "out", table=folder / "table.csv", **settings)
+        fresh = extract(None, tmp_path / new, table=folder / "table.csv", **settings)
+        after = {split: path.read_bytes() for split, path in paths.items()}
+        assert after != before
+        assert after == {split: path.read_bytes() for split, path in fresh.items()}
     for number, row in enumerate(("0,1,,,,", "0,0.9,,,,", "0,1,1,1,9,9")):
         text = f"path,id,start,end,left,top,right,bottom\na.mp4,one,{row}\n"
         (folder / "table.csv").write_text(text)
         if number == 0:
             extract(None, tmp_path / "id", table=folder / "table.csv", **settings)
             continue
-        with pytest.raises(featx.FeatxError, match="expected a file of the same inputs"):
-            extract(None, tmp_path / "id", table=folder / "table.csv", **settings)
+        found, expected = (
+            extract(None, tmp_path / name, table=folder / "table.csv", **settings)["all"]
+            for name in ("id", row)
+        )
+        assert found.read_bytes() == expected.read_bytes()

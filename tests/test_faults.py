@@ -25,8 +25,7 @@ def loops(
 ) -> Iterator[dict[Loop, Future[Done]]]:
     """The loops that were asked for, two at a time, since each keeps one core busy."""
 
-    def run(mode: str, job: str) -> Done:
-        folder = tmp_path_factory.mktemp("loop")
+    def run(mode: str, job: str, folder: Path) -> Done:
         command = [sys.executable, "-W", "ignore", str(SCRIPT), str(folder), mode, job]
         return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
@@ -36,10 +35,10 @@ def loops(
         if isinstance(item, pytest.Function) and item.originalname == "test_every_step"
     ]
     with ThreadPoolExecutor(2) as pool:
-        yield {loop: pool.submit(run, *loop) for loop in asked}
+        yield {loop: pool.submit(run, *loop, tmp_path_factory.mktemp("loop")) for loop in asked}
 
 
-@pytest.mark.parametrize("job", ["fresh", "overwrite", "whole"])
+@pytest.mark.parametrize("job", ["fresh", "overwrite", "update", "whole", "grown"])
 @pytest.mark.parametrize("mode", ["SIGKILL", "ENOSPC", "EIO", "EROFS"])
 def test_every_step(loops: dict[Loop, Future[Done]], mode: str, job: str) -> None:
     """Whatever step fails, the published file is old or complete, and a rerun ends as it should."""

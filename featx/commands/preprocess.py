@@ -167,7 +167,7 @@ def preprocess(
     has_recipes = any(_describe(job.clip) is not None for job in jobs)
 
     def decode(job: Job) -> Decoded:
-        frames, _, damage, times = job.clip.read()
+        frames, _, damage, times, _ = job.clip.read()
         notes: dict[str, Any] = {"clips": job.clip.name, "clip_stats": job.clip.stats}
         if keep_damaged:
             notes["damage"] = damage
@@ -217,7 +217,7 @@ def _scan(
         raw_dir,
         splits,
         preprocessing=settings,
-        digests=False,
+        thorough=True,
         strict=False,
         layout=layout,
         table=None if table is None else Path(table).expanduser(),

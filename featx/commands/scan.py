@@ -61,7 +61,7 @@ def scan(
         root,
         splits,
         preprocessing=Preprocessing.choose(None, None, None, frame_rate=frame_rate),
-        digests=False,
+        thorough=True,
         strict=False,
         progress=True,
         layout=layout,

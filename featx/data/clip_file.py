@@ -1,8 +1,10 @@
 """One clip, or a segment of one: checked, and read as a video."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -11,15 +13,17 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from featx.data.clip_decoder import Decoded, decode_clip
-from featx.data.clip_survey import ClipSurvey, survey_clip
+from featx.data.clip_survey import ClipSurvey, survey_clip, survey_header
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
     frames_sha256,
     frames_stats,
+    lay_out_frames,
     survey_frames,
 )
-from featx.data.manifest import CPU, Home, Video, VideoFile
+from featx.data.known import Facts, Known, Stats
+from featx.data.manifest import CPU, Home, MadeOf, Video, VideoFile
 from featx.data.preprocessing import SLOWER, Preprocessing
 from featx.data.timeline import Segment, Timeline
 from featx.errors import ChangedInputError, InputError, first_line, require
@@ -51,16 +55,18 @@ class ClipFile(VideoFile):
         survey: What it holds, as far as its packets tell.
         home: Its split and category.
         length: Frames of the video.
+        clip_name: What the clip itself is called.
         segment: Which of its frames; None for all.
         box: Which part of each; None for all.
     """
 
     name: str
     preprocessing: Preprocessing
-    stats: tuple[int, int]
+    stats: Stats
     survey: ClipSurvey
     home: Home
     length: int
+    clip_name: str
     segment: Segment | None = None
     box: Box | None = None
 
@@ -99,6 +105,43 @@ class ClipFile(VideoFile):
         return *self.home, self.name, *content, self.segment, self.box
 
     @property
+    def identities(self) -> list[str]:
+        """What the video is made of, once the clip has been read."""
+        return [self._identify(self.digest) if self.digest else ""]
+
+    def _identify(self, digest: str) -> str:
+        given = self.preprocessing
+        recipe = {
+            "clip": digest,
+            **given.sampling,
+            "image_size": given.image_size,
+            "resize": given.resize,
+            "frame_rate": given.frame_rate,
+            "segment": self.segment and [*map(str, self.segment)],
+            "box": self.box,
+        }
+        return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+
+    def find_digest(self) -> Self:
+        """The same clip with its digest.
+
+        Raises:
+            ChangedInputError: It has changed since the scan, or cannot be read any more.
+        """
+        try:
+            digest = _find_digest(self.path)
+            if _find_stats(self.path) != self.stats:
+                raise _changed(self.path)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return replace(self, digest=digest)
+
+    @property
+    def facts(self) -> tuple[str, Facts] | None:
+        """Its name, and what is worth knowing of it the next time."""
+        return self.clip_name, Facts(self.stats, self.digest)
+
+    @property
     def traits(self) -> tuple[str, ...]:
         """What it is that RGB of 8 bits is not."""
         return self.survey.traits
@@ -125,28 +168,46 @@ class ClipFile(VideoFile):
             InputError: The clip does not decode, or is damaged.
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
-        is_folder = self.survey.container == FRAMES
         try:
-            stats = frames_stats(self.path) if is_folder else file_stats(self.path.stat())
-            unchanged = stats == self.stats or _find_digest(self.path) == self.digest
+            before = _find_stats(self.path)
+            digest = self.digest if before == self.stats else ""
+            digest = digest or _find_digest(self.path)
+            # A clip that nobody has read before is told from another by its size and time alone.
+            if digest != self.digest and (self.digest or before != self.stats):
+                raise _changed(self.path)
+            try:
+                survey = self._find_survey()
+                decoded = self._decode(survey, device)
+            except InputError as error:
+                # Of the system, not of the clip.
+                if isinstance(error.__cause__, (OSError, MemoryError)):
+                    raise _unreadable(self.path, error.__cause__) from error
+                raise
+            if _find_stats(self.path) != before:
+                raise _changed(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        if not unchanged:
-            raise ChangedInputError(
-                f"{self.path}: expected the clip that was scanned, found another. "
-                "It has changed since: start again."
-            )
-        try:
-            decoded = self._decode(device)
-        except InputError as error:
-            # Of the system, not of the clip.
-            if isinstance(error.__cause__, (OSError, MemoryError)):
-                raise _unreadable(self.path, error.__cause__) from error
-            raise
         numbers = self._choose(decoded.timeline)
         frames = torch.stack([decoded.frames[number] for number in numbers])
-        times = decoded.timeline.to_seconds(np.array(numbers))
-        return Video(frames, damage=self.survey.damage or decoded.damage, times=times)
+        return Video(
+            frames,
+            damage=survey.damage or decoded.damage,
+            times=decoded.timeline.to_seconds(np.array(numbers)),
+            made_of=MadeOf(self._identify(digest), digest),
+        )
+
+    def _find_survey(self) -> ClipSurvey:
+        """What the clip holds, as far as its packets tell.
+
+        Raises:
+            InputError: Less than it declares.
+        """
+        if self.survey.is_thorough:
+            return self.survey
+        survey = _survey(self.path, Needs(thorough=True)).survey
+        if survey.damage and not self.preprocessing.keep_damaged:
+            raise _damaged(self.path, survey.damage)
+        return survey
 
     def _choose(self, timeline: Timeline) -> list[int]:
         """The numbers of the frames that are taken, of those that there turn out to be."""
@@ -168,21 +229,21 @@ class ClipFile(VideoFile):
             resized = resize(image, [size, size], antialias=True)
         return resized
 
-    def _decode(self, device: torch.device) -> Decoded:
+    def _decode(self, survey: ClipSurvey, device: torch.device) -> Decoded:
         """The frames, and what is damaged, if that is to be kept."""
         decoded = None
         try:
-            if self.survey.container == FRAMES:
+            if survey.container == FRAMES:
                 rate = self.preprocessing.frame_rate
                 decoded = decode_frames(self.path, rate, self._choose, self._make)
             elif self.preprocessing.decoder == "torchcodec":
                 from featx.data import torchcodec_decoder  # it is optional
 
                 decoded = torchcodec_decoder.decode_clip(
-                    self.path, self.survey, self._choose, self._make, device
+                    self.path, survey, self._choose, self._make, device
                 )
             if decoded is None:
-                whole = bool(self.survey.damage)
+                whole = bool(survey.damage)
                 decoded = decode_clip(self.path, self._choose, self._make, whole)
         except InputError:
             raise
@@ -216,26 +277,85 @@ class ClipFile(VideoFile):
             )
 
 
+class Needs(NamedTuple):
+    """What somebody has to know of a clip before it is read.
+
+    Attributes:
+        thorough: What its packets tell of damage.
+        times: When its frames are shown.
+        size: How large its frames are, as they are shown.
+    """
+
+    thorough: bool = False
+    times: bool = False
+    size: bool = False
+
+
+class Found(NamedTuple):
+    """What a clip says of itself.
+
+    Attributes:
+        survey: What it holds.
+        timeline: When its frames are shown; None if nobody has asked.
+        size: Height and width of its frames as they are shown; None if nobody has asked.
+    """
+
+    survey: ClipSurvey
+    timeline: Timeline | None = None
+    size: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as it is kept for the next time; a setting says when frames are shown."""
+        is_folder = self.survey.container == FRAMES
+        return {
+            "survey": [*self.survey],
+            **({"timeline": self.timeline.to_json()} if self.timeline and not is_folder else {}),
+            **({} if self.size is None else {"size": [*self.size]}),
+        }
+
+    @classmethod
+    def from_json(cls, kept: Any) -> Self | None:  # noqa: ANN401
+        """What was kept; None if it is nothing of the kind."""
+        try:
+            survey = ClipSurvey(*kept["survey"])
+            timeline = Timeline.from_json(kept["timeline"]) if "timeline" in kept else None
+            size = tuple(kept["size"]) if "size" in kept else None
+        except (KeyError, TypeError, ValueError, IndexError):
+            return None
+        return cls(survey._replace(traits=tuple(survey.traits)), timeline, size)
+
+    def meets(self, needs: Needs) -> bool:
+        """Whether it is all that somebody has to know."""
+        return (
+            (self.survey.is_thorough or not needs.thorough)
+            and (self.timeline is not None or not needs.times or self.survey.container == FRAMES)
+            and (self.size is not None or not needs.size)
+        )
+
+
 class Opened(NamedTuple):
     """A clip that was checked: what its videos share.
 
     Attributes:
         path: The clip.
-        digest: SHA-256 of its content; empty if it is not asked for.
+        name: What it is called.
+        digest: SHA-256 of its content; empty if nobody has read it yet.
         stats: See `file_stats`.
-        survey: What it holds.
-        timeline: When its frames are shown; None if nobody has asked.
-        size: Height and width of its frames as they are shown; None if nobody has asked.
+        found: What it says of itself.
         preprocessing: How it becomes videos.
     """
 
     path: Path
+    name: str
     digest: str
-    stats: tuple[int, int]
-    survey: ClipSurvey
-    timeline: Timeline | None
-    size: tuple[int, int] | None
+    stats: Stats
+    found: Found
     preprocessing: Preprocessing
+
+    @property
+    def facts(self) -> Facts:
+        """What is worth knowing of it the next time."""
+        return Facts(self.stats, self.digest, self.found.to_json())
 
     def take(
         self,
@@ -246,10 +366,14 @@ class Opened(NamedTuple):
         box: Box | None = None,
     ) -> ClipFile:
         """A video of it."""
+        survey, timeline, _ = self.found
         length = self.preprocessing.num_frames
         if length is None:
-            timeline = cast(Timeline, self.timeline)
+            timeline = cast(Timeline, timeline)
             length = len(self.preprocessing.sample(timeline, segment or timeline.whole))
+        survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
+        if timeline and self.preprocessing.repeats(timeline):
+            survey = survey._replace(traits=(*survey.traits, SLOWER))
         return ClipFile(
             self.path,
             place,
@@ -257,9 +381,10 @@ class Opened(NamedTuple):
             name,
             self.preprocessing,
             self.stats,
-            self.survey,
+            survey,
             home,
             length,
+            self.name,
             segment,
             box,
         )
@@ -268,65 +393,79 @@ class Opened(NamedTuple):
 def open_clip(
     path: Path,
     preprocessing: Preprocessing,
-    has_digest: bool = True,
-    has_times: bool = False,
-    has_size: bool = False,
+    needs: Needs = Needs(),  # noqa: B008  # a tuple
+    name: str = "",
+    known: Known | None = None,
 ) -> Opened:
-    """Check a clip, and read all of its bytes once, for its digest.
+    """Check a clip, as far as that can be done without reading its pictures.
 
-    It is decoded only where its packets do not tell what is asked for.
+    Its packets are read only where somebody has to know more than its header tells, and it is
+    decoded only where these do not tell it.
 
     Args:
         path: The clip, or its folder of frames.
         preprocessing: How it is to become a video.
-        has_digest: Whether to digest it; without, it cannot be told from others.
-        has_times: Whether to find when its frames are shown.
-        has_size: Whether to find how large its frames are, as they are shown.
+        needs: What has to be known of it.
+        name: What it is called.
+        known: What is known of clips by their names; it is used if this one is as it was then.
 
     Raises:
         InputError: It cannot be opened, has no video in it, or holds less than it declares.
     """
-    is_folder = path.is_dir()
-    has_times = has_times or not preprocessing.is_uniform
-    timeline: Timeline | None
-    size = None
+    needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
-        try:
-            if is_folder:
-                survey, timeline, size = survey_frames(path, preprocessing.frame_rate)
-            else:
-                survey, timeline = survey_clip(path)
-                if has_times and timeline is None:
-                    decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
-                    timeline = decoded.timeline
-                if has_size:
-                    first = decode_clip(path, lambda timeline: [0], torch.clone).frames[0]
-                    size = first.shape[1], first.shape[2]
-        except InputError:
-            raise
-        except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-            raise _undecodable(path, error) from error
-        if survey.damage and not preprocessing.keep_damaged:
-            raise _damaged(path, survey.damage)
-        if has_times and not (timeline and len(timeline)):
-            raise InputError(f"{path}: expected frames, found none. Leave it out.")
-        if preprocessing.fps and timeline and not timeline.is_timed:
-            raise InputError(
-                f"{path}: expected to know when frames are shown, to sample them by fps, found no "
-                "frame rate. Set frame_rate, or sample by num_frames or stride."
-            )
-        survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
-        if timeline and preprocessing.repeats(timeline):
-            survey = survey._replace(traits=(*survey.traits, SLOWER))
-        # As it was before it was read.
-        stats = frames_stats(path) if is_folder else file_stats(path.stat())
-        digest = _find_digest(path) if has_digest else ""
+        stats = _find_stats(path)  # as it is before it is read
+        facts = known.find(name, stats) if known else None
+        found = Found.from_json(facts.survey) if facts else None
+        if not (found and found.meets(needs)):
+            found = _survey(path, needs)
+        if found.survey.container == FRAMES:
+            rate = preprocessing.frame_rate
+            found = found._replace(timeline=lay_out_frames(found.survey.num_packets, rate))
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable clip, found: {first_line(error)}. "
             "Check its permissions, or leave it out."
         ) from error
-    return Opened(path, digest, stats, survey, timeline, size, preprocessing)
+    if found.survey.damage and not preprocessing.keep_damaged:
+        raise _damaged(path, found.survey.damage)
+    timeline = found.timeline
+    if needs.times and not (timeline and len(timeline)):
+        raise InputError(f"{path}: expected frames, found none. Leave it out.")
+    if preprocessing.fps and timeline and not timeline.is_timed:
+        raise InputError(
+            f"{path}: expected to know when frames are shown, to sample them by fps, found no "
+            "frame rate. Set frame_rate, or sample by num_frames or stride."
+        )
+    return Opened(path, name, facts.digest if facts else "", stats, found, preprocessing)
+
+
+def _survey(path: Path, needs: Needs) -> Found:
+    """What a clip says of itself; of a folder of frames, all but when they are shown.
+
+    Raises:
+        InputError: It does not decode.
+    """
+    timeline, size = None, None
+    try:
+        if path.is_dir():
+            survey, size = survey_frames(path, needs.thorough)
+            return Found(survey, None, size)
+        if not (needs.thorough or needs.times):
+            survey = survey_header(path)
+        else:
+            survey, timeline = survey_clip(path)
+        if needs.times and timeline is None:
+            decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
+            timeline = decoded.timeline
+        if needs.size:
+            first = decode_clip(path, lambda timeline: [0], torch.clone).frames[0]
+            size = first.shape[1], first.shape[2]
+    except InputError:
+        raise
+    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
+        raise _undecodable(path, error) from error
+    return Found(survey, timeline, size)
 
 
 def write_clip(
@@ -351,6 +490,17 @@ def write_clip(
 
 def _find_digest(path: Path) -> str:
     return frames_sha256(path) if path.is_dir() else file_sha256(path)
+
+
+def _find_stats(path: Path) -> Stats:
+    return frames_stats(path) if path.is_dir() else file_stats(path.stat())
+
+
+def _changed(path: Path) -> ChangedInputError:
+    return ChangedInputError(
+        f"{path}: expected the clip that was scanned, found another. "
+        "It has changed since: start again."
+    )
 
 
 def _unreadable(path: Path, error: BaseException) -> ChangedInputError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featx.console import make_bar
-from featx.data.clip_file import ClipFile, open_clip
+from featx.data.clip_file import Needs, Opened, open_clip
 from featx.data.folders import (
     ALL,
     STANDARD_SPLITS,
@@ -94,9 +94,8 @@ class Clip(NamedTuple):
 def scan_clips(settings: ScanSettings) -> Manifest:
     """List the clips of a folder as videos; see `list_clips`.
 
-    Every clip is opened, so that most damage is found before the first forward pass, and all of
-    its bytes are read once, for a digest that tells it from others. Its frames are decoded when
-    their turn comes.
+    Every clip is opened, and what its header tells is checked before the first forward pass. Its
+    bytes are read when its turn comes, unless somebody has to know more; see `open_clip`.
 
     Raises:
         MissingInputError: The folder or a split does not exist, or a split has no clips.
@@ -157,17 +156,20 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         if relative.parts[0] in rejected:
             rejected[relative.parts[0]][relative.as_posix()] = error
 
-    def check_and_open(clip: Clip) -> ClipFile:
+    needs = Needs(settings.thorough)
+
+    def check_and_open(clip: Clip) -> Opened:
         check_name(clip.path, clip.name)
-        opened = open_clip(clip.path, settings.preprocessing, settings.digests)
-        return opened.take(clip.place, clip.name, clip.home)
+        return open_clip(clip.path, settings.preprocessing, needs, clip.name, settings.known)
 
     clips = [clip for split in splits for clip in clips if clip.home.split == split]
     files: list[VideoFile] = []
     with closing(map_ahead(check_and_open, clips, _THREADS, "scanning")) as ahead:
-        for clip, opened in make_bar(ahead, "Scanning", len(clips), "clip", settings.progress):
+        for clip, opening in make_bar(ahead, "Scanning", len(clips), "clip", settings.progress):
             with rejected.collect(clip.home.split, clip.name):
-                files.append(opened.result())
+                opened = opening.result()
+                files.append(opened.take(clip.place, clip.name, clip.home))
+                settings.known.note(clip.name, opened.facts)
     for split in {*splits} - {clip.home.split for clip in clips}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "

@@ -73,6 +73,8 @@ class ClipSurvey(NamedTuple):
         codec: FFmpeg's name of its codec.
         begins: Whether its first packet is a key frame: it has not been cut in between two.
         num_frames: Number of its frames, as far as that is known.
+        is_thorough: Whether its packets were read; otherwise its header alone, which does not tell
+            how many there are, and little of damage.
     """
 
     num_packets: int
@@ -83,6 +85,7 @@ class ClipSurvey(NamedTuple):
     codec: str = ""
     begins: bool = True
     num_frames: int = 0
+    is_thorough: bool = True
 
 
 class Packet(NamedTuple):
@@ -148,6 +151,27 @@ def read_timeline(path: Path) -> Timeline:
         return lay_out(container, stream, packets)
 
 
+def survey_header(path: Path) -> ClipSurvey:
+    """Read the header of a clip, and compare it with the size of its file.
+
+    Raises:
+        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+    """
+    with open_container(path) as container:
+        stream = find_video(container)
+        ends = [
+            entries[-1].pos + entries[-1].size
+            for each in container.streams
+            if container.format.name.startswith("mov") and len(entries := each.index_entries)
+        ]
+        survey = _describe(container, stream)
+    found, declared = path.stat().st_size, max(ends, default=0)
+    damage = _find_missing_bytes(path)
+    if found < declared:
+        damage = f"{found} bytes of the {declared} that it declares"
+    return survey._replace(damage=damage, is_thorough=False)
+
+
 def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
     """Read all packets of a clip, and compare them with what it declares.
 
@@ -186,25 +210,35 @@ def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
         damage = _find_missing(container, stream, times, last) or _find_missing_bytes(path)
         if not damage and (count := _count_corrupt(orders, corrupt)):
             damage = f"{count} damaged packets among {len(orders)}"
-        codec = stream.codec_context
-        traits = [_TRAITS[trc] for trc in [codec.color_trc] if trc in _TRAITS]
-        traits += ["interlaced"] * (codec.field_order in _INTERLACED)
+        survey = _describe(container, stream)
         # What comes before the first key frame may not decode.
         is_told = is_told and packets[:1] != [] and packets[0].is_key
-        is_told = is_told and codec.name in ONE_FRAME_A_PACKET | _AND_MORE
+        is_told = is_told and survey.codec in ONE_FRAME_A_PACKET | _AND_MORE
         timeline = lay_out(container, stream, packets) if is_told else None
-        is_plain, name = _is_plain(codec), container.format.name.partition(",")[0]
-    damage = damage or heard.tell(len(orders))
-    survey = ClipSurvey(
+    survey = survey._replace(
         num_packets=len(orders),
-        damage=damage,
-        traits=tuple(traits),
-        is_plain=is_plain,
-        container=name,
-        codec=str(codec.name),
+        damage=damage or heard.tell(len(orders)),
         begins=bool(packets) and packets[0].is_key,
     )
     return survey, timeline
+
+
+def _describe(
+    container: Any,  # noqa: ANN401  # of PyAV
+    stream: av.VideoStream,
+) -> ClipSurvey:
+    """What the header of a clip tells."""
+    codec = stream.codec_context
+    traits = [_TRAITS[trc] for trc in [codec.color_trc] if trc in _TRAITS]
+    traits += ["interlaced"] * (codec.field_order in _INTERLACED)
+    return ClipSurvey(
+        num_packets=0,
+        damage="",
+        traits=tuple(traits),
+        is_plain=_is_plain(codec),
+        container=container.format.name.partition(",")[0],
+        codec=str(codec.name),
+    )
 
 
 def _is_plain(context: av.VideoCodecContext) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.data.manifest import CPU, Manifest
+from featx.data.manifest import CPU, MadeOf, Manifest
 from featx.data.pixels import PIXELS, Span
 from featx.errors import FeatxError
 
@@ -35,6 +35,7 @@ class VideoBatch(NamedTuple):
             point.
         damage: What is missing of the videos that are damaged, by position.
         times: When each frame of a video is shown, float32 `[T]`, by position; see `Video`.
+        made_of: What each video is made of, by position.
         errors: Positions of the videos that could not be read, and why. An error leaves a
             DataLoader worker as a value, because an exception raised there arrives as the text of
             a traceback.
@@ -48,6 +49,7 @@ class VideoBatch(NamedTuple):
     spans: Mapping[int, Span] = {}
     damage: Mapping[int, str] = {}
     times: Mapping[int, NDArray[np.float32]] = {}
+    made_of: Mapping[int, MadeOf] = {}
     errors: Mapping[int, FeatxError] = {}
     skips: bool = False
 
@@ -97,6 +99,7 @@ class VideoDataset(Dataset[VideoBatch]):
             {position: video.span} if video.span else {},
             {position: video.damage} if video.damage else {},
             {} if video.times is None else {position: video.times},
+            {position: video.made_of} if video.made_of else {},
         )
 
 
@@ -149,6 +152,7 @@ def join(batches: Sequence[VideoBatch]) -> VideoBatch:
         {position: span for batch in batches for position, span in batch.spans.items()},
         {position: damage for batch in batches for position, damage in batch.damage.items()},
         {position: times for batch in batches for position, times in batch.times.items()},
+        {position: made_of for batch in batches for position, made_of in batch.made_of.items()},
         {position: error for batch in batches for position, error in batch.errors.items()},
     )
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,10 +55,12 @@ def frames_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def survey_frames(
-    folder: Path, frame_rate: float | None
-) -> tuple[ClipSurvey, Timeline, tuple[int, int]]:
-    """Read the headers of all frames: what there is, when it is shown, and its height and width.
+def survey_frames(folder: Path, thorough: bool) -> tuple[ClipSurvey, tuple[int, int]]:
+    """Read the headers of frames: what there is, and its height and width.
+
+    Args:
+        folder: The clip.
+        thorough: Read those of all, and not of the first one only.
 
     Raises:
         InputError: There is none, one is no image, or they differ in size.
@@ -68,14 +69,14 @@ def survey_frames(
     if not images:
         raise InputError(f"{folder}: expected images, found none. Leave the folder out.")
     first = _read_size(images[0])
-    for path in images[1:]:
+    for path in images[1:] if thorough else ():
         if (size := _read_size(path)) != first:
             raise InputError(
                 f"{path}: expected an image of {first[0]} x {first[1]}, as {images[0].name} is, "
                 f"found one of {size[0]} x {size[1]}. Make all frames of a clip of one size."
             )
-    survey = ClipSurvey(len(images), "", container=FRAMES)
-    return survey, _lay_out(images, frame_rate), first
+    survey = ClipSurvey(len(images), "", container=FRAMES, is_thorough=thorough)
+    return survey, first
 
 
 def decode_frames(folder: Path, frame_rate: float | None, choose: Choose, make: Make) -> Decoded:
@@ -85,13 +86,14 @@ def decode_frames(folder: Path, frame_rate: float | None, choose: Choose, make: 
         InputError: One is damaged.
     """
     images = list_images(folder)
-    timeline = _lay_out(images, frame_rate)
+    timeline = lay_out_frames(len(images), frame_rate)
     frames = {n: make(_read_image(images[n])) for n in dict.fromkeys(choose(timeline))}
     return Decoded(frames, timeline)
 
 
-def _lay_out(images: Sequence[Path], frame_rate: float | None) -> Timeline:
-    return Timeline.count_up(len(images), Fraction(str(frame_rate)) if frame_rate else None)
+def lay_out_frames(num_frames: int, frame_rate: float | None) -> Timeline:
+    """When the frames of a clip are shown, at a rate in frames a second, if that is known."""
+    return Timeline.count_up(num_frames, Fraction(str(frame_rate)) if frame_rate else None)
 
 
 def _read_size(path: Path) -> tuple[int, int]:

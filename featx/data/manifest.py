@@ -8,8 +8,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,16 +19,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featx.console import make_bar
 from featx.data.folders import natural_key, normalize_name
+from featx.data.known import Facts, Known
 from featx.data.pixels import PixelsName, Span
 from featx.data.preprocessing import Preprocessing
 from featx.data.summary import ScanSummary, Used, summarize
-from featx.errors import InputError, combine
+from featx.errors import ChangedInputError, InputError, combine
+from featx.parallel import map_ahead
 
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
 _TOLD = 200  # bad inputs that a person is told of at once
+_DIGEST_THREADS = 4
 
 UNLABELLED = -1
 """The label of a video without a category."""
@@ -52,11 +56,13 @@ class ScanSettings:
         preprocessing: How clips become videos.
         progress: Show a progress bar.
         pixels: What floating pixels are, where files do not say.
-        digests: Whether to digest files whose content is not known otherwise.
+        thorough: Read every packet of a clip, which tells most damage; otherwise, what can wait is
+            found when a clip is read.
         strict: Whether bad inputs are an error at all, if that is what `on_error` says.
         layout: How clips lie in the folder.
         table: A table of the videos, instead of folders.
         columns: What the columns of the table are called, by what they are.
+        known: What earlier scans have found.
     """
 
     root: Path
@@ -66,11 +72,12 @@ class ScanSettings:
     preprocessing: Preprocessing = Preprocessing()  # noqa: RUF009  # it is frozen
     progress: bool = False
     pixels: PixelsName = "normalized"
-    digests: bool = True
+    thorough: bool = False
     strict: bool = True
     layout: LayoutName = "tree"
     table: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
 
 class Home(NamedTuple):
@@ -94,12 +101,27 @@ class Video(NamedTuple):
         damage: What is missing or damaged; empty for nearly all.
         times: When each frame is shown, float32 `[T]`, in seconds from the beginning of its clip;
             NaN where that is not known; None if nobody has noted it.
+        made_of: What it is made of.
     """
 
     frames: Tensor
     span: Span | None = None
     damage: str = ""
     times: NDArray[np.float32] | None = None
+    made_of: "MadeOf | None" = None
+
+
+class MadeOf(NamedTuple):
+    """What a video is made of.
+
+    Attributes:
+        sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
+            places and labels are no part of it.
+        file_digest: SHA-256 of its file, if all of that has been read.
+    """
+
+    sha256: str
+    file_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +131,7 @@ class VideoFile(ABC):
     Attributes:
         path: Its path.
         place: Where it is in the data set: split, category and subcategory.
-        digest: SHA-256 that changes with the content.
+        digest: SHA-256 that changes with the content; empty if nobody has read it yet.
     """
 
     path: Path
@@ -145,6 +167,24 @@ class VideoFile(ABC):
     def is_plain(self) -> bool:
         """Whether it was always converted to RGB as it is now."""
         return True
+
+    @property
+    @abstractmethod
+    def identities(self) -> Sequence[str]:
+        """What each video is made of, see `MadeOf`; empty as long as it is not known."""
+
+    def find_digest(self) -> "VideoFile":
+        """The same file with its digest, for which all of it may have to be read.
+
+        Raises:
+            ChangedInputError: It has changed since the scan, or cannot be read any more.
+        """
+        return self
+
+    @property
+    def facts(self) -> tuple[str, Facts] | None:
+        """Its name, and what is worth knowing of it the next time; None if nothing is."""
+        return None
 
     @abstractmethod
     def read(self, index: int, device: torch.device = CPU) -> Video:
@@ -294,18 +334,60 @@ class Manifest:
         labels = [self.categories.get(file.category or "", UNLABELLED) for file in files]
         return np.repeat(np.array(labels, np.int64), counts)
 
+    def identities(self, split: str) -> list[str]:
+        """What each video of a split is made of, as far as it is known; see `MadeOf`."""
+        return [identity for file in self.select(split) for identity in file.identities]
+
+    def find_digests(self, split: str, rows: Collection[int], progress: bool = False) -> None:
+        """Find the digests of the files of some videos of a split.
+
+        Those of clips are not known until all of their bytes are read. A file that has changed
+        since the scan, or cannot be read, stays without: that is told when its turn comes.
+        """
+        start = self.positions[split].start
+        starts = self._starts.tolist()
+        numbers = sorted({bisect(starts, start + row) - 1 for row in rows})
+        numbers = [number for number in numbers if not self.files[number].digest]
+        by_path: dict[Path, list[int]] = {}
+        for number in numbers:
+            by_path.setdefault(self.files[number].path, []).append(number)
+        files = [*self.files]
+
+        def find(path: Path) -> VideoFile:
+            return files[by_path[path][0]].find_digest()
+
+        with closing(map_ahead(find, [*by_path], _DIGEST_THREADS, "digests")) as ahead:
+            for path, finding in make_bar(ahead, "Reading", len(by_path), "clip", progress):
+                try:
+                    digest = finding.result().digest
+                except ChangedInputError:
+                    continue
+                for number in by_path[path]:
+                    files[number] = replace(files[number], digest=digest)
+        self.files = tuple(files)
+
     def select_columns(self, split: str) -> dict[str, NDArray[Any]]:
         """What else is known of the videos of a split, by name `[rows]`."""
         rows = self.positions[split]
         return {name: values[rows.start : rows.stop] for name, values in self.columns.items()}
 
-    def digest(self, split: str) -> str:
-        """SHA-256 that identifies the files of a split and their content, and what is rejected."""
+    def digest(self, split: str, left_out: Collection[str] = ()) -> str:
+        """SHA-256 that identifies the files of a split and their content, and what is rejected.
+
+        It is what feature files of format 1 record of their inputs.
+
+        Args:
+            split: The split.
+            left_out: Names of files that count as rejected.
+        """
         # That of `repr((identities, rejected))`, which may be long.
         digest = hashlib.sha256(b"([")
-        for number, file in enumerate(self.select(split)):
+        files = (
+            file for file in self.select(split) if not left_out or file.names[0] not in left_out
+        )
+        for number, file in enumerate(files):
             digest.update((", " * (number > 0) + repr(file.identity)).encode())
-        digest.update(f"], {sorted(self.rejected[split])!r})".encode())
+        digest.update(f"], {sorted({*self.rejected[split], *left_out})!r})".encode())
         for name, values in self.select_columns(split).items():
             digest.update(repr((name, values.tolist())).encode())
         return digest.hexdigest()

@@ -1,5 +1,6 @@
 """One `processed_data.pt` file: what it holds, one video of it at a time, and how it is written."""
 
+import hashlib
 import math
 import os
 import struct
@@ -20,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.archive import Archive, read_archive, read_digest, refuse_object
 from featx.data.folders import is_name
-from featx.data.manifest import CPU, Video, VideoFile
+from featx.data.manifest import CPU, MadeOf, Video, VideoFile
 from featx.data.pixels import PixelsName, find_misfit
 from featx.errors import ChangedInputError, InputError, first_line, shorten
 from featx.files import Inert, file_stats, publish_file
@@ -32,6 +33,7 @@ DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float
 _ARCHIVE = "processed_data"  # the folder inside of the archive; torch.save names it after the file
 _PIXELS = f"{_ARCHIVE}/data/"  # the members that hold the bytes of tensors, numbered
 _ALIGNMENT = 64  # of a tensor's bytes, as torch.save has it
+_SHA256_SIZE = 64  # in hexadecimal digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class ProcessedFile(VideoFile):
         damage: What is missing of each video whose clip is damaged, if the file has notes of it.
         times: When each frame of each video is shown, if the file has notes of it.
         columns: What else a table has said of each video, if the file has notes of it.
+        sha256: SHA-256 of the pixels of each video, if the file has notes of it.
     """
 
     blocks: tuple[Block, ...]
@@ -80,6 +83,7 @@ class ProcessedFile(VideoFile):
     damage: tuple[str, ...] | None = None
     times: tuple[Sequence[float], ...] | None = None
     columns: tuple[Mapping[str, Any], ...] | None = None
+    sha256: tuple[str, ...] | None = None
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -100,6 +104,19 @@ class ProcessedFile(VideoFile):
     def names(self) -> list[str]:
         """Name of each video: its clip's, if the file has it, else its place."""
         return [self.clips[index] for index in self.indices] if self.clips else self.places
+
+    @property
+    def identities(self) -> list[str]:
+        """What each video is made of."""
+        return [self._identify(block, i) for block in self.blocks for i in range(block.count)]
+
+    def _identify(self, block: Block, within: int) -> str:
+        """SHA-256 of what a video is made of: its pixels; or the file, and its place in that."""
+        number = block.start + within
+        content: tuple[object, ...] = (self.digest, number)
+        if self.sha256:
+            content = (self.sha256[number], block.shape, str(block.dtype))
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def read(self, index: int, device: torch.device = CPU) -> Video:
         """Read one video by its own bytes, without its neighbours.
@@ -137,8 +154,9 @@ class ProcessedFile(VideoFile):
         number = block.start + within
         damage = self.damage[number] if self.damage else ""
         times = np.array(self.times[number], np.float32) if self.times else None
+        made_of = MadeOf(self._identify(block, within))
         if not video.is_floating_point():
-            return Video(video, damage=damage, times=times)
+            return Video(video, damage=damage, times=times, made_of=made_of)
         # One pass over the pixels; both are NaN if one pixel is.
         low, high = (value.item() for value in video.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -149,7 +167,7 @@ class ProcessedFile(VideoFile):
             )
         if misfit := find_misfit((low, high), self.pixels):
             raise InputError(f"{self.path}: video {number}: {misfit}")
-        return Video(video, (low, high), damage, times)
+        return Video(video, (low, high), damage, times, made_of)
 
     def _check_unchanged(self, file: IO[bytes]) -> None:
         """Check that a file is the one that was scanned; its copy on another disk is."""
@@ -230,6 +248,7 @@ def open_processed_file(
         _check_damage(damage, count),
         _check_times(notes.get("times"), blocks, count),
         _check_columns(notes.get("columns"), count),
+        _check_sha256(notes, blocks, count, archive),
     )
 
 
@@ -315,6 +334,21 @@ def _check_damage(damage: object, count: int) -> tuple[str, ...] | None:
     return notes if texts and len(notes) == count and any(notes) else None
 
 
+def _check_sha256(
+    notes: Mapping[str, Any], blocks: Sequence[Block], count: int, archive: Archive
+) -> tuple[str, ...] | None:
+    """SHA-256 of the pixels of each video; None if it is not noted, or not of these pixels.
+
+    Whoever has changed them, and kept the notes, has not changed the checksums in these.
+    """
+    digests = notes.get("sha256")
+    digests = tuple(digests) if isinstance(digests, list) else ()
+    texts = all(isinstance(digest, str) and len(digest) == _SHA256_SIZE for digest in digests)
+    checksums = [archive.checksums.get(block.offset or 0) for block in blocks]
+    fit = len(digests) == count and notes.get("crc32") == checksums
+    return digests if texts and fit else None
+
+
 def _check_times(
     times: object, blocks: Sequence[Block], count: int
 ) -> tuple[Sequence[float], ...] | None:
@@ -372,7 +406,8 @@ def save_videos(
 ) -> int:
     """Save videos as torch.save would, with one of them in memory at a time.
 
-    The result is a dict of `videos`, `[N, T, 3, H, W]`, and one list `[N]` for each kind of note.
+    The result is a dict of `videos`, `[N, T, 3, H, W]`, and one list `[N]` for each kind of note;
+    `sha256` of the pixels of each video is one, with `crc32` of each tensor, as the archive has it.
     torch.save needs the whole tensor at once, so the pixels are written into the archive first.
     When their number is known, torch.save makes a skeleton (an archive without pixels), and its
     other members are copied. The file appears when it is complete.
@@ -388,6 +423,8 @@ def save_videos(
     """
     notes: list[Mapping[str, Any]] = []
     shapes: list[tuple[int, ...]] = []
+    digests: list[str] = []
+    entries: list[zipfile.ZipInfo] = []
     with TemporaryDirectory(prefix=".featx-", dir=path.parent) as folder:
         temporary = Path(folder) / FILE_NAME
         with zipfile.ZipFile(temporary, "w") as archive:
@@ -398,12 +435,16 @@ def save_videos(
                         stack.close()
                         entry = _pixels_entry(len(notes), archive.start_dir)
                         pixels = stack.enter_context(archive.open(entry, "w", force_zip64=True))
-                    pixels.write(video.contiguous().view(-1).view(torch.uint8).numpy().data)
+                        entries.append(entry)
+                    content = video.contiguous().view(-1).view(torch.uint8).numpy().data
+                    pixels.write(content)
+                    digests.append(hashlib.sha256(content).hexdigest())
                     notes.append(note)
                     shapes.append(tuple(video.shape))
             if not notes:
                 return 0
             data = {key: [note[key] for note in notes] for key in notes[0]}
+            data |= {"sha256": digests, "crc32": [entry.CRC for entry in entries]}
             skeleton = _save_skeleton(Path(folder) / "skeleton", data, shapes, video.dtype, as_list)
             with zipfile.ZipFile(skeleton) as source:
                 for member in source.infolist():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featx.console import make_bar
-from featx.data.clip_file import Box, ClipFile, Opened, open_clip
+from featx.data.clip_file import Box, ClipFile, Needs, Opened, open_clip
 from featx.data.clip_source import check_decoder
 from featx.data.folders import ALL, is_name
 from featx.data.manifest import (
@@ -101,7 +101,9 @@ def scan_table(settings: ScanSettings) -> Manifest:
     for name in KNOWN:
         table.columns.pop(name, None)
     needs = {
-        path: (any(row.is_segment for row in rows), any(row.box for row in rows))
+        path: Needs(
+            settings.thorough, any(row.is_segment for row in rows), any(row.box for row in rows)
+        )
         for path, rows in by_path.items()
     }
     found: list[ClipFile | None] = [None] * len(table)
@@ -120,8 +122,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
                 f"{shorten([place])}: expected a clip or a folder of frames, found: "
                 f"{first_line(error)}. Mend the path, or its permissions."
             ) from error
-        has_times, has_size = needs[path]
-        return open_clip(place, settings.preprocessing, settings.digests, has_times, has_size)
+        return open_clip(place, settings.preprocessing, needs[path], path, settings.known)
 
     with closing(map_ahead(check_and_open, [*by_path], _THREADS, "scanning")) as ahead:
         bar = make_bar(ahead, "Scanning", len(by_path), "clip", settings.progress)
@@ -129,7 +130,9 @@ def scan_table(settings: ScanSettings) -> Manifest:
             for row in by_path.pop(path):
                 where = table.where(row.number)
                 with rejected.collect(row.home.split, where), _telling(where):
-                    found[row.number] = _take(row, opening.result())
+                    clip = opening.result()
+                    found[row.number] = _take(row, clip)
+                    settings.known.note(path, clip.facts)
     ranks = {split: rank for rank, split in enumerate(splits)}
     order = np.fromiter((ranks[file.split] if file else -1 for file in found), np.int64)
     chosen = np.argsort(order, kind="stable")[np.count_nonzero(order < 0) :]
@@ -349,8 +352,8 @@ def _take(row: Row, clip: Opened) -> ClipFile:
     segment = None
     if row.is_segment:
         segment = _find_segment(row, clip)
-    if row.box and clip.size:
-        height, width = clip.size
+    if row.box and clip.found.size:
+        height, width = clip.found.size
         left, top, right, bottom = row.box
         if left < 0 or top < 0 or right > width or bottom > height:
             raise InputError(
@@ -361,7 +364,7 @@ def _take(row: Row, clip: Opened) -> ClipFile:
 
 
 def _find_segment(row: Row, clip: Opened) -> Segment:
-    timeline = clip.timeline
+    timeline = clip.found.timeline
     assert timeline is not None
     count = len(timeline)
     if row.is_timed:

@@ -1,10 +1,11 @@
 """When the frames of a clip are shown."""
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,34 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self.ticks)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON has it: frames that follow each other evenly take little room."""
+        steps = np.diff(self.ticks)
+        bounds = np.flatnonzero(np.diff(steps)) + 1
+        starts = np.concatenate([[0], bounds]) if len(steps) else np.empty(0, np.int64)
+        counts = np.diff(np.concatenate([starts, [len(steps)]]))
+        return {
+            "first": int(self.ticks[0]) if len(self) else None,
+            "steps": [*zip(steps[starts].tolist(), counts.tolist(), strict=True)],
+            "unit": str(self.unit),
+            "begin": self.begin,
+            "end": self.end,
+            "is_timed": self.is_timed,
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Timeline":
+        """What `to_json` gives."""
+        steps = [step for step, count in kept["steps"] for _ in range(count)]
+        first = [] if kept["first"] is None else [kept["first"]]
+        return cls(
+            np.cumsum(np.array([*first, *steps], np.int64)),
+            Fraction(kept["unit"]),
+            kept["begin"],
+            kept["end"],
+            kept["is_timed"],
+        )
 
     @cached_property
     def duration(self) -> Fraction:

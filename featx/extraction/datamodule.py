@@ -2,8 +2,9 @@
 
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
+from featx.data.known import Known
 from featx.data.manifest import (
     ANALYSIS_FILE,
     CPU,
@@ -37,6 +39,14 @@ from featx.extraction.distributed import Ranks
 from featx.parallel import count_cores
 
 _log = logging.getLogger(__name__)
+
+
+class Memory(ABC):
+    """What a callback of the Trainer is that keeps, from run to run, what is known of inputs."""
+
+    @abstractmethod
+    def recall(self) -> Known:
+        """What earlier runs have found; what the scan finds is added to it."""
 
 
 @dataclass(slots=True)
@@ -207,7 +217,7 @@ class VideoDataModule(LightningDataModule):
 
     def settings(self) -> dict[str, Any]:
         """The settings that the features depend on, where they are not the usual ones."""
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = {"source": "clips"} if self._source.are_clips else {}
         if self.pixels != "normalized":
             settings["pixels"] = self.pixels
         if self.keep_damaged:
@@ -223,7 +233,11 @@ class VideoDataModule(LightningDataModule):
         return device if decodes and device.type == "cuda" else CPU
 
     def _scan(self) -> Manifest:
-        manifest = self._source.scan(self.scan_settings)
+        settings = self.scan_settings
+        callbacks = getattr(self.trainer, "callbacks", ())
+        if memories := [each for each in callbacks if isinstance(each, Memory)]:
+            settings = replace(settings, known=memories[0].recall())
+        manifest = self._source.scan(settings)
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)

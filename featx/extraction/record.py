@@ -1,7 +1,7 @@
 """What a run records of itself: in its feature files, and in the analysis beside them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from featx.data.manifest import ANALYSIS_FILE, Manifest
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, describe_structure, open_feature_file
 from featx.features.provenance import Provenance
-from featx.features.staging import STAGING_FOLDER
+from featx.features.staging import STAGING_FOLDER, Inputs
 from featx.files import read_json, replace_file, writing
 
 
@@ -43,7 +43,6 @@ def plan_layout(
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         },
-        inputs_sha256=manifest.digest(split),
         skipped={name: str(error) for name, error in manifest.rejected[split].items()},
     )
     return FileLayout.plan(
@@ -54,7 +53,23 @@ def plan_layout(
         provenance,
         columns=manifest.select_columns(split),
         has_times=manifest.has_times and tuple(run["scales"]) == (1.0,),
+        input_sha256=manifest.identities(split),
     )
+
+
+def ask_inputs(manifest: Manifest, split: str) -> Inputs:
+    """Who is asked about the inputs of a split's feature file, where they have to be read."""
+    rows = range(len(manifest.positions[split]))
+
+    def identify(rows: Collection[int]) -> list[str]:
+        manifest.find_digests(split, rows, progress=True)
+        return manifest.identities(split)
+
+    def digest(left_out: Collection[str]) -> str:
+        manifest.find_digests(split, rows, progress=True)
+        return manifest.digest(split, left_out)
+
+    return Inputs(identify, digest)
 
 
 def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:

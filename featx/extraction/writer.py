@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,32 +23,35 @@ from torch import Tensor
 
 from featx.console import Progress
 from featx.data.dataset import VideoBatch
-from featx.data.manifest import ANALYSIS_FILE
+from featx.data.known import Journal, Known
+from featx.data.manifest import ANALYSIS_FILE, MadeOf
 from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
-from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.datamodule import Memory, VideoDataModule
 from featx.extraction.distributed import Interruption
 from featx.extraction.extractor import FeatureExtractor
-from featx.extraction.record import plan_layout, write_analysis
+from featx.extraction.record import ask_inputs, plan_layout, write_analysis
 from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock
 from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER, Staging
-from featx.files import check_replaceable
+from featx.features.update import plan_update
+from featx.files import check_replaceable, writing
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 
 
-class FeatureWriter(BasePredictionWriter):
+class FeatureWriter(BasePredictionWriter, Memory):
     """Writes one feature file per split, `OUTPUT/<split>_features[_multiscale].h5`.
 
     A file appears when it is complete; until then, its rows are kept as parts in `OUTPUT/.featx/`.
-    A rerun goes on from the parts, and leaves published files alone.
+    A rerun takes what is finished from these and from the files that there are, makes the rest, and
+    replaces a file only if something in it changes.
 
     Args:
         output_dir: Folder for the feature files.
-        overwrite: Replace feature files and parts that other inputs or settings made, that are
-            damaged, or that lack videos.
+        overwrite: Replace feature files and parts that other settings made or that are damaged, and
+            drop the rows of videos that are no longer in the data set. Rows that can be kept are.
 
     Attributes:
         paths: The feature file of each split; set by `setup`.
@@ -62,11 +66,21 @@ class FeatureWriter(BasePredictionWriter):
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
         self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
+        self._known = Known()
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
         self._progress: Progress | None = None
         self._prepared = False  # what is in the staging folders is of this run
         self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
+
+    def recall(self) -> Known:
+        """What earlier runs on the output folder have found out about inputs."""
+        self._known = Known.load(self._known_folder)
+        return self._known
+
+    @property
+    def _known_folder(self) -> Path:
+        return self.output_dir / STAGING_FOLDER / "known"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what the writer is given; see `_plan` for what it makes of it."""
@@ -87,6 +101,7 @@ class FeatureWriter(BasePredictionWriter):
             for split in data.manifest.positions
         }
         self._prepared = False
+        self._journal = Journal(self._known_folder / f"{trainer.global_rank}.jsonl")
         self._work.find_done = lambda: self._plan(trainer, pl_module)
         self._undo.enter_context(warnings.catch_warnings())
         # A run that finds all videos done is no mistake, as Lightning would suspect.
@@ -115,7 +130,7 @@ class FeatureWriter(BasePredictionWriter):
         for split, path in self.paths.items():
             run["preprocessing"] = manifest.preprocessing(split)
             layout = plan_layout(manifest, split, extractor.feature_dim, run)
-            self._stagings[split] = Staging(path, layout)
+            self._stagings[split] = Staging(path, layout, ask_inputs(manifest, split))
         done = self._work.ranks.from_first(self._prepare)
         self._prepared = True
         self._writers = {
@@ -138,17 +153,26 @@ class FeatureWriter(BasePredictionWriter):
 
     def _prepare(self) -> set[int]:
         """Take the lock, and find what is finished."""
-        done: set[int] = set()
         self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
         self._lock.acquire()
         check_replaceable(self.output_dir / ANALYSIS_FILE)
-        for split, staging in self._stagings.items():
-            positions = self._work.manifest.positions[split]
-            rows = staging.prepare(self.overwrite, allow_skipped=self._skips)
-            done.update(positions[row] for row in rows)
-            if rows:
-                rank_zero_info(f"{split}: {len(rows)} of {len(positions)} videos are done already")
-        return done
+        for change in plan_update([*self._stagings.values()], self.overwrite):
+            rank_zero_info(str(change))
+        self._keep_known()
+        return {
+            self._work.manifest.positions[split][row]
+            for split, staging in self._stagings.items()
+            for row in staging.places
+        }
+
+    def _keep_known(self) -> None:
+        """Keep what is known of inputs for the next run; if it is not worth it, nothing is."""
+        for file in self._work.manifest.files:
+            if file.facts:
+                self._known.note(*file.facts)
+        if self._known:
+            with writing(self._known_folder):
+                self._known.save(self._known_folder)
 
     def write_on_batch_end(
         self,
@@ -166,9 +190,15 @@ class FeatureWriter(BasePredictionWriter):
             for other, writer in self._writers.items():
                 if other != split:  # with the first row of a split, the one before it is done
                     writer.flush()
-            if damage := batch.damage.get(position):
-                self._writers[split].note_damage(row, damage)
-            self._writers[split].add(row, _copy_to_cpu(features), batch.times.get(position))
+            made_of = batch.made_of.get(position, MadeOf(""))
+            self._note(position, made_of)
+            self._writers[split].add(
+                row,
+                _copy_to_cpu(features),
+                made_of.sha256,
+                batch.times.get(position),
+                batch.damage.get(position, ""),
+            )
         for position, error in batch.errors.items():
             split, row = self._work.manifest.locate_row(position)
             self._writers[split].skip(row, error)
@@ -178,6 +208,14 @@ class FeatureWriter(BasePredictionWriter):
                 len(positions), int(self._work.manifest.lengths[positions].sum())
             )
         self._interruption.check()
+
+    def _note(self, position: int, made_of: MadeOf) -> None:
+        """Note the digest of a clip, which has been read all the same."""
+        facts = self._work.manifest.locate(position)[0].facts
+        if facts and made_of.file_digest:
+            name, found = facts
+            with writing(self._known_folder):
+                self._journal.note([(name, replace(found, digest=made_of.file_digest))])
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
@@ -208,10 +246,12 @@ class FeatureWriter(BasePredictionWriter):
         problems: list[IncompleteError] = []
         for split, staging in self._stagings.items():
             try:
-                staging.publish()
+                staging.publish(self.overwrite)
                 published[split] = staging.target
             except IncompleteError as error:  # which is no reason to keep the other splits back
                 problems.append(error)
+        self._known = Known.load(self._known_folder)
+        self._keep_known()
         if published:
             write_analysis(self.output_dir, published, self._work.manifest)
         for split, path in published.items():

@@ -31,6 +31,9 @@ TIMES = "times"
 """When each frame is shown, in seconds from the beginning of its clip; NaN after a video's frames,
 and where it is not known."""
 
+INPUTS, RUN = "input_sha256", "run"
+"""What each row was made of, and which run has made it."""
+
 COLUMNS = "columns"
 """The group of what else a table says of each row."""
 
@@ -60,6 +63,10 @@ class FileLayout:
         provenance: How the features are made.
         columns: What else is known of each row, by name `[num_videos]`: text or numbers.
         has_times: Whether the file tells when frames are shown.
+        input_sha256: What each row is made of, SHA-256 in hexadecimal digits; empty as long as it
+            is not known, and nothing at all in files that do not tell.
+        run: Which of the runs in `provenance` each row `[num_videos]` is of, int32; None for the
+            first one.
     """
 
     labels: NDArray[np.int64]
@@ -71,6 +78,8 @@ class FileLayout:
     provenance: Provenance
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     has_times: bool = False
+    input_sha256: Sequence[str] = ()
+    run: NDArray[np.int32] | None = None
 
     @classmethod
     def plan(
@@ -82,6 +91,7 @@ class FileLayout:
         provenance: Provenance,
         columns: Mapping[str, NDArray[Any]] | None = None,
         has_times: bool = False,
+        input_sha256: Sequence[str] = (),
     ) -> "FileLayout":
         """Lay out a file for these rows."""
         median = int(np.sort(num_frames)[len(num_frames) // 2])
@@ -95,6 +105,7 @@ class FileLayout:
             provenance=provenance,
             columns=columns or {},
             has_times=has_times,
+            input_sha256=input_sha256,
         )
 
     def select(self, rows: Sequence[int]) -> "FileLayout":
@@ -106,6 +117,8 @@ class FileLayout:
             video_ids=[self.video_ids[row] for row in rows],
             provenance=replace(self.provenance, skipped=None),
             columns={name: values[rows] for name, values in self.columns.items()},
+            input_sha256=[self.input_sha256[row] for row in rows] if self.input_sha256 else (),
+            run=None if self.run is None else self.run[rows],
         )
 
     def note_damage(self, damage: Mapping[int, str]) -> "FileLayout":
@@ -137,7 +150,7 @@ def open_feature_file(path: Path) -> h5py.File:
     if not path.is_file():
         raise MissingInputError(f"{path}: expected a feature file, found no file. Check the path.")
     try:
-        file = _open_beside_others(path)
+        file = open_beside_others(path)
     except OSError as error:
         raise InputError(
             f"{path}: expected an HDF5 file, found: {first_line(error)}. "
@@ -156,7 +169,7 @@ def open_feature_file(path: Path) -> h5py.File:
     return file
 
 
-def _open_beside_others(path: Path) -> h5py.File:
+def open_beside_others(path: Path) -> h5py.File:
     """Open a file that this process or another may have open, too, in whatever way.
 
     Within a process, HDF5 wants the same kind of lock of all who open a file: that of
@@ -228,6 +241,10 @@ def create(file: h5py.File, layout: FileLayout) -> None:
     file.create_dataset("labels", data=layout.labels)
     file.create_dataset("num_frames", data=layout.num_frames)
     file.create_dataset("video_ids", data=layout.video_ids, dtype=h5py.string_dtype())
+    if layout.input_sha256:
+        file.create_dataset(INPUTS, data=np.array(layout.input_sha256, "S64"))
+        run = np.zeros(count, np.int32) if layout.run is None else layout.run
+        file.create_dataset(RUN, data=run)
     if layout.has_times:
         file.create_dataset(
             TIMES,
@@ -262,6 +279,17 @@ def read_row(file: h5py.File, row: int) -> list[bytes]:
     features = file["features"]
     starts = range(0, int(file["num_frames"][row]), features.chunks[1])
     return [features.id.read_direct_chunk((row, start, 0))[1] for start in starts]
+
+
+def read_features(file: h5py.File, row: int) -> NDArray[np.float32]:
+    """Read the features `[num_frames, feature_dim]` of a row."""
+    features: NDArray[np.float32] = file["features"][row, : int(file["num_frames"][row])]
+    return features
+
+
+def read_inputs(file: h5py.File) -> list[str]:
+    """What each row was made of; nothing if the file does not tell."""
+    return file[INPUTS].asstr()[:].tolist() if INPUTS in file else []
 
 
 def write_times(file: h5py.File, row: int, times: NDArray[np.float32]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featx.errors import FeatureError, FeatxError
 from featx.features.feature_file import encode
-from featx.features.staging import Staging
+from featx.features.staging import Row, Staging
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +55,8 @@ class PartWriter:
         self._staging = staging
         self._pool = pool
         self._skips = skips
-        self._queue: deque[tuple[int, Future[list[bytes]]]] = deque()
-        self._encoded: dict[int, list[bytes]] = {}
-        self._times: dict[int, NDArray[np.float32]] = {}
+        self._queue: deque[tuple[int, Future[Row]]] = deque()
+        self._finished: dict[int, Row] = {}
         self._bytes = 0
         self._last_write = time.monotonic()
 
@@ -65,35 +64,34 @@ class PartWriter:
         self,
         row: int,
         fetch: Callable[[], NDArray[np.float32]],
+        made_of: str = "",
         times: NDArray[np.float32] | None = None,
+        damage: str = "",
     ) -> None:
         """Take a row; waits while the queue is full.
 
         Args:
             row: Its number.
             fetch: Gives its features `[num_frames, feature_dim]`; called in another thread.
+            made_of: What it was made of.
             times: When its frames are shown, where the layout has that.
+            damage: What is missing of its video.
 
         Raises:
             FeatureError: This row, or one before it, is not finite.
         """
-        if self._staging.layout.has_times and times is not None:
-            self._times[row] = times
-        self._queue.append((row, self._pool.submit(self._encode, row, fetch)))
+        if damage:
+            _log.warning("Damaged: %s: found %s", self._staging.layout.video_ids[row], damage)
+        made = Row([], made_of, times, damage)
+        self._queue.append((row, self._pool.submit(self._encode, row, fetch, made)))
         while self._queue and (len(self._queue) > self._limits.queued or self._queue[0][1].done()):
             self._collect()
         waited = time.monotonic() - self._last_write
         if self._bytes >= self._limits.num_bytes or waited > self._limits.seconds:
             self._write()
 
-    def note_damage(self, row: int, damage: str) -> None:
-        """Note what is missing of the video of a row that comes."""
-        self._staging.note_damage(row, damage)
-        _log.warning("Damaged: %s: found %s", self._staging.layout.video_ids[row], damage)
-
     def skip(self, row: int, error: FeatxError) -> None:
         """Leave a row out of the file."""
-        self._times.pop(row, None)
         self._staging.skip(row, str(error))
 
     def flush(self) -> None:
@@ -112,7 +110,7 @@ class PartWriter:
         if errors:
             raise errors[0]
 
-    def _encode(self, row: int, fetch: Callable[[], NDArray[np.float32]]) -> list[bytes]:
+    def _encode(self, row: int, fetch: Callable[[], NDArray[np.float32]], made: Row) -> Row:
         features = fetch()
         if not np.isfinite(features).all():
             raise FeatureError(
@@ -120,23 +118,22 @@ class PartWriter:
                 "found NaN or infinity. Check the weights, or use a precision with more range: "
                 "32-true or bf16-mixed."
             )
-        return encode(features, self._staging.layout)
+        return made._replace(chunks=encode(features, self._staging.layout))
 
     def _collect(self) -> None:
         row, future = self._queue.popleft()
         try:
-            self._encoded[row] = future.result()
+            self._finished[row] = future.result()
         except FeatureError as error:
             if not self._skips:
                 raise
             self.skip(row, error)
             _log.warning("Left out: %s", error)
         else:
-            self._bytes += sum(map(len, self._encoded[row]))
+            self._bytes += sum(map(len, self._finished[row].chunks))
 
     def _write(self) -> None:
-        if self._encoded:
-            times = {row: self._times.pop(row) for row in self._encoded if row in self._times}
-            self._staging.write_part(self._encoded, times)
-            self._encoded, self._bytes = {}, 0
+        if self._finished:
+            self._staging.write_part(self._finished)
+            self._finished, self._bytes = {}, 0
         self._last_write = time.monotonic()

@@ -1,7 +1,7 @@
 """What a feature file records of how it was made: written in one place, and read in one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,13 +11,23 @@ from featx.version import __version__
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since 2, a file says of each row what it was made of, and by which run."""
 
-JSON_ATTRIBUTES = ("category_mapping", "config", "skipped", "damaged_videos")
+JSON_ATTRIBUTES = ("category_mapping", "config", "runs", "skipped", "damaged_videos")
 """Attributes that are JSON text."""
 
 _COPIED = ("backbone", "weights", "weights_sha256", "scales")
 """Settings of the run that have an attribute of their own, so that any reader finds them."""
+
+LAST_BITS = ("frames_per_forward", "compile", "device", "torch", "torchvision")
+"""Settings that change the last bits of features: rows of several may stand in one file."""
+
+_FREE = (*LAST_BITS, "root", "split", "weights", "keep_damaged", "preprocessing")
+"""Settings that do not bind a file: of those of the weights, it is the digest that counts."""
+
+_USUAL = {"allow_tf32": False, "pixels": "normalized", "decoder": "pyav", "source": "processed"}
+"""What goes without saying, or was not said by older files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,8 @@ class Provenance:
         categories: Label of each category.
         multi_scale: Whether features are averaged over temporal scales.
         run: The settings of the run, by name; empty if there is no record.
-        inputs_sha256: Digest of the inputs; None if it is not recorded.
+        inputs_sha256: Digest of the inputs, in files of format 1.
+        runs: The settings of `LAST_BITS`, and featx's version, of each run that rows are of.
         skipped: The videos that the file lacks because of an error, and the error; None if it does
             not say, as a part does not.
         damaged_videos: The videos whose clips are damaged and were kept, and what is missing.
@@ -43,6 +54,7 @@ class Provenance:
     inputs_sha256: str | None = None
     skipped: Mapping[str, str] | None = field(default_factory=dict)
     damaged_videos: Mapping[str, str] = field(default_factory=dict)
+    runs: Sequence[Mapping[str, Any]] = ()
     featx_version: str | None = __version__
     format_version: int | None = FORMAT_VERSION
     damaged: bool = False
@@ -69,6 +81,7 @@ class Provenance:
             inputs_sha256=None if inputs is None else str(inputs),
             skipped=_read_object(attributes["skipped"]) if "skipped" in attributes else None,
             damaged_videos=_read_object(attributes.get("damaged_videos")),
+            runs=_read_runs(attributes.get("runs")),
             featx_version=None if featx is None else str(featx),
             format_version=int(version) if isinstance(version, (int, np.integer)) else None,
             damaged=damaged,
@@ -91,28 +104,71 @@ class Provenance:
             attributes["skipped"] = json.dumps(self.skipped, sort_keys=True)
         if self.damaged_videos:
             attributes["damaged_videos"] = json.dumps(self.damaged_videos, sort_keys=True)
+        if self.runs:
+            attributes["runs"] = json.dumps([*map(dict, self.runs)], sort_keys=True)
         attributes["config"] = json.dumps(self.run)
         return {name: value for name, value in attributes.items() if value is not None}
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What the rows of a file depend on: settings, categories and inputs.
+    @property
+    def has_record(self) -> bool:
+        """Whether the file says how its rows were made."""
+        told = self.inputs_sha256 is not None or (self.format_version or 0) > 1
+        return bool(self.run) and not self.damaged and told and self.format_version is not None
 
-        Where the data set is does not matter. Without a record, there is none: it is empty.
+    @property
+    def is_old(self) -> bool:
+        """Whether the file is of format 1, which does not say what each row was made of."""
+        return self.format_version == 1
+
+    def bindings(self) -> dict[str, Any]:
+        """The settings that change the numbers: other ones make another file.
+
+        What clips are sampled and resized to is among them, though each row tells it, too. Of
+        files that were made before, the pixels alone count.
         """
-        if (
-            self.damaged
-            or not self.run
-            or self.inputs_sha256 is None
-            or self.format_version is None
-        ):
-            return {}
+        return self._bind(self.source == "clips", has_rgb=False)
+
+    def _bind(self, are_clips: bool, has_rgb: bool) -> dict[str, Any]:
+        """See `bindings`. How RGB was made of clips is not told by rows of format 1."""
         run: dict[str, Any] = json.loads(json.dumps(self.run))
-        run.pop("root", None)
-        return run | {
-            "category_mapping": json.dumps(self.categories),
-            "inputs_sha256": self.inputs_sha256,
-            "format_version": self.format_version,
-        }
+        bound = _USUAL | {name: value for name, value in run.items() if name not in _FREE}
+        if are_clips and isinstance(made := run.get("preprocessing"), dict):
+            bound |= {name: value for name, value in made.items() if has_rgb or name != "rgb"}
+            bound["source"] = "clips"
+        return bound
+
+    def describe(self) -> dict[str, Any]:
+        """All that a file says of how it was made, but where and when, and the last bits."""
+        run = {name: v for name, v in self.run.items() if name not in (*LAST_BITS, "root")}
+        return json.loads(  # type: ignore[no-any-return]  # an object
+            json.dumps(
+                {
+                    "run": run,
+                    "categories": [*self.categories.items()],
+                    "multi_scale": self.multi_scale,
+                    "skipped": self.skipped,
+                    "damaged": self.damaged_videos,
+                }
+            )
+        )
+
+    def last_bits(self) -> dict[str, Any]:
+        """The settings of this run that change last bits only, and featx's version."""
+        settings: dict[str, Any] = json.loads(json.dumps(self.run))
+        found = {name: settings[name] for name in LAST_BITS if name in settings}
+        return found | {"featx_version": self.featx_version}
+
+    def find_differences(self, before: "Provenance") -> list[str]:
+        """How the settings that change the numbers differ from those of a file, for a person."""
+        are_clips = self.source == "clips"
+        here = self._bind(are_clips, has_rgb=before.is_old)
+        there = before._bind(
+            are_clips if before.is_old else before.source == "clips", before.is_old
+        )
+        differences: list[str] = []
+        for name in here | there:
+            differences += _compare(name, here.get(name), there.get(name))
+        return differences
 
     @property
     def split(self) -> str | None:
@@ -177,6 +233,11 @@ class Provenance:
         return self._find(str, "decoder")
 
     @property
+    def source(self) -> str | None:
+        """What videos were made of, if not of processed_data.pt files."""
+        return self._find(str, "source")
+
+    @property
     def num_frames(self) -> int | None:
         """Frames per video, if all have as many."""
         return self._find(int, "preprocessing", "frames_per_video")
@@ -211,6 +272,37 @@ class Provenance:
         for name in names:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found if isinstance(found, kind) else None
+
+
+def _compare(name: str, here: object, there: object) -> list[str]:
+    """What a person has changed in a setting, if anything."""
+    if here == there:
+        return []
+    if isinstance(here, dict) and isinstance(there, dict):
+        return [
+            line
+            for key in here | there
+            for line in _compare(f"{name}.{key}", here.get(key), there.get(key))
+        ]
+    if name == "weights_sha256":
+        return ["the weights have other values"]
+    return [f"{name} is {_show(here)} instead of {_show(there)}"]
+
+
+def _show(value: object) -> str:
+    """A value as a person writes it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "not set"}[value]
+    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def _read_runs(text: object) -> list[dict[str, Any]]:
+    """The runs in JSON text; none if it is something else."""
+    try:
+        runs = json.loads(str(text))
+    except ValueError:
+        return []
+    return runs if isinstance(runs, list) and all(isinstance(run, dict) for run in runs) else []
 
 
 def _read_object(text: object) -> dict[str, Any]:

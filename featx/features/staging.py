@@ -2,20 +2,20 @@
 
 Finished rows go to disk as parts: small, complete feature files with one more dataset, `rows`.
 A part is built in memory and written atomically, and its name holds the digest of its bytes, so it
-either exists in full or not at all. When every row is in a part, the compressed chunks are copied
-into one file, which is renamed into place.
+either exists in full or not at all. When every row is in a part, or in a file that was published
+before, the compressed chunks are copied into one file, which is renamed into place.
 """
 
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from itertools import count, groupby
-from operator import itemgetter
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -26,204 +26,301 @@ from featx.features.feature_file import (
     FileLayout,
     create,
     open_feature_file,
-    read_row,
-    read_times,
+    read_columns,
     write_row,
     write_times,
 )
-from featx.features.provenance import Provenance
+from featx.features.finished import (
+    PART_DAMAGE,
+    PART_ROWS,
+    Place,
+    Source,
+    copy_rows,
+    open_part,
+)
 from featx.features.validation import find_problems
-from featx.files import check_replaceable, file_sha256, publish_file, remove, replace_file, writing
+from featx.files import check_replaceable, publish_file, remove, replace_file, writing
 
 STAGING_FOLDER = ".featx"
 
+_PLAN_DIGITS = 16
+_IMPORTED_AT_ONCE = 64  # rows
+
+
+class Row(NamedTuple):
+    """A finished row on its way to a part.
+
+    Attributes:
+        chunks: Its features, compressed.
+        made_of: What it was made of.
+        times: When its frames are shown, where the layout has that.
+        damage: What is missing of its video.
+    """
+
+    chunks: list[bytes]
+    made_of: str
+    times: NDArray[np.float32] | None = None
+    damage: str = ""
+
+
+class Inputs(NamedTuple):
+    """Asks about what the rows of a file are to be made of, where that costs reading it.
+
+    Attributes:
+        identify: From the numbers of some rows, to what each row is made of: empty where that is
+            still not known.
+        digest: From names of inputs that count as left out, to the digest of the others, as files
+            of format 1 record it.
+    """
+
+    identify: Callable[[Collection[int]], Sequence[str]]
+    digest: Callable[[Collection[str]], str]
+
 
 class Staging:
-    """The parts of one feature file on their way to it.
+    """The rows of one feature file on their way to it.
 
     Args:
         target: Path of the file to publish.
         layout: Its layout.
+        inputs: Tells what cannot be known without reading inputs; by default, nothing can.
+
+    Attributes:
+        places: Where rows are that earlier runs have finished, by their numbers; see `plan`.
     """
 
-    def __init__(self, target: Path, layout: FileLayout) -> None:
+    def __init__(self, target: Path, layout: FileLayout, inputs: Inputs | None = None) -> None:
         self.target = target
         self.layout = layout
-        # A folder for each fingerprint: rows of other inputs or settings cannot get among these,
-        # not even those of a process that outlives its run.
-        content = json.dumps(layout.provenance.fingerprint(), sort_keys=True).encode()
-        key = hashlib.sha256(content).hexdigest()[:16]
-        self.folder = target.parent / STAGING_FOLDER / target.stem / key
-        self._published = False  # by an earlier run
+        self.inputs = inputs or Inputs(lambda rows: layout.input_sha256, lambda left_out: "")
+        self.places: dict[int, Place] = {}
+        self._old_parts: set[Path] = set()
+        self._published: Source | None = None
+        self.folder = self._find_folder()
 
-    def prepare(self, overwrite: bool, allow_skipped: bool = False) -> set[int]:
-        """Find what an earlier run with the same inputs and settings has finished.
+    def _find_folder(self) -> Path:
+        """The folder of this run's parts.
 
-        Damaged parts, temporary files and the notes about rows that are not finished are removed:
-        these rows are tried again.
+        Each plan has its own: the numbers of its rows are no others', not even those of a process
+        that outlives its run.
+        """
+        layout = self.layout
+        plan = (
+            layout.provenance.bindings(),
+            [*layout.video_ids],
+            layout.num_frames.tolist(),
+            [*layout.input_sha256],
+            layout.chunk_frames,
+        )
+        key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+        return self._home / key[:_PLAN_DIGITS]
+
+    @property
+    def _home(self) -> Path:
+        """The folder of all parts of the file."""
+        return self.target.parent / STAGING_FOLDER / self.target.stem
+
+    @property
+    def split(self) -> str:
+        """What a person calls the file."""
+        return self.layout.provenance.split or self.target.stem.partition("_features")[0]
+
+    def read_sources(self, overwrite: bool) -> list[Source]:
+        """Read what there is of finished rows: the published file, and the parts of earlier runs.
+
+        Damaged parts and temporary files are removed: their rows are made again.
 
         Args:
-            overwrite: Replace what other inputs or settings made, what is damaged, and a file
-                that lacks videos because of an error.
-            allow_skipped: Accept a published file that lacks videos because of an error.
-
-        Returns:
-            The rows that are finished: all of them, if the file is published.
+            overwrite: Leave out, instead of refusing, what other settings made or is damaged.
 
         Raises:
-            OutputError: The folder cannot be written; or the file, or a part, is of other inputs
-                or settings, damaged or incomplete, and `overwrite` is off.
+            OutputError: The file, or a part, is of other settings or damaged, and `overwrite` is
+                off; or something cannot be read or written.
         """
         check_replaceable(self.target)
-        done: set[int] = set()
-        with writing(self.folder):
-            if self.target.exists() and self._is_published(overwrite, allow_skipped):
-                self._published = True
-                self._remove_folder()
-                return {*range(len(self.layout.labels))}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for other in {*self.folder.parent.iterdir()} - {self.folder}:
-                if not overwrite:
-                    self._check_others(other)
-                remove(other)
-            for path in {*self.folder.iterdir()} - {*self.folder.glob("damaged-*.txt")}:
-                try:
-                    with _open_part(path) as part:
-                        done.update(part["rows"][:].tolist())
-                except IncompleteError:
+        sources = []
+        with writing(self._home):
+            if self.target.exists() and (source := self._read_published(overwrite)):
+                self._published = source
+                sources.append(source)
+            for path in sorted(self._home.iterdir()) if self._home.exists() else ():
+                if path.is_dir():
+                    sources += self._read_parts(path, overwrite)
+                else:  # of a merge that was killed
                     remove(path)
-            for row, path in self._notes("damaged").items():
-                if row not in done:
-                    remove(path)
-        return done
+        return sources
 
-    def _is_published(self, overwrite: bool, allow_skipped: bool) -> bool:
-        """Whether the published file is what this run would make; one to overwrite is not."""
-        try:
-            self._check_published(allow_skipped and not overwrite, read_features=overwrite)
-        except OutputError:
-            if not overwrite:
-                raise
-            return False
-        return True
-
-    def _check_others(self, folder: Path) -> None:
-        """Refuse parts that other inputs or settings made."""
-        for path in folder.glob("part-*.h5"):
-            with suppress(IncompleteError), _open_part(path) as part:
-                self._check_fingerprint(path, part)
-
-    def _check_published(self, allow_skipped: bool, read_features: bool) -> None:
-        """Refuse a published file that is not what this run would make."""
+    def _read_published(self, overwrite: bool) -> Source | None:
         way_out = "Set overwrite to true to replace it, or move it away."
         try:
             with open_feature_file(self.target) as file:
-                self._check_fingerprint(self.target, file)
-                problems = find_problems(file, read_features)
-                skipped = Provenance.from_attributes(file.attrs).skipped
+                self._check_bindings(self.target, Source.read(file))
+                if problems := find_problems(file, read_features=False):
+                    raise OutputError(f"{self.target}: {problems[0]}. {way_out}")
+                return Source.read(file)
+        except OutputError:
+            if not overwrite:
+                raise
         except InputError as error:
-            raise OutputError(f"{error} {way_out}") from error
-        if problems:
-            raise OutputError(f"{self.target}: {problems[0]}. {way_out}")
-        if skipped and not allow_skipped:
-            raise OutputError(
-                f"{self.target}: expected all videos, found a file that an earlier run made "
-                f"without {shorten([*skipped])}. Set overwrite to true to try these again, or "
-                "on_error to skip to leave it as it is."
-            )
+            if not overwrite:
+                raise OutputError(f"{error} {way_out}") from error
+        return None
 
-    def _check_fingerprint(self, path: Path, file: h5py.File) -> None:
-        """Refuse a file whose rows depend on other inputs or settings."""
-        expected = self.layout.provenance.fingerprint()
-        found = Provenance.from_attributes(file.attrs).fingerprint()
-        differences = [
-            f"{name} {found.get(name)!r} instead of {expected.get(name)!r}"
-            for name in expected | found
-            if found.get(name) != expected.get(name)
-        ]
-        if differences:
-            raise OutputError(
-                f"{path}: expected a file of the same inputs and settings, found "
-                f"{shorten(differences)}. "
-                "Set overwrite to true to replace it, or choose another output_dir."
-            )
+    def _read_parts(self, folder: Path, overwrite: bool) -> list[Source]:
+        """The parts in the folder of a plan; what is no part in it is removed."""
+        sources = []
+        for path in sorted(folder.iterdir()):
+            try:
+                with open_part(path) as part:
+                    source = Source.read(part)
+            except IncompleteError:
+                if not path.match("damaged-*.txt"):  # what format 1 has for parts to come
+                    remove(path)
+                continue
+            try:
+                self._check_bindings(path, source)
+            except OutputError:
+                if not overwrite:
+                    raise
+                remove(folder)
+                return []
+            sources.append(source)
+        return sources
 
-    def write_part(
-        self,
-        encoded: Mapping[int, list[bytes]],
-        times: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
-    ) -> None:
-        """Write finished rows; on return they are safe on disk.
+    def _check_bindings(self, path: Path, source: Source) -> None:
+        """Refuse a file whose rows are of other settings."""
+        made, here = source.provenance, self.layout.provenance
+        if not made.has_record:
+            found = "one that does not say how it was made"
+        elif differences := here.find_differences(made):
+            found = f"other ones: {shorten(differences)}"
+            if changes := _compare_names(source.names, self.layout.video_ids):
+                found += f"; {changes}"
+        elif source.chunk_shape[-1:] != (self.layout.feature_dim,):
+            found = (
+                f"{source.chunk_shape[-1]} features a frame instead of {self.layout.feature_dim}"
+            )
+        else:
+            return
+        raise OutputError(
+            f"{path}: expected a file of the same settings, found {found}. "
+            "Set overwrite to true to replace it, or choose another output_dir."
+        )
+
+    def begin(self, places: Mapping[int, Place], inputs: Sequence[str]) -> None:
+        """Make the folder for the parts of the rows that are left.
 
         Args:
-            encoded: The compressed chunks of each row.
-            times: When the frames of each row are shown, where the layout has that.
+            places: Where the other rows are.
+            inputs: What each row is made of, as far as it is known by now.
         """
+        self.layout = replace(self.layout, input_sha256=inputs)
+        self.folder = self._find_folder()
+        with writing(self.folder):
+            if len(places) < len(self.layout.labels):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.glob("skipped-*.txt"):
+                remove(path)
+        self._old_parts = {*self.folder.glob("part-*.h5")}
+        self.places = {**places}
+
+    def import_rows(self, places: Mapping[int, Place]) -> None:
+        """Copy rows of other files, which may be replaced before this one is published, to parts.
+
+        Returns when they are safe on disk.
+        """
+        if not places:
+            return
+        rows = sorted(places)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        for start in range(0, len(rows), _IMPORTED_AT_ONCE):
+            some = rows[start : start + _IMPORTED_AT_ONCE]
+            buffer = io.BytesIO()
+            chosen = [places[row] for row in some]
+            layout = self._lay_out_part(some, chosen)
+            with h5py.File(buffer, "w") as file:
+                create(file, layout)
+                file.create_dataset(PART_ROWS, data=np.array(some, np.int64))
+                _write_damage(file, [place.source.damage.get(place.row, "") for place in chosen])
+                copy_rows(enumerate(chosen), file, layout)
+            path = self._write(some, buffer)
+            with open_part(path) as part:
+                source = Source.read(part)
+            self._old_parts.add(path)
+            self.places |= {row: Place(source, number) for number, row in enumerate(some)}
+
+    def _lay_out_part(self, rows: Sequence[int], places: Sequence[Place]) -> FileLayout:
+        """The layout of a part with rows that are somewhere."""
+        runs = _index_runs([place.source.runs[place.row] for place in places])
+        layout = self.layout.select(rows)
+        return replace(
+            layout,
+            input_sha256=[place.source.inputs[place.row] for place in places],
+            run=np.array([number for number, _ in runs], np.int32),
+            provenance=replace(layout.provenance, runs=_list_runs(runs)),
+        )
+
+    def write_part(self, finished: Mapping[int, Row]) -> None:
+        """Write finished rows, by their numbers; on return they are safe on disk."""
         buffer = io.BytesIO()
-        rows = [*encoded]
+        rows = [*finished]
+        layout = self.layout.select(rows)
+        layout = replace(
+            layout,
+            input_sha256=[row.made_of for row in finished.values()],
+            provenance=replace(layout.provenance, runs=[layout.provenance.last_bits()]),
+        )
         with h5py.File(buffer, "w") as file:
-            create(file, self.layout.select(rows))
-            file.create_dataset("rows", data=np.array(rows, dtype=np.int64))
-            for position, chunks in enumerate(encoded.values()):
-                write_row(file, position, chunks)
-            for position, row in enumerate(rows):
-                if row in times:
-                    write_times(file, position, times[row])
+            create(file, layout)
+            file.create_dataset(PART_ROWS, data=np.array(rows, dtype=np.int64))
+            _write_damage(file, [row.damage for row in finished.values()])
+            for position, row in enumerate(finished.values()):
+                write_row(file, position, row.chunks)
+                if layout.has_times and row.times is not None:
+                    write_times(file, position, row.times)
+        self._write(rows, buffer)
+
+    def _write(self, rows: Sequence[int], buffer: io.BytesIO) -> Path:
         content = buffer.getbuffer()
         name = f"part-{rows[0]:09d}-{hashlib.sha256(content).hexdigest()}.h5"
         with writing(self.folder):
             replace_file(self.folder / name, content)
+        return self.folder / name
 
     def skip(self, row: int, reason: str) -> None:
         """Note on disk that a row is left out of the file, and why."""
-        self._note("skipped", row, reason)
-
-    def note_damage(self, row: int, damage: str) -> None:
-        """Note on disk, before the row is there, what is missing of its video."""
-        self._note("damaged", row, damage)
-
-    def _note(self, kind: str, row: int, text: str) -> None:
         with writing(self.folder):
-            replace_file(self.folder / f"{kind}-{row}.txt", text.encode())
+            replace_file(self.folder / f"skipped-{row}.txt", reason.encode())
 
-    def _notes(self, kind: str) -> dict[int, Path]:
-        """The notes of a kind, by row."""
-        return {
-            int(path.stem.removeprefix(f"{kind}-")): path
-            for path in self.folder.glob(f"{kind}-*.txt")
-        }
+    def _skipped(self) -> dict[int, Path]:
+        """The notes about rows that are left out, in order."""
+        paths = self.folder.glob("skipped-*.txt")
+        return dict(sorted((int(path.stem.removeprefix("skipped-")), path) for path in paths))
 
     def has_parts(self) -> bool:
         """Whether finished rows are on disk."""
-        return any(self.folder.glob("part-*.h5"))
+        return any(self._home.glob("*/part-*.h5"))
 
-    def publish(self) -> None:
-        """Merge the parts into the published file, and remove them.
+    def publish(self, overwrite: bool = False) -> None:
+        """Merge all rows into the published file, unless it has them already; remove the parts.
+
+        Args:
+            overwrite: Accept that the file loses rows whose new videos turned out to be bad.
 
         Raises:
             IncompleteError: A row is missing, or a part was changed; or all rows were skipped.
-            OutputError: The disk is full, or the file cannot be written.
+            OutputError: The disk is full, or the file cannot be written; or it would lose rows.
         """
-        if self._published:
-            return
-        paths = sorted(self.folder.glob("part-*.h5"))
-        place: dict[int, tuple[Path, int]] = {}
-        for path in paths:
-            with _open_part(path) as part:
-                place |= {row: (path, k) for k, row in enumerate(part["rows"][:].tolist())}
+        places = self._find_places()
         skipped = {
             row: path.read_text("utf-8")
-            for row, path in self._notes("skipped").items()
-            if row not in place
-        }
-        damaged = {
-            row: path.read_text("utf-8")
-            for row, path in self._notes("damaged").items()
-            if row in place
+            for row, path in self._skipped().items()
+            if row not in places
         }
         names = self.layout.video_ids
         missing = [
-            name for row, name in enumerate(names) if row not in place and row not in skipped
+            name for row, name in enumerate(names) if row not in places and row not in skipped
         ]
         if missing:
             raise IncompleteError(
@@ -231,43 +328,111 @@ class Staging:
                 f"without {shorten(missing)}. This split is not published: run again without "
                 "limit_predict_batches."
             )
-        if not place:
+        if not places:
             raise IncompleteError(
                 f"{self.target}: expected one good video or more, found none: "
                 f"{shorten([*skipped.values()], 1)}"
             )
-        self._check_space(sum(path.stat().st_size for path in paths))
-        merged = self.folder / "merged.h5"
+        if not overwrite:
+            self._check_losses(skipped)
+        layout = self._complete(places, skipped)
+        chosen = [places[row] for row in sorted(places)]
         with writing(self.target):
-            with h5py.File(merged, "w", locking=False) as file:
-                create(file, self.layout.note_damage(damaged).leave_out(skipped))
-                numbers = count()
-                for path, positions in groupby((place[r] for r in sorted(place)), itemgetter(0)):
-                    with h5py.File(path, "r", locking=False) as part:
-                        for _, position in positions:
-                            number = next(numbers)
-                            write_row(file, number, read_row(part, position))
-                            if self.layout.has_times:
-                                write_times(file, number, read_times(part, position))
-            with h5py.File(merged, "r", locking=False) as file:
-                problems = find_problems(file, read_features=False)
-            if problems:
-                raise OutputError(
-                    f"{merged}: expected a valid file, found {problems[0]}. Run again."
-                )
-            publish_file(merged, self.target)
+            if not self._is_current(layout, chosen):
+                self._check_space(chosen)
+                self._merge(layout, chosen)
             self._remove_folder()
 
-    def _remove_folder(self) -> None:
-        if self.folder.exists():
-            remove(self.folder)
-        for parent in (self.folder.parent, self.folder.parent.parent):
-            with suppress(OSError):  # there are other parts in it, or there is no such folder
-                parent.rmdir()
+    def _find_places(self) -> dict[int, Place]:
+        """Where each row is: also in the parts that this run has written."""
+        places = dict(self.places)
+        for path in sorted({*self.folder.glob("part-*.h5")} - self._old_parts):
+            with open_part(path) as part:
+                source = Source.read(part)
+            places |= {row: Place(source, number) for number, row in enumerate(source.numbers)}
+        return places
 
-    def _check_space(self, needed: int) -> None:
+    def _check_losses(self, skipped: Mapping[int, str]) -> None:
+        """Refuse to replace rows by nothing: the file has them, and their new videos are bad."""
+        had = {*self._published.names} if self._published else set()
+        lost = {
+            self.layout.video_ids[row]: reason
+            for row, reason in skipped.items()
+            if self.layout.video_ids[row] in had
+        }
+        if lost:
+            raise OutputError(
+                f"{self.target}: expected to go on with all videos that it has, found "
+                f"{shorten([*lost])} bad now. Mend the inputs, or set overwrite to true to drop "
+                f"the rows: {next(iter(lost.values()))}"
+            )
+
+    def _complete(self, places: Mapping[int, Place], skipped: Mapping[int, str]) -> FileLayout:
+        """The layout with all that is known once each row is somewhere."""
+        rows = sorted(places)
+        layout = self.layout
+        inputs, run = ["0" * 64] * len(layout.labels), np.zeros(len(layout.labels), np.int32)
+        indexed = _index_runs([places[row].source.runs[places[row].row] for row in rows])
+        for row, (number, _) in zip(rows, indexed, strict=True):
+            inputs[row], run[row] = places[row].source.inputs[places[row].row], number
+        damaged = {
+            row: damage
+            for row, (source, number) in places.items()
+            if (damage := source.damage.get(number, ""))
+        }
+        layout = replace(
+            layout,
+            input_sha256=inputs,
+            run=run,
+            provenance=replace(layout.provenance, runs=_list_runs(indexed)),
+        )
+        return layout.note_damage(damaged).leave_out(skipped)
+
+    def _is_current(self, layout: FileLayout, places: Sequence[Place]) -> bool:
+        """Whether the published file is what a merge would make, or of another run's settings."""
+        before = self._published
+        if not before or before.provenance.is_old or len(before.names) != len(places):
+            return False
+        if any(place != Place(before, row) for row, place in enumerate(places)):
+            return False
+        made, here = before.provenance, layout.provenance
+        with open_feature_file(self.target) as file:
+            return (
+                made.describe() == here.describe()
+                and before.chunk_shape == (1, layout.chunk_frames, layout.feature_dim)
+                and before.has_times == layout.has_times
+                and before.names == [*layout.video_ids]
+                and np.array_equal(before.labels, layout.labels)
+                and repr(_to_plain(read_columns(file))) == repr(_to_plain(layout.columns))
+            )
+
+    def _merge(self, layout: FileLayout, places: Sequence[Place]) -> None:
+        merged = self._home / "merged.h5"
+        merged.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(merged, "w", locking=False) as file:
+            create(file, layout)
+            copy_rows(enumerate(places), file, layout)
+        with h5py.File(merged, "r", locking=False) as file:
+            problems = find_problems(file, read_features=False)
+        if problems:
+            raise OutputError(f"{merged}: expected a valid file, found {problems[0]}. Run again.")
+        publish_file(merged, self.target)
+
+    def _remove_folder(self) -> None:
+        if self._home.exists():
+            remove(self._home)
+        with suppress(OSError):  # there are other parts in it, or there is no such folder
+            self._home.parent.rmdir()
+
+    def _check_space(self, places: Sequence[Place]) -> None:
         """Check before the merge, because HDF5 crashes on a full disk."""
-        free = shutil.disk_usage(self.folder).free
+        counts: Counter[Path] = Counter(place.source.path for place in places)
+        sources = {place.source.path: place.source for place in places}
+        needed = sum(
+            source.num_bytes * counts[path] // len(source.num_frames)
+            for path, source in sources.items()
+        )
+        free = shutil.disk_usage(self.target.parent).free
         if free < needed:
             raise OutputError(
                 f"{self.target}: expected {needed / 2**20:.0f} MB of free disk space for the "
@@ -275,15 +440,37 @@ class Staging:
             )
 
 
-def _open_part(path: Path) -> h5py.File:
-    """Open a part, after a check of its bytes against the digest in its name."""
-    if path.is_file() and file_sha256(path) == path.stem.rpartition("-")[2]:
-        with suppress(OSError):  # it is no HDF5 file
-            part = h5py.File(path, "r", locking=False)
-            if "rows" in part:
-                return part
-            part.close()
-    raise IncompleteError(
-        f"{path}: expected the bytes that were written, found others. "
-        "The disk or another program has changed them: run again."
-    )
+def _write_damage(file: h5py.File, texts: Sequence[str]) -> None:
+    if any(texts):
+        file.create_dataset(PART_DAMAGE, data=[*texts], dtype=h5py.string_dtype())
+
+
+def _index_runs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The number of each row's run, in the order of the first row of each, and the run."""
+    numbers: dict[str, int] = {}
+    return [
+        (numbers.setdefault(json.dumps(run, sort_keys=True), len(numbers)), run) for run in runs
+    ]
+
+
+def _list_runs(indexed: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The runs, by their numbers."""
+    return [run for _, run in sorted({number: run for number, run in indexed}.items())]
+
+
+def _to_plain(columns: Mapping[str, NDArray[Any]]) -> dict[str, object]:
+    """Columns for comparison: NaN is NaN then."""
+    return {name: values.tolist() for name, values in sorted(columns.items())}
+
+
+def _compare_names(before: Sequence[str], now: Sequence[str]) -> str:
+    """How many videos were added and removed, by their names."""
+    added, gone = len({*now} - {*before}), len({*before} - {*now})
+    parts = [f"{count_videos(added)} added"] * bool(added)
+    parts += [f"{count_videos(gone)} removed"] * bool(gone)
+    return " and ".join(parts)
+
+
+def count_videos(count: int) -> str:
+    """So many videos were ..."""
+    return f"{count} video was" if count == 1 else f"{count} videos were"

@@ -6,7 +6,16 @@ import h5py
 import numpy as np
 
 from featx.errors import first_line
-from featx.features.feature_file import COLUMNS, DAMAGE, DATASETS, TIMES, UNLABELLED
+from featx.features.feature_file import (
+    COLUMNS,
+    DAMAGE,
+    DATASETS,
+    INPUTS,
+    RUN,
+    TIMES,
+    UNLABELLED,
+)
+from featx.features.provenance import Provenance
 
 
 def find_problems(file: h5py.File, read_features: bool = True) -> list[str]:
@@ -38,6 +47,7 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
         shapes["video_ids"] = (count,)
     if TIMES in file:
         shapes[TIMES] = (count, max_frames)
+    shapes |= {name: (count,) for name in (INPUTS, RUN) if name in file}
     for name in file.get(COLUMNS, ()):
         shapes[f"{COLUMNS}/{name}"] = (count,)
     problems += [
@@ -54,6 +64,11 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
         problems.append(f"num_frames: expected 1 to {max_frames}, found {found}")
     if unknown := sorted({*labels[:].tolist()} - {*mapping.values(), UNLABELLED}):
         problems.append(f"labels: expected those of category_mapping, found also {unknown[:5]}")
+    if RUN in file and count:
+        runs, num_runs = file[RUN][:], len(Provenance.from_attributes(file.attrs).runs)
+        if not (runs.min() >= 0 and runs.max() < num_runs):
+            found = f"{runs.min()} to {runs.max()}"
+            problems.append(f"{RUN}: expected 0 to {num_runs - 1}, of runs, found {found}")
     if features.chunks and features.chunks[0] == 1:
         expected = int((-(-lengths // features.chunks[1])).sum())
         if (stored := features.id.get_num_chunks()) != expected:

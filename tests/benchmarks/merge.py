@@ -13,7 +13,8 @@ import numpy as np
 from featx.features.feature_file import FileLayout, encode
 from featx.features.parts import USUAL_LIMITS
 from featx.features.provenance import Provenance
-from featx.features.staging import Staging
+from featx.features.staging import Row, Staging
+from featx.features.update import plan_update
 
 NUM_FRAMES, FEATURE_DIM = 73, 1280
 
@@ -26,17 +27,19 @@ def main() -> None:
     rng = np.random.default_rng(0)
     features = np.maximum(rng.standard_normal((NUM_FRAMES, FEATURE_DIM), np.float32), 0)
     lengths = np.full(count, NUM_FRAMES, np.int32)
-    provenance = Provenance({"a": 0}, multi_scale=False, inputs_sha256="0")
+    provenance = Provenance({"a": 0}, multi_scale=False, run={"split": "train"})
     names = [f"{number}" for number in range(count)]
-    layout = FileLayout.plan(np.zeros(count, np.int64), lengths, names, FEATURE_DIM, provenance)
+    labels = np.zeros(count, np.int64)
+    inputs = [f"{number:064}" for number in range(count)]
+    layout = FileLayout.plan(labels, lengths, names, FEATURE_DIM, provenance, input_sha256=inputs)
     chunks = encode(features, layout)
     per_part = max(1, USUAL_LIMITS.num_bytes // sum(map(len, chunks)))
     with tempfile.TemporaryDirectory() as folder:
         staging = Staging(Path(folder) / "train_features.h5", layout)
-        staging.prepare(overwrite=False)
+        plan_update([staging])
         for start in range(0, count, per_part):
             rows = range(start, min(start + per_part, count))
-            staging.write_part(dict.fromkeys(rows, chunks))
+            staging.write_part({row: Row(chunks, inputs[row]) for row in rows})
         start_time = time.perf_counter()
         staging.publish()
         seconds = time.perf_counter() - start_time

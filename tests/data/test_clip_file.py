@@ -194,7 +194,6 @@ BAD_CLIPS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("hello"), "Invalid data"),
     "cut off": (write_damaged, "Invalid data"),
     "sound": (write_sound, "no video stream"),
-    "missing": (lambda path: None, "No such file"),
 }
 
 

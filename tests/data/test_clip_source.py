@@ -48,7 +48,10 @@ def extract(root: Path, out: Path, **settings: object) -> dict[str, Path]:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_same_rows_and_numbers(raw: Path, tmp_path: Path, num_workers: int) -> None:
-    """Every dataset is equal to the last bit, and so is the structure that is reported."""
+    """Every dataset is equal to the last bit, and so is the structure that is reported.
+
+    But for what rows are said to be made of: of a clip, or of pixels.
+    """
     (raw / "train" / "empty").mkdir()  # of this, preprocess makes nothing
     assert preprocess(raw, tmp_path / "processed", num_frames=6, image_size=16) == []
     by_way = extract(tmp_path / "processed", tmp_path / "a")
@@ -63,7 +66,8 @@ def test_the_same_rows_and_numbers(raw: Path, tmp_path: Path, num_workers: int) 
     assert by_way.keys() == straight.keys() == {"train", "test"}
     for split, path in by_way.items():
         with h5py.File(path) as expected, h5py.File(straight[split]) as found:
-            for name in expected:
+            assert expected.keys() == found.keys()
+            for name in {*expected} - {"input_sha256"}:
                 assert np.array_equal(expected[name][:], found[name][:])
             assert expected.attrs["category_mapping"] == found.attrs["category_mapping"]
     first, second = (
@@ -156,14 +160,23 @@ def test_a_clip_that_opens_but_does_not_decode(raw: Path, tmp_path: Path) -> Non
 
 
 def test_a_clip_that_changes_on_the_way(raw: Path, tmp_path: Path) -> None:
-    """Another clip in its place is not taken for it; its copy is, whatever its time of change."""
+    """Another clip in its place is not taken for it; its copy is, whatever its time of change.
+
+    A clip of which nobody knows the content is the one that was scanned only if its time says so.
+    """
     manifest = scan_clips(raw, ["train"], num_frames=6, image_size=16)
+    unread, _ = manifest.locate(0)
+    manifest.find_digests("train", [0])
     file, _ = manifest.locate(0)
+    assert unread.digest == "" != file.digest
     expected = file.read(0).frames
+    assert np.array_equal(unread.read(0).frames, expected)
     copy = shutil.copy(file.path, tmp_path / "copy")
     os.utime(copy, (0, 0))
     os.replace(copy, file.path)
     assert np.array_equal(file.read(0).frames, expected)
+    with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
+        unread.read(0)
     write_clip(file.path, grey_levels(10))
     with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
         file.read(0)
@@ -178,7 +191,7 @@ def test_every_byte_counts(raw: Path) -> None:
     digests = []
     for _ in range(2):
         [file] = [f for f in scan_clips(raw, ["train"]).files if f.path == path]
-        digests.append(file.digest)
+        digests.append(file.find_digest().digest)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -209,14 +222,16 @@ def test_a_fault_of_the_disk_is_not_one_of_the_clip(
 
 
 def test_other_clips_or_settings_never_mix(raw: Path, tmp_path: Path) -> None:
-    """A published file of other clips, or of another number of frames, is not kept for this one."""
+    """Another number of frames is refused, by its name; another clip is another row."""
     settings = {"source": "clips", "num_frames": 6, "image_size": 16, "splits": ["test"]}
     extract(raw, tmp_path / "out", **settings)
-    with pytest.raises(featx.FeatxError, match="overwrite"):
+    found = "frames_per_video is 7 instead of 6. Set overwrite"
+    with pytest.raises(featx.FeatxError, match=found):
         extract(raw, tmp_path / "out", **(settings | {"num_frames": 7}))
     write_clip(raw / "test" / "bye" / "c.mov", grey_levels(11))
-    with pytest.raises(featx.FeatxError, match="overwrite"):
-        extract(raw, tmp_path / "out", **settings)
+    path = extract(raw, tmp_path / "out", **settings)["test"]
+    fresh = extract(raw, tmp_path / "fresh", **settings)["test"]
+    assert path.read_bytes() == fresh.read_bytes()
 
 
 def test_wrong_settings(raw: Path) -> None:

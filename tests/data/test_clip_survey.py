@@ -263,8 +263,17 @@ def test_damaged_clips_are_bad_inputs(damaged: Path, tmp_path: Path) -> None:
         assert [*file["video_ids"].asstr()] == ["train/a/good.mkv"]
         assert [*json.loads(file.attrs["skipped"])] == ["train/b/cut.mkv", "train/c/late.avi"]
         assert "damaged_videos" not in file.attrs
-    with pytest.raises(featx.errors.OutputError, match="keep_damaged"):
-        featx.extract(damaged, tmp_path / "out", **JOB, keep_damaged=True)
+    content = featx.extract(damaged, tmp_path / "kept", **JOB, keep_damaged=True)["train"]
+    featx.extract(damaged, tmp_path / "out", **JOB, keep_damaged=True)
+    assert path.read_bytes() == content.read_bytes()
+    with pytest.raises(
+        featx.errors.OutputError, match=r"cut\.mkv, train/c/late\.avi bad now\. Mend"
+    ):
+        featx.extract(damaged, tmp_path / "out", **JOB, on_error="skip")
+    assert path.read_bytes() == content.read_bytes()
+    featx.extract(damaged, tmp_path / "out", **JOB, on_error="skip", overwrite=True)
+    with h5py.File(path) as file:
+        assert [*file["video_ids"].asstr()] == ["train/a/good.mkv"]
 
 
 @pytest.mark.usefixtures("tiny")
@@ -290,7 +299,8 @@ def test_the_list_survives_an_interruption(damaged: Path, tmp_path: Path) -> Non
 
     with pytest.raises(featx.errors.IncompleteError):
         run(2)
-    assert len([*(tmp_path / "out").rglob("damaged-*.txt")]) == 1
+    parts = [h5py.File(path) for path in (tmp_path / "out").rglob("part-*.h5")]
+    assert sum("damage" in part for part in parts) == 1
     assert run(None).read_bytes() == whole.read_bytes()
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
+from featx.features.provenance import LAST_BITS
 
 SCALES = (1.0, 0.85, 1.15)
 LENGTHS = (1, 3, 7, 64)
@@ -156,14 +157,22 @@ def test_what_the_file_says_of_itself(small_root: Path, tmp_path: Path) -> None:
         attributes = dict(file.attrs)
         assert [*file["video_ids"].asstr()] == ["val/bye/a/0", "val/hello/a/0"]
         assert h5py.check_string_dtype(file["video_ids"].dtype).encoding == "utf-8"
+        inputs = file["input_sha256"].asstr()[:]
+        assert (file["run"].dtype, file["run"][:].tolist()) == (np.int32, [0, 0])
+    assert len({*inputs}) == 2
+    assert {len(made_of) for made_of in inputs} == {64}
     config = json.loads(attributes["config"])
     assert attributes["backbone"] == config["backbone"] == "resnet50"
     assert attributes["weights"] == config["weights"] == "random"
     assert len(attributes["weights_sha256"]) == 64
     assert attributes["scales"].tolist() == config["scales"] == [1.0, 0.5]
     assert attributes["featx_version"] == featx.__version__
-    assert attributes["format_version"] == 1
-    assert len(attributes["inputs_sha256"]) == 64
+    assert attributes["format_version"] == 2
+    [run] = json.loads(attributes["runs"])
+    assert run == {
+        "featx_version": featx.__version__,
+        **{name: config[name] for name in LAST_BITS},
+    }
     assert config["root"] == str(small_root.resolve())
     assert config["split"] == "val"
     assert config["precision"] == "32-true"

@@ -21,7 +21,13 @@ RUN = {
     "precision": "bf16-mixed",
     "preprocessing": {"frames_per_video": 64, "image_size": [128, 128]},
 }
-MADE = Provenance({"a": 0, "b": 1}, True, RUN, "123", {"train/a/x": "damaged"})
+MADE = Provenance(
+    {"a": 0, "b": 1},
+    True,
+    RUN,
+    skipped={"train/a/x": "damaged"},
+    runs=[{"frames_per_forward": 16, "featx_version": "0"}],
+)
 
 
 def test_what_is_written_is_read_again() -> None:
@@ -34,18 +40,57 @@ def test_what_is_written_is_read_again() -> None:
     assert (found.allow_tf32, found.num_frames, found.image_size) == (True, 64, 128)
 
 
-def test_the_place_of_the_data_set_does_not_count() -> None:
-    """A copy of the data set is the same data set; other settings are others."""
-    moved = Provenance({"a": 0, "b": 1}, True, RUN | {"root": "/copy"}, "123")
-    other = Provenance({"a": 0, "b": 1}, True, RUN | {"scales": [1.0]}, "123")
-    assert moved.fingerprint() == MADE.fingerprint()
-    assert other.fingerprint() != MADE.fingerprint()
+@pytest.mark.parametrize(
+    "free",
+    [
+        {"root": "/copy"},
+        {"split": "test"},
+        {"weights": "/elsewhere/weights.pt"},
+        {"frames_per_forward": 4},
+        {"compile": True, "device": "NVIDIA H100", "torch": "3", "torchvision": "1"},
+        {"keep_damaged": True},
+        {"preprocessing": {"frames_per_video": None}},
+    ],
+)
+def test_settings_that_do_not_bind(free: dict[str, object]) -> None:
+    """Where the data set is, and what changes last bits, leaves the rows what they are."""
+    assert MADE.find_differences(Provenance({"c": 0}, True, RUN | free)) == []
 
 
-def test_a_fingerprint_survives_the_file() -> None:
+@pytest.mark.parametrize(
+    ("bound", "told"),
+    [
+        ({"precision": "32-true"}, "precision is bf16-mixed instead of 32-true"),
+        ({"scales": [1.0]}, "scales is [1.0, 0.5] instead of [1.0]"),
+        ({"weights_sha256": "def"}, "the weights have other values"),
+        ({"input": {"size": 256, "mean": [0.5] * 3}}, "input.size is 224 instead of 256"),
+        ({"allow_tf32": False}, "allow_tf32 is true instead of false"),
+        ({"backbone": "resnet101"}, "backbone is resnet50 instead of resnet101"),
+        ({"decoder": "nvdec"}, "decoder is pyav instead of nvdec"),
+        ({"source": "clips"}, "source is processed instead of clips"),
+    ],
+)
+def test_settings_that_bind(bound: dict[str, object], told: str) -> None:
+    """What changes numbers makes another file, and a person is told what it is."""
+    assert told in MADE.find_differences(Provenance({"a": 0}, True, RUN | bound))
+
+
+def test_how_clips_are_sampled_binds() -> None:
+    """But not how their chroma is placed, which depends on the clips that there are."""
+    clips = RUN | {"source": "clips"}
+    made = Provenance({}, True, clips)
+    usual = {"frames_per_video": 64, "image_size": [128, 128], "rgb": "ffmpeg"}
+    assert made.find_differences(Provenance({}, True, clips | {"preprocessing": usual})) == []
+    other = Provenance({}, True, clips | {"preprocessing": usual | {"frames_per_video": 32}})
+    assert made.find_differences(other) == ["frames_per_video is 64 instead of 32"]
+
+
+def test_bindings_survive_the_file() -> None:
     """Tuples become lists on the way: that is no difference."""
-    tuples = Provenance({"a": 0}, True, RUN | {"scales": (1.0, 0.5)}, "123")
-    assert Provenance.from_attributes(tuples.to_attributes()).fingerprint() == tuples.fingerprint()
+    tuples = Provenance({"a": 0}, True, RUN | {"scales": (1.0, 0.5)})
+    read = Provenance.from_attributes(tuples.to_attributes())
+    assert read.has_record
+    assert tuples.find_differences(read) == []
 
 
 @pytest.mark.parametrize("config", ["", "[1]", "5", "{", None])
@@ -57,7 +102,7 @@ def test_no_record(config: str | None) -> None:
     )
     assert found.categories == {"a": 0}
     assert found.multi_scale is True
-    assert found.fingerprint() == {}
+    assert not found.has_record
     assert (found.backbone, found.scales, found.num_frames, found.image_size) == (None,) * 4
     assert not found.skipped
 
@@ -79,7 +124,7 @@ def test_a_record_that_is_damaged() -> None:
     """Attributes of their own still tell two files apart, but nothing can be repeated from them."""
     found = Provenance.from_attributes({"config": "{", "backbone": b"resnet50"})
     assert (found.damaged, found.backbone) == (True, "resnet50")
-    assert found.fingerprint() == {}
+    assert not found.has_record
 
 
 @pytest.mark.parametrize(

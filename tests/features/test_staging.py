@@ -13,12 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import make_rows, plan, problems
+from helpers import finish, make_rows, plan, prepare, problems
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx.errors import FeatureError, IncompleteError, OutputError
-from featx.features.feature_file import encode, open_feature_file
+from featx.features.feature_file import open_feature_file
 from featx.features.parts import PartLimits, PartWriter
 from featx.features.staging import Staging
 
@@ -28,7 +28,7 @@ LENGTHS = [3, 9, 1, 3, 3, 12]
 def start(folder: Path) -> Staging:
     """A staging with its folder made."""
     staging = Staging(folder / "train_features.h5", plan(LENGTHS))
-    staging.prepare(overwrite=False)
+    prepare(staging, overwrite=False)
     return staging
 
 
@@ -36,7 +36,12 @@ def write_parts(staging: Staging, parts: list[list[int]]) -> None:
     """Parts that hold these rows."""
     rows = make_rows(LENGTHS)
     for part in parts:
-        staging.write_part({row: encode(rows[row], staging.layout) for row in part})
+        staging.write_part({row: finish(staging, row, rows[row]) for row in part})
+
+
+def made_of(staging: Staging, row: int) -> str:
+    """What a row is made of."""
+    return staging.layout.input_sha256[row]
 
 
 def publish(folder: Path, parts: list[list[int]]) -> bytes:
@@ -111,7 +116,7 @@ def test_a_published_file_is_left_alone(tmp_path: Path) -> None:
     publish(tmp_path, [[*range(6)]])
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     before = staging.target.stat()
-    assert staging.prepare(overwrite=False) == {*range(6)}
+    assert prepare(staging, overwrite=False) == {*range(6)}
     staging.publish()
     assert staging.target.stat() == before
     assert [*tmp_path.iterdir()] == [staging.target]
@@ -121,14 +126,14 @@ def test_a_published_file_is_left_alone(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path, published: bool) -> None:
     """A file, or a part, of other settings is refused with the names of what differs."""
     other = Staging(tmp_path / "train_features.h5", plan(LENGTHS, scales=[1.0], same=1))
-    other.prepare(overwrite=False)
+    prepare(other, overwrite=False)
     write_parts(other, [[*range(6)]])
     if published:
         other.publish()
     staging = Staging(other.target, plan(LENGTHS, scales=[1.0, 0.5], same=1))
-    with pytest.raises(OutputError, match=r"found scales \[1\.0\] instead of \[1\.0, 0\.5\]\. Set"):
-        staging.prepare(overwrite=False)
-    assert staging.prepare(overwrite=True) == set()
+    with pytest.raises(OutputError, match=r"scales is \[1\.0, 0\.5\] instead of \[1\.0\]\. Set"):
+        prepare(staging, overwrite=False)
+    assert prepare(staging, overwrite=True) == set()
     assert [*staging.folder.iterdir()] == []
     write_parts(staging, [[*range(6)]])
     staging.publish()
@@ -139,7 +144,7 @@ def test_the_place_of_the_data_does_not_matter(tmp_path: Path) -> None:
     """A data set that was moved is the same data set."""
     publish(tmp_path, [[*range(6)]])
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS, root="elsewhere"))
-    assert staging.prepare(overwrite=False) == {*range(6)}
+    assert prepare(staging, overwrite=False) == {*range(6)}
 
 
 def test_an_old_file_keeps_its_place_until_the_new_one_is_ready(tmp_path: Path) -> None:
@@ -147,7 +152,7 @@ def test_an_old_file_keeps_its_place_until_the_new_one_is_ready(tmp_path: Path) 
     expected = publish(tmp_path, [[*range(6)]])
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     staging.target.write_bytes(b"old")
-    staging.prepare(overwrite=True)
+    prepare(staging, overwrite=True)
     write_parts(staging, [[*range(6)]])
     assert staging.target.read_bytes() == b"old"
     staging.publish()
@@ -160,8 +165,8 @@ def test_a_damaged_published_file_is_refused(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     staging.target.write_bytes(staging.target.read_bytes()[:3000])
     with pytest.raises(OutputError, match=r"expected an HDF5 file.*Set overwrite to true"):
-        staging.prepare(overwrite=False)
-    assert staging.prepare(overwrite=True) == set()
+        prepare(staging, overwrite=False)
+    assert prepare(staging, overwrite=True) == set()
 
 
 def test_a_later_run_goes_on_from_the_parts(tmp_path: Path) -> None:
@@ -178,7 +183,7 @@ def test_a_later_run_goes_on_from_the_parts(tmp_path: Path) -> None:
     (staging.folder / ".part-1.h5.17.tmp").write_bytes(b"half")
     (staging.folder / "merged.h5").write_bytes(b"half")
     again = Staging(staging.target, plan(LENGTHS))
-    assert again.prepare(overwrite=False) == {1, 2}
+    assert prepare(again, overwrite=False) == {1, 2}
     assert [*again.folder.iterdir()] == [parts[1]]
     write_parts(again, [[0, 3], [4, 5]])
     again.publish()
@@ -190,7 +195,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     staging = Staging(tmp_path / "file" / "train_features.h5", plan(LENGTHS))
     with pytest.raises(OutputError, match=r"expected a writable place, found: Not a directory"):
-        staging.prepare(overwrite=False)
+        prepare(staging, overwrite=False)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,9 +229,9 @@ def test_part_writer_bounds_what_it_holds(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         writer = PartWriter(staging, pool, limits=PartLimits(num_bytes=1, queued=1))
         for row in (0, 1, 2, 3, 4):
-            writer.add(row, rows[row].copy)
+            writer.add(row, rows[row].copy, made_of(staging, row))
         assert len([*staging.folder.glob("part-*")]) >= 2
-        writer.add(5, rows[5].copy)
+        writer.add(5, rows[5].copy, made_of(staging, 5))
         writer.flush()
         writer.flush()
     staging.publish()
@@ -238,7 +243,7 @@ def test_part_writer_does_not_wait_for_bytes_forever(tmp_path: Path) -> None:
     staging = start(tmp_path)
     with ThreadPoolExecutor(1) as pool:
         writer = PartWriter(staging, pool, limits=PartLimits(seconds=0.0, queued=0))
-        writer.add(0, make_rows(LENGTHS)[0].copy)
+        writer.add(0, make_rows(LENGTHS)[0].copy, made_of(staging, 0))
     assert len([*staging.folder.glob("part-*")]) == 1
 
 
@@ -251,16 +256,16 @@ def test_a_row_that_is_not_finite(tmp_path: Path) -> None:
         writer = PartWriter(staging, pool)
         with pytest.raises(FeatureError, match="video 2: expected finite features, found NaN"):  # noqa: PT012
             for row in range(6):
-                writer.add(row, rows[row].copy)
+                writer.add(row, rows[row].copy, made_of(staging, row))
             writer.flush()
         with suppress(FeatureError):
             writer.flush()
-        done = staging.prepare(overwrite=False)
+        done = prepare(staging, overwrite=False)
         assert done >= {0, 1}
         assert 2 not in done
         writer = PartWriter(staging, pool, skips=True)
         for row in sorted({*range(6)} - done):
-            writer.add(row, rows[row].copy)
+            writer.add(row, rows[row].copy, made_of(staging, row))
         writer.flush()
     staging.publish()
     with open_feature_file(staging.target) as file:
@@ -283,7 +288,7 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "train_features.h5").mkdir()
     staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
     with pytest.raises(OutputError, match="found a folder"):
-        staging.prepare(overwrite=True)
+        prepare(staging, overwrite=True)
 
 
 def test_skipped_rows(tmp_path: Path) -> None:
@@ -322,23 +327,23 @@ def test_foreign_files(tmp_path: Path, content: bytes | None) -> None:
     digest = hashlib.sha256(content).hexdigest()
     for name in (f"part-000000002-{digest}.h5", "foreign", ".hidden", "part-2.h5.tmp"):
         (staging.folder / name).write_bytes(content)
-    assert start(tmp_path).prepare(overwrite=False) == {0, 1}
+    assert prepare(start(tmp_path)) == {0, 1}
     assert len([*staging.folder.iterdir()]) == 1
 
 
 def test_a_process_that_outlives_its_run(tmp_path: Path) -> None:
     """What it writes after others have begun with other settings is not among their rows."""
     old, new = (Staging(tmp_path / "train_features.h5", plan(LENGTHS, made=m)) for m in "12")
-    old.prepare(overwrite=False)
+    prepare(old, overwrite=False)
     write_parts(old, [[0, 1]])
-    with pytest.raises(OutputError, match="made '1' instead of '2'"):
-        new.prepare(overwrite=False)
-    assert new.prepare(overwrite=True) == set()
+    with pytest.raises(OutputError, match="made is 2 instead of 1"):
+        prepare(new, overwrite=False)
+    assert prepare(new, overwrite=True) == set()
     with pytest.raises(OutputError):
         write_parts(old, [[2, 3]])
-    old.prepare(overwrite=True)  # as if they had begun at once
-    new.prepare(overwrite=True)
-    old.folder.mkdir()
+    prepare(old, overwrite=True)  # as if they had begun at once
+    prepare(new, overwrite=True)
+    old.folder.mkdir(exist_ok=True)
     write_parts(old, [[2, 3]])
     write_parts(new, [[0, 1, 2], [4, 5]])
     with pytest.raises(IncompleteError, match="without video 3"):
@@ -346,14 +351,14 @@ def test_a_process_that_outlives_its_run(tmp_path: Path) -> None:
 
 
 def test_overwriting_what_is_as_it_should_be(tmp_path: Path) -> None:
-    """A file of the same inputs and settings is left alone, unless it is damaged."""
+    """It is left alone; of one that is damaged, the rows that can be read are kept."""
     publish(tmp_path, [[*range(6)]])
     target = tmp_path / "train_features.h5"
-    assert Staging(target, plan(LENGTHS)).prepare(overwrite=True) == {*range(6)}
+    assert prepare(Staging(target, plan(LENGTHS)), overwrite=True) == {*range(6)}
     with h5py.File(target, "r+") as file:
         offset = file["features"].id.get_chunk_info(0).byte_offset
     with target.open("r+b") as raw:
         raw.seek(offset + 10)
         raw.write(b"xxxx")
-    assert Staging(target, plan(LENGTHS)).prepare(overwrite=False) == {*range(6)}
-    assert Staging(target, plan(LENGTHS)).prepare(overwrite=True) == set()
+    assert prepare(Staging(target, plan(LENGTHS)), overwrite=False) == {*range(6)}
+    assert prepare(Staging(target, plan(LENGTHS)), overwrite=True) == {*range(1, 6)}
