@@ -281,10 +281,9 @@ def _check_losses(staging: Staging, change: Change) -> None:
     what = staging.target if change.is_published else f"{staging.target}, which is not finished"
     way_out = "Check the data set's folder; or set overwrite to true to"
     if change.dropped:
-        total = change.finished + len(change.dropped)
         raise OutputError(
-            f"{what}: expected the videos of its {total:,} rows in the data set, found "
-            f"{change.finished:,}, without {shorten(change.dropped)}. {way_out} drop these rows, "
+            f"{what}: expected the videos of all of its rows in the data set, found "
+            f"{len(change.dropped):,} gone: {shorten(change.dropped)}. {way_out} drop these rows, "
             "and keep all others."
         )
     if not change.finished and len(change.replaced) > _FEW:

@@ -1,0 +1,233 @@
+"""A data set that is edited, and extracted again: the bytes of a fresh run, for what is new."""
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from helpers import EagerWriter, grey_levels, random_videos
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lightning.pytorch import Trainer
+from PIL import Image
+from torch import Tensor
+
+from featx import FeatureExtractor, VideoDataModule
+from featx.data.clip_file import write_clip
+from featx.data.dataset import VideoBatch
+from featx.data.processed_file import save_videos
+from featx.errors import IncompleteError, OutputError
+
+pytestmark = [
+    pytest.mark.usefixtures("tiny"),
+    pytest.mark.filterwarnings("ignore:.* categories have no videos"),
+]
+
+MAX_EXAMPLES = int(os.environ.get("FEATX_EXAMPLES", "8"))  # a search can be longer than a test
+NUM_CONTENTS = 6
+SPLITS, CATEGORIES = ("train", "test"), ("a", "b")
+
+
+class Entry(NamedTuple):
+    """A video of a data set."""
+
+    split: str
+    category: str
+    name: str
+    content: int
+
+
+class Counting(FeatureExtractor):
+    """Counts the videos that pass the CNN."""
+
+    passed = 0
+
+    def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
+        """Count."""
+        self.passed += len(batch.videos)
+        return super().predict_step(batch, batch_idx)
+
+
+def save_processed(root: Path, entries: Sequence[Entry], contents: Path) -> None:
+    """A file for each category of a split."""
+    videos = random_videos(NUM_CONTENTS, 3)
+    for split in SPLITS:
+        for category in CATEGORIES:
+            chosen = [e for e in entries if (e.split, e.category) == (split, category)]
+            place = root / split / category / "x"
+            place.mkdir(parents=True)
+            save_videos(
+                place / "processed_data.pt",
+                (({"clips": entry.name}, videos[entry.content]) for entry in chosen),
+            )
+
+
+def save_clips(root: Path, entries: Sequence[Entry], contents: Path) -> None:
+    """A clip each, with the time of change that its content has."""
+    for entry in entries:
+        place = root / entry.split / entry.category
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(contents / f"{entry.content}.mp4", place / f"{entry.name}.mp4")
+
+
+def save_frames(root: Path, entries: Sequence[Entry], contents: Path) -> None:
+    """A folder of images each, of a new time of change."""
+    for entry in entries:
+        place = root / entry.split / entry.category / entry.name
+        shutil.copytree(contents / f"{entry.content}", place, copy_function=shutil.copyfile)
+
+
+def save_table(root: Path, entries: Sequence[Entry], contents: Path) -> None:
+    """A row each: a segment of one of two long clips, by frames."""
+    root.mkdir(exist_ok=True)
+    for name in ("long0.mp4", "long1.mp4"):
+        shutil.copy2(contents / name, root / name)
+    with (root / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "label", "id", "start_frame", "end_frame"])
+        for entry in entries:
+            path, start = f"long{entry.content % 2}.mp4", entry.content // 2 * 4
+            writer.writerow([path, entry.split, entry.category, entry.name, start, start + 4])
+
+
+class Kind(NamedTuple):
+    """A kind of data set: how it is saved, and how it is read."""
+
+    save: Callable[[Path, Sequence[Entry], Path], None]
+    settings: dict[str, Any]
+
+
+KINDS = {
+    "processed": Kind(save_processed, {}),
+    "clips": Kind(save_clips, {"source": "clips", "num_frames": 3, "image_size": 8}),
+    "frames": Kind(save_frames, {"source": "frames", "num_frames": 3, "image_size": 8}),
+    "table": Kind(save_table, {"table": "table.csv", "num_frames": 3, "image_size": 8}),
+}
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips and folders of frames to choose from, some with a time of change long ago."""
+    folder = tmp_path_factory.mktemp("contents")
+    for number in range(NUM_CONTENTS):
+        frames = grey_levels(12)[number : number + 5]
+        write_clip(folder / f"{number}.mp4", frames)
+        if number % 2:
+            os.utime(folder / f"{number}.mp4", (number, number))
+        (folder / f"{number}").mkdir()
+        for index, frame in enumerate(frames):
+            Image.fromarray(frame).save(folder / f"{number}" / f"{index}.png")
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (12, 16, 16, 3), np.uint8)
+        write_clip(folder / f"long{number}.mp4", noise.repeat(4, 1).repeat(4, 2))
+    return folder
+
+
+ENTRIES = st.lists(
+    st.builds(
+        Entry,
+        st.sampled_from(SPLITS),
+        st.sampled_from(CATEGORIES),
+        st.sampled_from("pqrstu"),
+        st.integers(0, NUM_CONTENTS - 1),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda entry: (entry.split, entry.category, entry.name),
+).filter(lambda entries: {entry.split for entry in entries} == {*SPLITS})
+"""A data set: from one to the next, everything may happen to its videos."""
+
+STEPS = st.lists(st.tuples(ENTRIES, st.none() | st.integers(0, 2)), min_size=2, max_size=4)
+"""A data set after the other, and after how many videos the run on it is stopped, if it is."""
+
+
+def run(root: Path, out: Path, kind: Kind, limit: int | None, overwrite: bool) -> tuple[int, bool]:
+    """One run: the number of videos that have passed the CNN, and whether it has ended well."""
+    extractor = Counting("resnet50", "random", frames_per_forward=4)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        callbacks=[EagerWriter(out, overwrite)],
+        logger=False,
+        limit_predict_batches=limit,
+        enable_progress_bar=False,
+    )
+    chosen = dict(kind.settings)
+    if "table" in chosen:
+        chosen["table"] = root / chosen["table"]
+    data = VideoDataModule(root, [*SPLITS], num_workers=0, **chosen)
+    try:
+        trainer.predict(extractor, data, return_predictions=False)
+    except IncompleteError:
+        return extractor.passed, False
+    return extractor.passed, True
+
+
+class Model:
+    """What is finished, said in another way: the contents in each file, and in the parts of it."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, set[int]] = {split: set() for split in SPLITS}
+        self.parts: dict[str, set[int]] = {split: set() for split in SPLITS}
+
+    def run(self, entries: Sequence[Entry], limit: int | None) -> tuple[int, bool]:
+        """What a run does: how many videos pass the CNN, and whether it ends well."""
+        known = set[int]().union(*self.published.values(), *self.parts.values())
+        to_do = [entry for entry in entries if entry.content not in known]
+        made = to_do if limit is None else to_do[:limit]
+        for split in SPLITS:
+            mine = {entry.content for entry in entries if entry.split == split}
+            if any(entry.split == split for entry in to_do[len(made) :]):
+                own = self.published[split] | self.parts[split]
+                self.parts[split] |= {e.content for e in made if e.split == split}
+                self.parts[split] |= mine & known - own  # of other splits
+            else:
+                self.published[split], self.parts[split] = mine, set()
+        return len(made), len(made) == len(to_do)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=[*HealthCheck])
+@given(steps=STEPS)
+def test_any_edit(
+    name: str,
+    steps: list[tuple[list[Entry], int | None]],
+    contents: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Added, removed, replaced, renamed, relabelled, reordered, moved; stopped in between.
+
+    The files are those of a fresh run at the end, and nothing has passed the CNN that was finished
+    before.
+    """
+    folder, kind, model = tmp_path_factory.mktemp(name), KINDS[name], Model()
+    root, out = folder / "root", folder / "out"
+    for entries, limit in [*steps, (steps[-1][0], None)]:
+        if name == "table":  # names are those of rows
+            entries = [*{(entry.split, entry.name): entry for entry in entries}.values()]
+        shutil.rmtree(root, ignore_errors=True)
+        kind.save(root, entries, contents)
+        ordered = sorted(entries, key=lambda e: (SPLITS.index(e.split), *_order(name, entries, e)))
+        try:
+            found = run(root, out, kind, limit, overwrite=False)
+        except OutputError as error:
+            if "gone: " not in str(error):
+                raise
+            found = run(root, out, kind, limit, overwrite=True)
+        assert found == model.run(ordered, limit)
+    run(root, folder / "fresh", kind, None, overwrite=False)
+    for path in (folder / "fresh").glob("*.h5"):
+        assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+def _order(name: str, entries: Sequence[Entry], entry: Entry) -> tuple[object, ...]:
+    """Where an entry stands in its split."""
+    if name == "table":
+        return (entries.index(entry),)
+    if name == "processed":
+        return (entry.category, entries.index(entry))
+    return (entry.category, entry.name)
