@@ -25,6 +25,8 @@ COMMANDS = {
         "verify.command",
         "Recompute rows of a feature file, and say how far they are off.",
     ),
+    "merge": ("merge", "Make one file of several feature files of the same settings."),
+    "export": ("export", "Write the features of each video into a file of its own."),
     "bench": (
         "bench.command",
         "Measure this machine: the plain loop, featx, and the hardware's ceiling.",

@@ -1,8 +1,10 @@
 """Finished rows on disk, in published files and in parts, found by what they were made of."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -33,7 +35,7 @@ PART_ROWS, PART_DAMAGE = "rows", "damage"
 """What a part has beside what a feature file has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """A file of finished rows.
 
@@ -93,11 +95,11 @@ class Source:
             file[PART_ROWS][:].tolist() if PART_ROWS in file else [],
         )
 
-    def find_category(self, row: int) -> str | None:
-        """The category of a row; None if it has none."""
-        label = int(self.labels[row])
-        categories = self.provenance.categories
-        return next((name for name, each in categories.items() if each == label), None)
+    @cached_property
+    def categories(self) -> list[str | None]:
+        """The category of each row; None for one that has none."""
+        name_of = {label: name for name, label in self.provenance.categories.items()}
+        return [name_of.get(label) for label in self.labels.tolist()]
 
 
 class Place(NamedTuple):
@@ -199,3 +201,16 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
                 write_row(target, number, chunks)
                 if times is not None:
                     write_times(target, number, times)
+
+
+def index_runs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The number of each row's run, in the order of the first row of each, and the run."""
+    numbers: dict[str, int] = {}
+    return [
+        (numbers.setdefault(json.dumps(run, sort_keys=True), len(numbers)), run) for run in runs
+    ]
+
+
+def list_runs(indexed: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The runs, by their numbers."""
+    return [run for _, run in sorted({number: run for number, run in indexed}.items())]

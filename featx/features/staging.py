@@ -36,6 +36,8 @@ from featx.features.finished import (
     Place,
     Source,
     copy_rows,
+    index_runs,
+    list_runs,
     open_part,
 )
 from featx.features.validation import find_problems
@@ -252,13 +254,13 @@ class Staging:
 
     def _lay_out_part(self, rows: Sequence[int], places: Sequence[Place]) -> FileLayout:
         """The layout of a part with rows that are somewhere."""
-        runs = _index_runs([place.source.runs[place.row] for place in places])
+        runs = index_runs([place.source.runs[place.row] for place in places])
         layout = self.layout.select(rows)
         return replace(
             layout,
             input_sha256=[place.source.inputs[place.row] for place in places],
             run=np.array([number for number, _ in runs], np.int32),
-            provenance=replace(layout.provenance, runs=_list_runs(runs)),
+            provenance=replace(layout.provenance, runs=list_runs(runs)),
         )
 
     def write_part(self, finished: Mapping[int, Row]) -> None:
@@ -372,7 +374,7 @@ class Staging:
         rows = sorted(places)
         layout = self.layout
         inputs, run = ["0" * 64] * len(layout.labels), np.zeros(len(layout.labels), np.int32)
-        indexed = _index_runs([places[row].source.runs[places[row].row] for row in rows])
+        indexed = index_runs([places[row].source.runs[places[row].row] for row in rows])
         for row, (number, _) in zip(rows, indexed, strict=True):
             inputs[row], run[row] = places[row].source.inputs[places[row].row], number
         damaged = {
@@ -384,7 +386,7 @@ class Staging:
             layout,
             input_sha256=inputs,
             run=run,
-            provenance=replace(layout.provenance, runs=_list_runs(indexed)),
+            provenance=replace(layout.provenance, runs=list_runs(indexed)),
         )
         return layout.note_damage(damaged).leave_out(skipped)
 
@@ -443,19 +445,6 @@ class Staging:
 def _write_damage(file: h5py.File, texts: Sequence[str]) -> None:
     if any(texts):
         file.create_dataset(PART_DAMAGE, data=[*texts], dtype=h5py.string_dtype())
-
-
-def _index_runs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
-    """The number of each row's run, in the order of the first row of each, and the run."""
-    numbers: dict[str, int] = {}
-    return [
-        (numbers.setdefault(json.dumps(run, sort_keys=True), len(numbers)), run) for run in runs
-    ]
-
-
-def _list_runs(indexed: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    """The runs, by their numbers."""
-    return [run for _, run in sorted({number: run for number, run in indexed}.items())]
 
 
 def _to_plain(columns: Mapping[str, NDArray[Any]]) -> dict[str, object]:

@@ -228,15 +228,11 @@ def _compare(
     """What changes in a file."""
     layout = staging.layout
     category_of = {label: name for name, label in layout.provenance.categories.items()}
-    before_of = {
-        source.path: {label: name for name, label in source.provenance.categories.items()}
-        for source in sources
-    }
+    own = {source.path for source in sources}
     labels = names = 0
     for row, (source, number) in places.items():
-        if source.path in before_of:
-            before = before_of[source.path].get(int(source.labels[number]))
-            labels += before != category_of.get(int(layout.labels[row]))
+        if source.path in own:
+            labels += source.categories[number] != category_of.get(int(layout.labels[row]))
             names += source.names[number] != layout.video_ids[row]
     replaced, dropped = _find_unclaimed(staging, sources, inputs, claimed)
     return Change(

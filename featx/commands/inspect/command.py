@@ -14,6 +14,7 @@ from featx.commands.plotting import check_plot
 from featx.errors import InputError, first_line
 from featx.features.feature_file import (
     DAMAGE,
+    RUN,
     TIMES,
     UNLABELLED,
     describe_structure,
@@ -132,7 +133,9 @@ def _describe_sampling(file: h5py.File) -> dict[str, Any]:
     columns = {
         name: sorted({str(cell) for cell in cells}) for name, cells in read_columns(file).items()
     }
+    counts = np.bincount(file[RUN][:]).tolist() if RUN in file else []
     return {
+        "videos_per_run": counts,
         "sampling": sampling,
         "resize": made.resize or "squash",
         "times": times,

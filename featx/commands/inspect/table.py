@@ -1,6 +1,6 @@
 """What `featx inspect` has found in a file, as a table that a person can read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
@@ -17,7 +17,6 @@ _PROVENANCE = (
     "scales",
     "featx_version",
     "format_version",
-    "inputs_sha256",
 )
 
 
@@ -29,7 +28,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """
     sections: dict[str, Mapping[str, object]] = {
         "structure": _describe_structure(summary),
-        "provenance": _describe_provenance(summary["attributes"]),
+        "provenance": _describe_provenance(summary["attributes"])
+        | _describe_runs(summary["attributes"].get("runs"), summary["videos_per_run"]),
         "categories": _describe_categories(summary["videos_per_category"], summary["unlabelled"]),
         "fit": _describe_fit(summary),
     }
@@ -77,6 +77,18 @@ def _describe_provenance(attributes: Mapping[str, Any]) -> dict[str, object]:
         rows["left out"] = f"{len(skipped)} inputs: {shorten([*skipped])}"
     if damaged := attributes.get("damaged_videos"):
         rows["damaged"] = f"{len(damaged)} videos: {shorten([*damaged])}"
+    return rows
+
+
+def _describe_runs(runs: object, counts: Sequence[int]) -> dict[str, object]:
+    """Which runs rows are of, if they are of several: in what these differ."""
+    if not isinstance(runs, list) or len(runs) < 2 or len(runs) != len(counts):
+        return {}
+    names = [name for name in runs[0] if len({str(run.get(name)) for run in runs}) > 1]
+    rows: dict[str, object] = {"runs": f"{len(runs)}, which differ in last bits"}
+    for number, (run, count) in enumerate(zip(runs, counts, strict=True)):
+        settings = ", ".join(f"{name} {run.get(name)}" for name in names)
+        rows[f"  run {number}"] = f"{_count(count)}: {settings}"
     return rows
 
 

@@ -1,0 +1,249 @@
+"""The rows of several feature files of the same settings, in one file."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.errors import InputError, OutputError, UsageError, shorten
+from featx.features.feature_file import (
+    UNLABELLED,
+    FileLayout,
+    create,
+    open_feature_file,
+    read_columns,
+)
+from featx.features.finished import Place, Source, copy_rows, index_runs, list_runs
+from featx.features.provenance import Provenance
+from featx.features.validation import find_problems
+from featx.files import check_replaceable, publish_file, writing
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge has made.
+
+    Attributes:
+        path: The file.
+        num_videos: Its rows.
+        repeated: Rows that stand in more than one of the files, or twice in one: they count once.
+        renamed: Names that stood for several videos, and have got a number.
+    """
+
+    path: Path
+    num_videos: int
+    repeated: int
+    renamed: Sequence[str]
+
+
+def merge_files(paths: Sequence[Path], output: Path, overwrite: bool = False) -> Merged:
+    """Copy the rows of several feature files into one, as compressed chunks.
+
+    They keep their order, file by file. Labels go by the names of the categories: those on which
+    the files agree stay as they are, otherwise all are numbered anew, sorted by name. The same
+    video, by its content, counts once.
+
+    Args:
+        paths: The files.
+        output: The file to make.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        UsageError: There are none.
+        InputError: One is no feature file, is damaged, or is of other settings than the first; or
+            the same video has two labels.
+        OutputError: The file is there already, or cannot be written.
+    """
+    if not paths:
+        raise UsageError("files: expected one feature file or more, found none.")
+    check_replaceable(output)
+    if output.exists() and not overwrite:
+        raise OutputError(
+            f"{output}: expected no file, found one. Set overwrite to replace it, or choose "
+            "another name."
+        )
+    sources = [_read(path) for path in paths]
+    for source in sources[1:]:
+        _check_settings(sources[0], source)
+    places, repeated = _choose(sources)
+    layout, renamed = _lay_out(sources, places, output)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        needed = sum(source.num_bytes for source in sources)
+        if (free := shutil.disk_usage(output.parent).free) < needed:
+            raise OutputError(
+                f"{output}: expected {needed / 2**20:.0f} MB of free disk space, found "
+                f"{free / 2**20:.0f} MB. Free some, and run again."
+            )
+        temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+        try:
+            with h5py.File(temporary, "w", locking=False) as file:
+                create(file, layout)
+                copy_rows(enumerate(places), file, layout)
+            with h5py.File(temporary, "r", locking=False) as file:
+                if problems := find_problems(file, read_features=False):
+                    raise OutputError(f"{output}: expected a valid file, found {problems[0]}.")
+            publish_file(temporary, output)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return Merged(output, len(places), repeated, renamed)
+
+
+def _read(path: Path) -> Source:
+    with open_feature_file(path) as file:
+        if problems := find_problems(file, read_features=False):
+            raise InputError(f"{path}: {problems[0]}. Extract its features again.")
+        source = Source.read(file)
+    if not source.provenance.has_record or not source.names:
+        raise InputError(
+            f"{path}: expected a file that says how it was made, and names its videos, found one "
+            "of another program. Extract its features with featx."
+        )
+    return source
+
+
+def _check_settings(first: Source, other: Source) -> None:
+    """Check that rows of two files may stand in one.
+
+    Raises:
+        InputError: They may not.
+    """
+    differences = first.provenance.find_differences(other.provenance)
+    widths = first.chunk_shape[-1], other.chunk_shape[-1]
+    if not differences and widths[0] != widths[1]:
+        differences = [f"feature_dim is {widths[0]} instead of {widths[1]}"]
+    if differences:
+        raise InputError(
+            f"{first.path} and {other.path}: expected files of the same settings, found that in "
+            f"the first one {shorten(differences)}. Merge files of the same settings."
+        )
+
+
+def _choose(sources: Sequence[Source]) -> tuple[list[Place], int]:
+    """The rows to take, and how many others are of the same videos."""
+    places: dict[str, Place] = {}
+    repeated = 0
+    for source in sources:
+        for row, name in enumerate(source.names):
+            # Of format 1, it is not known what a row was made of.
+            key = source.inputs[row] if source.inputs else f"{source.path}: {row}"
+            place = Place(source, row)
+            if first := places.get(key):
+                repeated += 1
+                labels = [each.source.categories[each.row] for each in (first, place)]
+                if labels[0] != labels[1]:
+                    raise InputError(
+                        f"{first.source.path} and {source.path}: expected one label for the same "
+                        f"video, found {labels[0]} for {first.source.names[first.row]} and "
+                        f"{labels[1]} for {name}. Mend one of them, and extract it again."
+                    )
+            else:
+                places[key] = place
+    return [*places.values()], repeated
+
+
+def _lay_out(
+    sources: Sequence[Source], places: Sequence[Place], output: Path
+) -> tuple[FileLayout, list[str]]:
+    """The layout of the file, and the names that were not unique."""
+    categories = join_categories([source.provenance.categories for source in sources])
+    kept = [place.source.categories[place.row] for place in places]
+    labels = [UNLABELLED if name is None else categories[name] for name in kept]
+    names, renamed = _name([place.source.names[place.row] for place in places])
+    indexed = index_runs([place.source.runs[place.row] for place in places])
+    are_told = all(source.inputs for source in sources)
+    inputs = [place.source.inputs[place.row] for place in places] if are_told else ()
+    damaged = {
+        name: text
+        for name, (source, row) in zip(names, places, strict=True)
+        if (text := source.damage.get(row, ""))
+    }
+    skipped: dict[str, str] = {}
+    for source in sources:
+        skipped |= source.provenance.skipped or {}
+    first = sources[0].provenance
+    runs = [source.provenance.run for source in sources]
+    same = {name: v for name, v in first.run.items() if all(run.get(name) == v for run in runs)}
+    if "split" not in same:
+        same["split"] = output.name.partition("_features")[0]
+    provenance = Provenance(
+        categories,
+        first.multi_scale,
+        same,
+        skipped={name: text for name, text in skipped.items() if name not in names},
+        damaged_videos=damaged,
+        runs=list_runs(indexed),
+    )
+    layout = FileLayout.plan(
+        np.array(labels, np.int64),
+        np.array([place.source.num_frames[place.row] for place in places], np.int32),
+        names,
+        sources[0].chunk_shape[-1],
+        provenance,
+        _join_columns(places),
+        all(source.has_times for source in sources),
+        inputs,
+    )
+    run = np.array([number for number, _ in indexed], np.int32)
+    return (replace(layout, run=run) if are_told else layout), renamed
+
+
+def join_categories(mappings: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """One label for each category of several mappings.
+
+    Those on which all agree stay; otherwise, all are numbered anew, sorted by name.
+    """
+    pairs = {pair for mapping in mappings for pair in mapping.items()}
+    joined = dict(pairs)
+    if len(joined) == len({*joined.values()}) == len(pairs):
+        return dict(sorted(joined.items(), key=lambda item: item[1]))
+    return {name: label for label, name in enumerate(sorted(joined))}
+
+
+def _name(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names that tell all videos apart, and those that did not."""
+    taken, seen = {*names}, set[str]()
+    unique, renamed = [], []
+    for name in names:
+        if name in seen:
+            renamed.append(name)
+            numbers = (f"{name} ({number})" for number in count(2))
+            unique.append(next(new for new in numbers if new not in taken))
+            taken.add(unique[-1])
+        else:
+            seen.add(name)
+            unique.append(name)
+    return unique, renamed
+
+
+def _join_columns(places: Sequence[Place]) -> dict[str, NDArray[Any]]:
+    """What tables have said of the rows; where one has not, there is no text, or NaN."""
+    by_path: dict[Path, dict[str, NDArray[Any]]] = {}
+    for place in places:
+        if place.source.path not in by_path:
+            with open_feature_file(place.source.path) as file:
+                by_path[place.source.path] = read_columns(file)
+    names = sorted({name for columns in by_path.values() for name in columns})
+    joined = {}
+    for name in names:
+        found = [by_path[place.source.path].get(name) for place in places]
+        cells = [
+            None if values is None else values[place.row]
+            for values, place in zip(found, places, strict=True)
+        ]
+        kinds = {values.dtype.kind for values in found if values is not None}
+        if "O" in kinds:
+            texts = ["" if cell is None else str(cell) for cell in cells]
+            joined[name] = np.array(texts, object)
+        elif None in cells:
+            joined[name] = np.array([np.nan if cell is None else float(cell) for cell in cells])
+        else:
+            joined[name] = np.array(cells)
+    return joined
