@@ -1,0 +1,302 @@
+"""What an update takes, what it makes, what it refuses, and what it says."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from helpers import finish, make_rows, plan, prepare, problems, sha256
+from numpy.typing import NDArray
+
+from featx.errors import OutputError
+from featx.features.feature_file import FileLayout
+from featx.features.provenance import Provenance
+from featx.features.staging import Inputs, Staging
+from featx.features.update import Change, plan_update
+from featx.files import file_sha256
+
+LENGTHS = [3, 9, 1, 3, 3, 12]
+ROWS = make_rows(LENGTHS)
+
+
+def choose(numbers: Sequence[int], **changes: Any) -> FileLayout:  # noqa: ANN401
+    """A layout of some of the rows."""
+    layout = plan(LENGTHS).select([*numbers])
+    lengths = [LENGTHS[number] for number in numbers]
+    settings = {"max_frames": max(lengths), "chunk_frames": sorted(lengths)[len(lengths) // 2]}
+    return replace(layout, **(settings | changes))
+
+
+def publish(
+    target: Path, layout: FileLayout, numbers: Sequence[int], overwrite: bool = False
+) -> tuple[list[int], str]:
+    """Publish a file of some of the rows: those that were not finished, and what was said."""
+    staging = Staging(target, layout)
+    said = plan_update([staging], overwrite)
+    made = [row for row in range(len(numbers)) if row not in staging.places]
+    if made:
+        staging.write_part({row: finish(staging, row, ROWS[numbers[row]]) for row in made})
+    staging.publish(overwrite)
+    return made, "".join(map(str, said))
+
+
+def test_what_is_said(tmp_path: Path) -> None:
+    """One line: what is finished, what is to do, and what has changed."""
+    target = tmp_path / "train_features.h5"
+    assert publish(target, choose([0, 1, 2, 3]), [0, 1, 2, 3]) == ([0, 1, 2, 3], "")
+    assert publish(target, choose([0, 1, 2, 3]), [0, 1, 2, 3]) == (
+        [],
+        "train: 4 of 4 videos are in the file",
+    )
+    layout = choose([3, 5, 1, 0, 2])
+    layout.labels[0] ^= 1
+    layout = replace(layout, video_ids=["another", *layout.video_ids[1:]])
+    assert publish(target, layout, [3, 5, 1, 0, 2]) == (
+        [1],
+        "train: 4 of 5 videos are in the file, 1 to do; 1 label and 1 name have changed",
+    )
+    layout = replace(layout, input_sha256=[*layout.input_sha256[:4], sha256("new")])
+    assert publish(target, layout, [3, 5, 1, 0, 2]) == (
+        [4],
+        "train: 4 of 5 videos are in the file, 1 to do (1 of them with other content than before)",
+    )
+    assert publish(target, choose([0]), [0], overwrite=True) == (
+        [],
+        "train: 1 of 1 videos are in the file; 4 rows of the file are no longer in the data set",
+    )
+
+
+def test_numbers_that_are_large() -> None:
+    """They are written as a person would."""
+    change = Change("train", 10_000, 9_990, True, 3, 2, [], [*"abcd"])
+    assert str(change) == (
+        "train: 9,990 of 10,000 videos are in the file, 10 to do; 3 labels and 2 names have "
+        "changed; 4 rows of the file are no longer in the data set"
+    )
+
+
+def test_rows_are_not_lost(tmp_path: Path) -> None:
+    """A data set without some videos is refused, by their names, as long as nobody insists."""
+    target = tmp_path / "train_features.h5"
+    publish(target, choose(range(6)), range(6))
+    content = target.read_bytes()
+    with pytest.raises(OutputError, match=r"found 2 gone: video 4, video 5\. Check the data"):
+        publish(target, choose(range(4)), range(4))
+    assert target.read_bytes() == content
+    assert [*tmp_path.iterdir()] == [target]
+    assert publish(target, choose(range(4)), range(4), overwrite=True)[0] == []
+    fresh = tmp_path / "fresh" / "train_features.h5"
+    assert publish(fresh, choose(range(4)), range(4))[0] == [0, 1, 2, 3]
+    assert fresh.read_bytes() == target.read_bytes()
+
+
+def test_a_row_that_has_only_come_to_the_name_of_another(tmp_path: Path) -> None:
+    """Without its first video, a list has other videos at the same places: the first is gone."""
+    target = tmp_path / "train_features.h5"
+    publish(target, choose(range(4)), range(4))
+    shifted = replace(choose([1, 2, 3]), video_ids=["video 0", "video 1", "video 2"])
+    with pytest.raises(OutputError, match=r"found 1 gone: video 0\."):
+        publish(target, shifted, [1, 2, 3])
+    assert publish(target, shifted, [1, 2, 3], overwrite=True)[0] == []
+
+
+def test_unfinished_rows_are_not_lost_either(tmp_path: Path) -> None:
+    """Parts of a run on another data set are not dropped in silence."""
+    target = tmp_path / "train_features.h5"
+    staging = Staging(target, choose(range(6)))
+    prepare(staging)
+    staging.write_part({row: finish(staging, row, ROWS[row]) for row in (0, 5)})
+    with pytest.raises(OutputError, match=r"which is not finished: .* found 1 gone: video 5\."):
+        publish(target, choose(range(4)), range(4))
+    assert publish(target, choose(range(4)), range(4), overwrite=True)[0] == [1, 2, 3]
+    assert [*tmp_path.iterdir()] == [target]
+
+
+def test_a_data_set_in_which_nothing_is_as_it_was(tmp_path: Path) -> None:
+    """The names are those of the file, but every video is another: that is no edit."""
+    target = tmp_path / "train_features.h5"
+    numbers = [0, 3, 4] * 4
+    names = [f"video {number}" for number in range(12)]
+    first, second = (
+        replace(choose(numbers), video_ids=names, input_sha256=[sha256(f"{k}{n}") for n in names])
+        for k in "12"
+    )
+    publish(target, first, numbers)
+    with pytest.raises(OutputError, match="all of its 12 videos have other content"):
+        publish(target, second, numbers)
+    assert publish(target, second, numbers, overwrite=True)[0] == [*range(12)]
+
+
+def test_chunks_of_another_shape(tmp_path: Path) -> None:
+    """Where the median length has changed, rows are compressed again, and nothing is made."""
+    target, fresh = tmp_path / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    publish(target, choose([2]), [2])
+    with h5py.File(target) as file:
+        before = file["features"].chunks
+    assert publish(target, choose(range(6)), range(6))[0] == [0, 1, 3, 4, 5]
+    with h5py.File(target) as file:
+        assert file["features"].chunks != before
+    publish(fresh, choose(range(6)), range(6))
+    assert target.read_bytes() == fresh.read_bytes()
+    assert problems(target) == []
+
+
+def test_a_video_that_moves_to_another_file(tmp_path: Path) -> None:
+    """It is not made again, even if the file that it comes from is published first."""
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    publish(train, choose([0, 1, 2]), [0, 1, 2])
+    publish(test, choose([3]), [3])
+    stagings = [Staging(train, choose([0])), Staging(test, choose([1, 3, 2]))]
+    plan_update(stagings)
+    assert [{*staging.places} for staging in stagings] == [{0}, {0, 1, 2}]
+    stagings[0].publish()
+    again = Staging(test, choose([1, 3, 2]))  # as if the run were killed in between
+    assert prepare(again) == {0, 1, 2}
+    again.publish()
+    publish(tmp_path / "fresh" / "train_features.h5", choose([1, 3, 2]), [1, 3, 2])
+    assert test.read_bytes() == (tmp_path / "fresh" / "train_features.h5").read_bytes()
+
+
+def test_a_file_of_another_split_is_a_source_too(tmp_path: Path) -> None:
+    """Even if the run is not of that split, whose file stays as it is."""
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    publish(train, choose([0, 1]), [0, 1])
+    content = train.read_bytes()
+    assert publish(test, choose([1, 2]), [1, 2])[0] == [1]
+    assert train.read_bytes() == content
+
+
+def test_runs_are_told_apart(tmp_path: Path) -> None:
+    """Rows of several runs stand in one file, which tells the settings of each."""
+    target = tmp_path / "train_features.h5"
+    for numbers, size in (([0, 1], 32), ([0, 1, 2], 16), ([2, 0, 1, 3], 32)):
+        made = Provenance({"a": 0, "b": 1}, True, {"root": "x", "frames_per_forward": size})
+        publish(target, choose(numbers, provenance=made), numbers)
+    with h5py.File(target) as file:
+        assert file["run"][:].tolist() == [0, 1, 1, 1]
+        runs = json.loads(file.attrs["runs"])
+        assert [run["frames_per_forward"] for run in runs] == [16, 32]
+    content = target.read_bytes()
+    made = Provenance({"a": 0, "b": 1}, True, {"root": "y", "frames_per_forward": 8})
+    assert publish(target, choose(numbers, provenance=made), numbers)[0] == []
+    assert target.read_bytes() == content  # nothing has changed but what nobody has made
+
+
+def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
+    """Where it is not known what videos are made of, there must be a row that nobody has taken."""
+    target, asked = tmp_path / "train_features.h5", []
+    whole = choose(range(4))
+
+    def identify(rows: Any) -> Sequence[str]:  # noqa: ANN401
+        asked.append([*rows])
+        return whole.input_sha256
+
+    def start(unknown: set[int], layout: FileLayout = whole) -> set[int]:
+        inputs = [
+            "" if row in unknown else made_of for row, made_of in enumerate(layout.input_sha256)
+        ]
+        staging = Staging(
+            target,
+            replace(layout, input_sha256=inputs),
+            Inputs(identify, lambda left_out: ""),
+        )
+        plan_update([staging])
+        return {*staging.places}
+
+    assert start({0, 1, 2, 3}) == set()
+    assert asked == []
+    publish(target, choose([0, 1]), [0, 1])
+    assert start({2, 3}) == {0, 1}
+    assert asked == []
+    assert start({1, 2, 3}) == {0, 1}
+    assert asked == [[1, 2, 3]]
+
+
+def to_format_1(path: Path, digest: str) -> None:
+    """Make a file what featx wrote before it told what each row was made of."""
+    with h5py.File(path, "r+") as file:
+        for name in ("input_sha256", "run"):
+            del file[name]
+        del file.attrs["runs"]
+        file.attrs["format_version"] = 1
+        file.attrs["inputs_sha256"] = digest
+
+
+@pytest.mark.parametrize("skipped", [set(), {"video 1"}])
+def test_a_file_of_format_1(tmp_path: Path, skipped: set[str]) -> None:
+    """Its record proves what all rows were made of, if no input has changed: nothing is made."""
+    target, fresh = tmp_path / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    kept = [row for row in range(4) if f"video {row}" not in skipped]
+    provenance = replace(plan(LENGTHS).provenance, skipped=dict.fromkeys(skipped, "bad"))
+    layout = choose(kept, provenance=provenance)
+    publish(target, layout, kept)
+    to_format_1(target, "right" if not skipped else "right without video 1")
+    asked: list[set[str]] = []
+
+    def digest(left_out: Any) -> str:  # noqa: ANN401
+        asked.append({*left_out})
+        return "right" + "".join(f" without {name}" for name in left_out)
+
+    whole = choose(range(4))
+    staging = Staging(target, whole, Inputs(lambda rows: whole.input_sha256, digest))
+    plan_update([staging])
+    assert {*staging.places} == {*kept}
+    assert asked == ([set()] if not skipped else [set(), skipped])
+    if skipped:
+        staging.write_part({1: finish(staging, 1, ROWS[1])})
+    staging.publish()
+    publish(fresh, whole, range(4))
+    assert target.read_bytes() == fresh.read_bytes()
+    to_format_1(target, "of other inputs")
+    staging = Staging(target, whole, Inputs(lambda rows: whole.input_sha256, digest))
+    with pytest.raises(OutputError, match="expected the inputs that it was made of, found others"):
+        plan_update([staging])
+    plan_update([staging], overwrite=True)
+    assert staging.places == {}
+
+
+def test_parts_of_format_1(tmp_path: Path) -> None:
+    """A run that an older featx has begun goes on, with what it has noted of damage."""
+    target = tmp_path / "train_features.h5"
+    layout = choose(range(4))
+    first = Staging(target, layout)
+    prepare(first)
+    first.write_part({row: finish(first, row, ROWS[row]) for row in (2, 1)})
+    [part] = first.folder.glob("part-*")
+    to_format_1(part, "right")
+    part.rename(part.with_name(f"part-000000002-{file_sha256(part)}.h5"))
+    (first.folder / "damaged-1.txt").write_text("half of it")
+    staging = Staging(target, layout, Inputs(lambda rows: layout.input_sha256, lambda _: "right"))
+    plan_update([staging])
+    assert {*staging.places} == {2}  # what is damaged is not kept, unless somebody asks for it
+    run = {**layout.provenance.run, "keep_damaged": True}
+    kept = replace(layout, provenance=replace(layout.provenance, run=run))
+    staging = Staging(target, kept, Inputs(lambda rows: layout.input_sha256, lambda _: "right"))
+    plan_update([staging])
+    assert {*staging.places} == {1, 2}
+    staging.write_part({row: finish(staging, row, ROWS[row]) for row in (0, 3)})
+    staging.publish()
+    with h5py.File(target) as file:
+        assert json.loads(file.attrs["damaged_videos"]) == {"video 1": "half of it"}
+
+
+def test_times_are_kept(tmp_path: Path) -> None:
+    """A row that does not tell them is made again, where they are wanted."""
+    target = tmp_path / "train_features.h5"
+    times: NDArray[np.float32] = np.array([0.0, 0.5, 1.0], np.float32)
+    publish(target, choose([0]), [0])
+    layout = choose([0, 3], has_times=True)
+    staging = Staging(target, layout)
+    assert prepare(staging) == set()
+    rows = {0: finish(staging, 0, ROWS[0]), 1: finish(staging, 1, ROWS[3])}
+    staging.write_part({row: each._replace(times=times + row) for row, each in rows.items()})
+    staging.publish()
+    staging = Staging(target, choose([3, 0], has_times=True))
+    assert prepare(staging) == {0, 1}
+    staging.publish()
+    with h5py.File(target) as file:
+        assert file["times"][:].tolist() == [[1.0, 1.5, 2.0], [0.0, 0.5, 1.0]]
