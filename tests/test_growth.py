@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from helpers import EagerWriter, grey_levels, random_videos
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 from PIL import Image
@@ -193,6 +193,9 @@ class Model:
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=[*HealthCheck])
 @given(steps=STEPS)
+@example(
+    steps=[([Entry("train", "a", "p", 0), Entry("test", "a", name, 0)], None) for name in "pq"]
+)
 def test_any_edit(
     name: str,
     steps: list[tuple[list[Entry], int | None]],

@@ -182,6 +182,11 @@ class VideoFile(ABC):
         return self
 
     @property
+    def size(self) -> int | None:
+        """Bytes of it, if that is worth knowing."""
+        return self.facts[1].stats[0] if self.facts else None
+
+    @property
     def facts(self) -> tuple[str, Facts] | None:
         """Its name, and what is worth knowing of it the next time; None if nothing is."""
         return None
@@ -338,16 +343,28 @@ class Manifest:
         """What each video of a split is made of, as far as it is known; see `MadeOf`."""
         return [identity for file in self.select(split) for identity in file.identities]
 
-    def find_digests(self, split: str, rows: Collection[int], progress: bool = False) -> None:
+    def find_digests(
+        self, split: str, rows: Collection[int], copies: bool = False, progress: bool = False
+    ) -> None:
         """Find the digests of the files of some videos of a split.
 
         Those of clips are not known until all of their bytes are read. A file that has changed
         since the scan, or cannot be read, stays without: that is told when its turn comes.
+
+        Args:
+            split: The split.
+            rows: The videos.
+            copies: Only those of files that may be copies of others, whose digests are known: of
+                files of the same size.
+            progress: Show a progress bar.
         """
         start = self.positions[split].start
         starts = self._starts.tolist()
         numbers = sorted({bisect(starts, start + row) - 1 for row in rows})
         numbers = [number for number in numbers if not self.files[number].digest]
+        if copies:
+            sizes = {file.size for file in self.files if file.digest}
+            numbers = [number for number in numbers if self.files[number].size in sizes]
         by_path: dict[Path, list[int]] = {}
         for number in numbers:
             by_path.setdefault(self.files[number].path, []).append(number)

@@ -61,8 +61,8 @@ def ask_inputs(manifest: Manifest, split: str) -> Inputs:
     """Who is asked about the inputs of a split's feature file, where they have to be read."""
     rows = range(len(manifest.positions[split]))
 
-    def identify(rows: Collection[int]) -> list[str]:
-        manifest.find_digests(split, rows, progress=True)
+    def identify(rows: Collection[int], copies: bool) -> list[str]:
+        manifest.find_digests(split, rows, copies, progress=True)
         return manifest.identities(split)
 
     def digest(left_out: Collection[str]) -> str:

@@ -127,7 +127,7 @@ def _adopt_old(staging: Staging, sources: list[Source], overwrite: bool) -> list
         # What was left out was found bad by the scan, or later.
         choices = [set[str](), skipped & {*names}]
         if any(staging.inputs.digest(each) == made.inputs_sha256 for each in choices):
-            found = staging.inputs.identify(range(len(names)))
+            found = staging.inputs.identify(range(len(names)), False)
             made_of = dict(zip(names, found, strict=True))
             damage = {**source.damage, **_read_old_damage(source)}
             inputs = [made_of.get(name, "") for name in source.names]
@@ -176,15 +176,17 @@ def _identify(
     """What each row of each file is to be made of.
 
     Where that is not known without reading inputs, these are read only if there are rows that may
-    have been made of them: of which the data set is not known to have the content.
+    have been made of them: of which the data set is not known to have the content. Otherwise, what
+    may be a copy of an input that has a row is enough.
     """
     inputs = {staging.target: [*staging.layout.input_sha256] for staging in stagings}
     known = {made_of for each in inputs.values() for made_of in each}
-    if any({*source.inputs} - known for sources in own.values() for source in sources):
-        for staging in stagings:
-            unknown = [row for row, made_of in enumerate(inputs[staging.target]) if not made_of]
-            if unknown:
-                inputs[staging.target] = [*staging.inputs.identify(unknown)]
+    had = {made_of for sources in own.values() for source in sources for made_of in source.inputs}
+    for staging in stagings:
+        unknown = [row for row, made_of in enumerate(inputs[staging.target]) if not made_of]
+        if unknown and had:
+            copies = had <= known
+            inputs[staging.target] = [*staging.inputs.identify(unknown, copies)]
     return inputs
 
 

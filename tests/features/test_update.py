@@ -187,13 +187,13 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
-    """Where it is not known what videos are made of, there must be a row that nobody has taken."""
+    """All of them, if there is a row that nobody has taken; otherwise, what may be a copy."""
     target, asked = tmp_path / "train_features.h5", []
     whole = choose(range(4))
 
-    def identify(rows: Any) -> Sequence[str]:  # noqa: ANN401
-        asked.append([*rows])
-        return whole.input_sha256
+    def identify(rows: Any, copies: bool) -> Sequence[str]:  # noqa: ANN401
+        asked.append(([*rows], copies))
+        return [*whole.input_sha256[:2], "", ""] if copies else whole.input_sha256
 
     def start(unknown: set[int], layout: FileLayout = whole) -> set[int]:
         inputs = [
@@ -211,9 +211,8 @@ def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
     assert asked == []
     publish(target, choose([0, 1]), [0, 1])
     assert start({2, 3}) == {0, 1}
-    assert asked == []
     assert start({1, 2, 3}) == {0, 1}
-    assert asked == [[1, 2, 3]]
+    assert asked == [([2, 3], True), ([1, 2, 3], False)]
 
 
 def to_format_1(path: Path, digest: str) -> None:
@@ -242,7 +241,7 @@ def test_a_file_of_format_1(tmp_path: Path, skipped: set[str]) -> None:
         return "right" + "".join(f" without {name}" for name in left_out)
 
     whole = choose(range(4))
-    staging = Staging(target, whole, Inputs(lambda rows: whole.input_sha256, digest))
+    staging = Staging(target, whole, Inputs(lambda rows, copies: whole.input_sha256, digest))
     plan_update([staging])
     assert {*staging.places} == {*kept}
     assert asked == ([set()] if not skipped else [set(), skipped])
@@ -252,7 +251,7 @@ def test_a_file_of_format_1(tmp_path: Path, skipped: set[str]) -> None:
     publish(fresh, whole, range(4))
     assert target.read_bytes() == fresh.read_bytes()
     to_format_1(target, "of other inputs")
-    staging = Staging(target, whole, Inputs(lambda rows: whole.input_sha256, digest))
+    staging = Staging(target, whole, Inputs(lambda rows, copies: whole.input_sha256, digest))
     with pytest.raises(OutputError, match="expected the inputs that it was made of, found others"):
         plan_update([staging])
     plan_update([staging], overwrite=True)
@@ -270,12 +269,16 @@ def test_parts_of_format_1(tmp_path: Path) -> None:
     to_format_1(part, "right")
     part.rename(part.with_name(f"part-000000002-{file_sha256(part)}.h5"))
     (first.folder / "damaged-1.txt").write_text("half of it")
-    staging = Staging(target, layout, Inputs(lambda rows: layout.input_sha256, lambda _: "right"))
+    staging = Staging(
+        target, layout, Inputs(lambda rows, copies: layout.input_sha256, lambda _: "right")
+    )
     plan_update([staging])
     assert {*staging.places} == {2}  # what is damaged is not kept, unless somebody asks for it
     run = {**layout.provenance.run, "keep_damaged": True}
     kept = replace(layout, provenance=replace(layout.provenance, run=run))
-    staging = Staging(target, kept, Inputs(lambda rows: layout.input_sha256, lambda _: "right"))
+    staging = Staging(
+        target, kept, Inputs(lambda rows, copies: layout.input_sha256, lambda _: "right")
+    )
     plan_update([staging])
     assert {*staging.places} == {1, 2}
     staging.write_part({row: finish(staging, row, ROWS[row]) for row in (0, 3)})
