@@ -63,7 +63,7 @@ def test_predict(predict: Run, small_root: Path, tmp_path: Path) -> None:
     assert predict()[0] == 0
     status, line = predict("--model.scales=[1.0, 0.5]")
     assert status == 1
-    assert "found scales [1.0, 0.85, 1.15] instead of [1.0, 0.5]. Set overwrite to true" in line
+    assert "scales is [1.0, 0.5] instead of [1.0, 0.85, 1.15]. Set overwrite to true" in line
     assert predict("--model.scales=[1.0, 0.5]", "--writer.overwrite=true")[0] == 0
 
 

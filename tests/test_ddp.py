@@ -210,3 +210,32 @@ def test_kills_at_random(
             assert jobs.run(root, out, devices=rng.choice([1, 2]), **settings) == expected
             for path in out.iterdir():
                 path.unlink()
+
+
+def test_a_run_goes_on_with_other_settings(five: Path, tmp_path: Path) -> None:
+    """What changes last bits may be another, and so may the number of processes.
+
+    Nothing is made twice, and of each row the file tells how it was made.
+    """
+    out = tmp_path / "out"
+    assert jobs.end(jobs.start(five, out, delay=0, fault="0:kill"), 60) != 0
+    parts = {path.name: path.read_bytes() for path in out.rglob("part-*.h5")}
+    assert len(parts) == 2
+    content = jobs.run(five, out, devices=2, delay=0, frames_per_forward=3)
+    fresh = jobs.run(five, tmp_path / "fresh", delay=0)
+    name = "train_features_multiscale.h5"
+    with h5py.File(out / name) as found, h5py.File(tmp_path / "fresh" / name) as expected:
+        runs = [run["frames_per_forward"] for run in json.loads(found.attrs["runs"])]
+        assert [runs[run] for run in found["run"][:]] == [4, 4, 3, 3, 3]
+        torch.testing.assert_close(
+            torch.from_numpy(found["features"][:]),
+            torch.from_numpy(expected["features"][:]),
+            rtol=1e-5,
+            atol=1e-5,
+        )
+        for row in range(2):  # as they were in the parts
+            chunk = found["features"].id.read_direct_chunk((row, 0, 0))[1]
+            assert any(chunk in part for part in parts.values())
+    assert content != fresh
+    # With the settings of the beginning, too, nothing is left to do.
+    assert jobs.run(five, out, delay=0) == content

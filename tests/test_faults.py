@@ -44,7 +44,7 @@ def test_every_step(loops: dict[Loop, Future[Done]], mode: str, job: str) -> Non
     """Whatever step fails, the published file is old or complete, and a rerun ends as it should."""
     done = loops[mode, job].result()
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.splitlines()[-1]) > 50  # failures, each followed by a rerun
+    assert int(done.stdout.splitlines()[-1]) > 40  # failures, each followed by a rerun
 
 
 @pytest.fixture

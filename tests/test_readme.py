@@ -38,6 +38,8 @@ SMALL = {
     "predict": ["--model.weights=random", "--model.frames_per_forward=8", "--trainer.devices=1"],
     "inspect": [],
     "verify": ["--rows", "1"],
+    "merge": [],
+    "export": [],
 }
 
 
@@ -73,6 +75,8 @@ def test_commands_of_featx(
     assert len(asked) == 2
     assert ran.count("predict") == 5
     assert (tmp_path / "train.png").is_file()
+    assert (tmp_path / "both.h5").is_file()
+    assert len([*(tmp_path / "NPY_DIR").rglob("*.npy")]) == 4
 
 
 def make_folder(path: Path) -> Path:

@@ -17,6 +17,7 @@ from featx.data.clip_survey import ClipSurvey, survey_clip, survey_header
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
+    frames_changed_ns,
     frames_sha256,
     frames_stats,
     lay_out_frames,
@@ -56,6 +57,7 @@ class ClipFile(VideoFile):
         home: Its split and category.
         length: Frames of the video.
         clip_name: What the clip itself is called.
+        changed_ns: When it was changed last, in nanoseconds.
         segment: Which of its frames; None for all.
         box: Which part of each; None for all.
     """
@@ -67,6 +69,7 @@ class ClipFile(VideoFile):
     home: Home
     length: int
     clip_name: str
+    changed_ns: int
     segment: Segment | None = None
     box: Box | None = None
 
@@ -139,7 +142,7 @@ class ClipFile(VideoFile):
     @property
     def facts(self) -> tuple[str, Facts] | None:
         """Its name, and what is worth knowing of it the next time."""
-        return self.clip_name, Facts(self.stats, self.digest)
+        return self.clip_name, Facts(self.stats, self.digest, changed_ns=self.changed_ns)
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -341,6 +344,7 @@ class Opened(NamedTuple):
         name: What it is called.
         digest: SHA-256 of its content; empty if nobody has read it yet.
         stats: See `file_stats`.
+        changed_ns: When it was changed last, in nanoseconds.
         found: What it says of itself.
         preprocessing: How it becomes videos.
     """
@@ -349,13 +353,14 @@ class Opened(NamedTuple):
     name: str
     digest: str
     stats: Stats
+    changed_ns: int
     found: Found
     preprocessing: Preprocessing
 
     @property
     def facts(self) -> Facts:
         """What is worth knowing of it the next time."""
-        return Facts(self.stats, self.digest, self.found.to_json())
+        return Facts(self.stats, self.digest, self.found.to_json(), self.changed_ns)
 
     def take(
         self,
@@ -385,6 +390,7 @@ class Opened(NamedTuple):
             home,
             length,
             self.name,
+            self.changed_ns,
             segment,
             box,
         )
@@ -415,6 +421,7 @@ def open_clip(
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
         stats = _find_stats(path)  # as it is before it is read
+        changed_ns = frames_changed_ns(path) if path.is_dir() else stats[1]
         facts = known.find(name, stats) if known else None
         found = Found.from_json(facts.survey) if facts else None
         if not (found and found.meets(needs)):
@@ -437,7 +444,8 @@ def open_clip(
             f"{path}: expected to know when frames are shown, to sample them by fps, found no "
             "frame rate. Set frame_rate, or sample by num_frames or stride."
         )
-    return Opened(path, name, facts.digest if facts else "", stats, found, preprocessing)
+    digest = facts.digest if facts else ""
+    return Opened(path, name, digest, stats, changed_ns, found, preprocessing)
 
 
 def _survey(path: Path, needs: Needs) -> Found:

@@ -47,6 +47,11 @@ def frames_stats(folder: Path) -> tuple[int, int]:
     return sum(size for _, size, _ in stats), int.from_bytes(number, "big", signed=True)
 
 
+def frames_changed_ns(folder: Path) -> int:
+    """When a frame was changed last, in nanoseconds."""
+    return max((path.stat().st_mtime_ns for path in list_images(folder)), default=0)
+
+
 def frames_sha256(folder: Path) -> str:
     """SHA-256 of the content of all frames, in order, whatever their names."""
     digest = hashlib.sha256()

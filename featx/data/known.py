@@ -18,7 +18,7 @@ _ALL = "known.jsonl"
 _SETTLED_NS = 2_000_000_000  # within which a change may leave the time of change as it is
 
 Stats = tuple[int, int]
-"""Size in bytes and time of change in nanoseconds; see `file_stats`."""
+"""Size in bytes and time of change in nanoseconds, see `file_stats`; or what stands for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,19 @@ class Facts:
         stats: Its size and time of change.
         digest: SHA-256 of its content; empty if nobody has read it all.
         survey: What its source has found in it, as JSON has it; nothing, if nobody has looked.
+        changed_ns: When it was changed last, in nanoseconds, if `stats` does not tell.
     """
 
     stats: Stats
     digest: str = ""
     survey: Mapping[str, Any] = field(default_factory=dict)
+    changed_ns: int | None = field(default=None, compare=False)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another change would be seen by its time."""
+        changed_ns = self.stats[1] if self.changed_ns is None else self.changed_ns
+        return time.time_ns() - changed_ns > _SETTLED_NS
 
 
 class Known:
@@ -41,6 +49,7 @@ class Known:
 
     def __init__(self) -> None:
         self._facts: dict[str, Facts] = {}
+        self._is_saved = True
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -50,19 +59,20 @@ class Known:
         for path in (folder / _ALL, *others):
             for name, facts in _read(path):
                 known._join(name, facts)
+        known._is_saved = not others
         return known
 
-    def __len__(self) -> int:
-        return len(self._facts)
-
     def save(self, folder: Path) -> None:
-        """Keep all of it in a folder, instead of what is there."""
+        """Keep all of it in a folder, instead of what is there, if that is something else."""
+        if self._is_saved:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         lines = [_format(name, facts) for name, facts in self._facts.items()]
         replace_file(folder / _ALL, "".join([_header(), *lines]).encode())
         for path in folder.glob("*.jsonl"):
             if path.name != _ALL:
                 path.unlink()
+        self._is_saved = True
 
     def find(self, name: str, stats: Stats) -> Facts | None:
         """What is known of an input, if it has not changed since."""
@@ -77,7 +87,7 @@ class Known:
         Returns:
             Whether it is noted.
         """
-        if not is_settled(facts.stats):
+        if not facts.is_settled:
             return False
         self._join(name, facts)
         return True
@@ -90,7 +100,9 @@ class Known:
                 digest=facts.digest or before.digest,
                 survey={**before.survey, **facts.survey},
             )
-        self._facts[name] = facts
+        if facts != self._facts.get(name):
+            self._facts[name] = facts
+            self._is_saved = False
 
 
 class Journal:
@@ -105,18 +117,13 @@ class Journal:
 
     def note(self, names_and_facts: Iterable[tuple[str, Facts]]) -> None:
         """Note what has been found of some inputs."""
-        lines = [_format(name, facts) for name, facts in names_and_facts if is_settled(facts.stats)]
+        lines = [_format(name, facts) for name, facts in names_and_facts if facts.is_settled]
         if lines:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 if not file.tell():
                     file.write(_header())
                 file.writelines(lines)
-
-
-def is_settled(stats: Stats) -> bool:
-    """Whether another change would be seen by its time."""
-    return time.time_ns() - stats[1] > _SETTLED_NS
 
 
 def _header() -> str:

@@ -388,7 +388,9 @@ class Manifest:
         rows = self.positions[split]
         return {name: values[rows.start : rows.stop] for name, values in self.columns.items()}
 
-    def digest(self, split: str, left_out: Collection[str] = ()) -> str:
+    def digest(
+        self, split: str, left_out: Collection[str] = (), absent: Collection[str] = ()
+    ) -> str:
         """SHA-256 that identifies the files of a split and their content, and what is rejected.
 
         It is what feature files of format 1 record of their inputs.
@@ -396,12 +398,13 @@ class Manifest:
         Args:
             split: The split.
             left_out: Names of files that count as rejected.
+            absent: Names of files that count as not there.
         """
         # That of `repr((identities, rejected))`, which may be long.
         digest = hashlib.sha256(b"([")
-        files = (
-            file for file in self.select(split) if not left_out or file.names[0] not in left_out
-        )
+        files = self.select(split)
+        if out := {*left_out, *absent}:
+            files = [file for file in files if not {*file.names} <= out]
         for number, file in enumerate(files):
             digest.update((", " * (number > 0) + repr(file.identity)).encode())
         digest.update(f"], {sorted({*self.rejected[split], *left_out})!r})".encode())

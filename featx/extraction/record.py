@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,13 @@ def ask_inputs(manifest: Manifest, split: str) -> Inputs:
         manifest.find_digests(split, rows, copies, progress=True)
         return manifest.identities(split)
 
-    def digest(left_out: Collection[str]) -> str:
+    @cache
+    def find_digest(left_out: frozenset[str], absent: frozenset[str]) -> str:
         manifest.find_digests(split, rows, progress=True)
-        return manifest.digest(split, left_out)
+        return manifest.digest(split, left_out, absent)
+
+    def digest(left_out: Collection[str], absent: Collection[str]) -> str:
+        return find_digest(frozenset(left_out), frozenset(absent))
 
     return Inputs(identify, digest)
 

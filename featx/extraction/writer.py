@@ -166,13 +166,12 @@ class FeatureWriter(BasePredictionWriter, Memory):
         }
 
     def _keep_known(self) -> None:
-        """Keep what is known of inputs for the next run; if it is not worth it, nothing is."""
+        """Keep what is known of inputs for the next run."""
         for file in self._work.manifest.files:
             if file.facts:
                 self._known.note(*file.facts)
-        if self._known:
-            with writing(self._known_folder):
-                self._known.save(self._known_folder)
+        with writing(self._known_folder):
+            self._known.save(self._known_folder)
 
     def write_on_batch_end(
         self,

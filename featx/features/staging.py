@@ -72,12 +72,12 @@ class Inputs(NamedTuple):
         identify: From the numbers of some rows, to what each row of the file is made of: empty
             where that is still not known. Whether it is enough to look at what may be a copy of
             something known is said beside.
-        digest: From names of inputs that count as left out, to the digest of the others, as files
-            of format 1 record it.
+        digest: From the names of inputs that count as left out, and of those that count as not
+            there, to the digest of all others, as files of format 1 record it.
     """
 
     identify: Callable[[Collection[int], bool], Sequence[str]]
-    digest: Callable[[Collection[str]], str]
+    digest: Callable[[Collection[str], Collection[str]], str]
 
 
 class Staging:
@@ -95,7 +95,9 @@ class Staging:
     def __init__(self, target: Path, layout: FileLayout, inputs: Inputs | None = None) -> None:
         self.target = target
         self.layout = layout
-        self.inputs = inputs or Inputs(lambda rows, copies: layout.input_sha256, lambda _: "")
+        self.inputs = inputs or Inputs(
+            lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
+        )
         self.places: dict[int, Place] = {}
         self._old_parts: set[Path] = set()
         self._published: Source | None = None

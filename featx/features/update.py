@@ -10,12 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from featx.errors import InputError, OutputError, shorten
-from featx.features.feature_file import DAMAGE, open_feature_file, read_features
+from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.finished import Finished, Place, Source
-from featx.features.staging import Staging
+from featx.features.staging import Inputs, Staging
+from featx.features.validation import find_row_problems
 
 _FEW = 10  # videos that may all be replaced at once, by somebody who means it
 
@@ -114,19 +113,16 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
 def _adopt_old(staging: Staging, sources: list[Source], overwrite: bool) -> list[Source]:
     """Say what each row of files of format 1 was made of, where their record proves it.
 
-    It is a digest of all inputs together: it proves nothing once one of them has changed.
+    It is a digest of all inputs together: it proves nothing once one of them has changed, but for
+    inputs that were added.
     """
+    names = [*staging.layout.video_ids]
     adopted = []
     for source in sources:
         made = source.provenance
         if not made.is_old:
             adopted.append(source)
-            continue
-        skipped = {*(made.skipped or {})}
-        names = [*staging.layout.video_ids]
-        # What was left out was found bad by the scan, or later.
-        choices = [set[str](), skipped & {*names}]
-        if any(staging.inputs.digest(each) == made.inputs_sha256 for each in choices):
+        elif _is_proven(staging.inputs, source, names):
             found = staging.inputs.identify(range(len(names)), False)
             made_of = dict(zip(names, found, strict=True))
             damage = {**source.damage, **_read_old_damage(source)}
@@ -140,6 +136,17 @@ def _adopt_old(staging: Staging, sources: list[Source], overwrite: bool) -> list
                 "or choose another output_dir."
             )
     return adopted
+
+
+def _is_proven(inputs: Inputs, source: Source, names: Sequence[str]) -> bool:
+    """Whether the inputs of a file of format 1 are those that there are now."""
+    skipped = {*(source.provenance.skipped or {})} & {*names}
+    if {*source.names} - {*names}:
+        return False
+    # What was left out was found bad by the scan, or later.
+    choices = [set[str](), skipped]
+    added = set() if source.numbers else {*names} - {*source.names} - skipped
+    return any(inputs.digest(each, added) == source.provenance.inputs_sha256 for each in choices)
 
 
 def _say_what(before: Sequence[str], now: Sequence[str]) -> str:
@@ -214,8 +221,10 @@ def _keep_readable(places: Mapping[int, Place]) -> dict[int, Place]:
     for path, rows in by_path.items():
         with open_feature_file(path) as file:
             for row in rows:
+                source, number = places[row]
+                length = int(source.num_frames[number])
                 with suppress(*DAMAGE):
-                    if np.isfinite(read_features(file, places[row].row)).all():
+                    if not find_row_problems(file["features"], number, length):
                         kept[row] = places[row]
     return dict(sorted(kept.items()))
 

@@ -75,13 +75,14 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
             problems.append(f"features: expected {expected} chunks, found {stored}")
     if read_features and not problems:
         for row, length in enumerate(lengths):
-            problems += _row_problems(features, row, int(length))
+            problems += find_row_problems(features, row, int(length))
             if TIMES in file and not np.isnan(file[TIMES][row, length:]).all():
                 problems.append(f"{TIMES}[{row}]: expected NaN after frame {length}, found times")
     return problems
 
 
-def _row_problems(features: h5py.Dataset, row: int, length: int) -> list[str]:
+def find_row_problems(features: h5py.Dataset, row: int, length: int) -> list[str]:
+    """What is wrong with the features of a row of so many frames."""
     try:
         values = features[row]
     except OSError as error:

@@ -365,3 +365,38 @@ def test_sizes_that_are_mixed(raw: Path, tmp_path: Path) -> None:
         UserWarning, match=r"found image_size \[24, 24\], of which some have another"
     ):
         VideoDataModule(out).setup("predict")
+
+
+def test_a_clip_more_leaves_the_others_what_they_are(raw: Path, tmp_path: Path) -> None:
+    """Each video is known by its own pixels, whatever else is in the file."""
+    out = tmp_path / "processed"
+    run(raw, out)
+    before = scan(out, ["train"])
+    known = dict(zip(before.video_ids("train"), before.identities("train"), strict=True))
+    assert len({*known.values()}) == 4
+    write_clip(raw / "train" / "hello" / "3.mp4", grey_levels(12))
+    (raw / "train" / "hello" / "2.mp4").rename(raw / "train" / "bye" / "x" / "z.mp4")
+    run(raw, out)
+    after = scan(out, ["train"])
+    found = dict(zip(after.video_ids("train"), after.identities("train"), strict=True))
+    assert found.pop("train/hello/3.mp4") not in known.values()
+    assert found.pop("train/bye/x/z.mp4") == known.pop("train/hello/2.mp4")
+    assert found == known
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+def test_pixels_that_were_changed_since(raw: Path, tmp_path: Path, stride: int | None) -> None:
+    """Whoever saves a file anew with other pixels, and its notes, has made other videos."""
+    out = tmp_path / "processed"
+    settings: dict[str, Any] = {"stride": stride} if stride else {"num_frames": 6}
+    preprocess(raw, out, image_size=16, **settings)
+    path = out / "train" / "hello" / "hello" / "processed_data.pt"
+    data = torch.load(path, weights_only=True)
+    before = scan(out, ["train"]).identities("train")
+    torch.save(data, path)
+    assert scan(out, ["train"]).identities("train") == before
+    data["videos"][0][0, 0, 0, 0] ^= 1
+    torch.save(data, path)
+    after = scan(out, ["train"]).identities("train")
+    changed = [first != second for first, second in zip(before, after, strict=True)]
+    assert changed == [False, True, True, False]  # of the two, it is not known which one

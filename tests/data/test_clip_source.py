@@ -251,3 +251,51 @@ def test_a_folder_named_like_a_clip(raw: Path) -> None:
     manifest = scan_clips(raw, num_frames=2, image_size=8)
     assert manifest.rejected == {"train": {}, "test": {}}
     assert "train/hello/a.mov/1.mp4" in manifest.video_ids("train")
+
+
+def test_a_scan_reads_no_pictures(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the bytes nor the packets of a clip, as long as nobody has to know them."""
+
+    def fail(*args: object) -> None:
+        raise AssertionError("it was read")
+
+    for name in ("survey_clip", "decode_clip", "file_sha256"):
+        monkeypatch.setattr(f"featx.data.clip_file.{name}", fail)
+    manifest = scan_clips(raw, num_frames=6, image_size=16)
+    assert len(manifest) == 5
+    assert {*manifest.identities("train")} == {""}
+    with pytest.raises(AssertionError, match="it was read"):
+        manifest.locate(0)[0].read(0)
+
+
+def test_a_clip_without_its_end(raw: Path, tmp_path: Path) -> None:
+    """The index at the beginning of an mp4 tells that bytes are missing at its end."""
+    path = raw / "train" / "hello" / "2.mp4"
+    with (
+        av.open(path) as source,
+        av.open(tmp_path / "fast.mp4", "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    path.write_bytes((tmp_path / "fast.mp4").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"2\.mp4: expected a whole clip, found \d+ bytes of the"):
+        scan_clips(raw, num_frames=6, image_size=16)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_damage_that_the_header_does_not_tell(raw: Path, tmp_path: Path) -> None:
+    """It is found when the clip is read: an error then, or one clip less; the rest is safe."""
+    path = raw / "train" / "hello" / "10.mkv"
+    path.write_bytes(path.read_bytes()[:-300])
+    job = {"source": "clips", "num_frames": 6, "image_size": 16}
+    assert not scan_clips(raw, num_frames=6, image_size=16).rejected["train"]
+    with pytest.raises(InputError, match=r"10\.mkv: expected a whole clip, found"):
+        extract(raw, tmp_path / "out", **job)
+    assert [*(tmp_path / "out" / ".featx").rglob("part-*.h5")]
+    paths = extract(raw, tmp_path / "out", **job, on_error="skip")
+    with h5py.File(paths["train"]) as file:
+        assert json.loads(file.attrs["skipped"]).keys() == {"train/hello/10.mkv"}
+        assert file.attrs["num_videos"] == 3

@@ -202,7 +202,7 @@ def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
         staging = Staging(
             target,
             replace(layout, input_sha256=inputs),
-            Inputs(identify, lambda left_out: ""),
+            Inputs(identify, lambda left_out, absent: ""),
         )
         plan_update([staging])
         return {*staging.places}
@@ -225,28 +225,26 @@ def to_format_1(path: Path, digest: str) -> None:
         file.attrs["inputs_sha256"] = digest
 
 
+@pytest.mark.parametrize("added", [set(), {"video 3"}])
 @pytest.mark.parametrize("skipped", [set(), {"video 1"}])
-def test_a_file_of_format_1(tmp_path: Path, skipped: set[str]) -> None:
-    """Its record proves what all rows were made of, if no input has changed: nothing is made."""
+def test_a_file_of_format_1(tmp_path: Path, skipped: set[str], added: set[str]) -> None:
+    """Its record proves what all rows were made of, if none of these inputs has changed."""
     target, fresh = tmp_path / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
-    kept = [row for row in range(4) if f"video {row}" not in skipped]
+    kept = [row for row in range(4) if f"video {row}" not in skipped | added]
     provenance = replace(plan(LENGTHS).provenance, skipped=dict.fromkeys(skipped, "bad"))
     layout = choose(kept, provenance=provenance)
     publish(target, layout, kept)
-    to_format_1(target, "right" if not skipped else "right without video 1")
-    asked: list[set[str]] = []
+    to_format_1(target, f"without {sorted(skipped)}, {sorted(added)}")
 
-    def digest(left_out: Any) -> str:  # noqa: ANN401
-        asked.append({*left_out})
-        return "right" + "".join(f" without {name}" for name in left_out)
+    def digest(left_out: Any, absent: Any) -> str:  # noqa: ANN401
+        return f"without {sorted(left_out)}, {sorted(absent)}"
 
     whole = choose(range(4))
     staging = Staging(target, whole, Inputs(lambda rows, copies: whole.input_sha256, digest))
     plan_update([staging])
     assert {*staging.places} == {*kept}
-    assert asked == ([set()] if not skipped else [set(), skipped])
-    if skipped:
-        staging.write_part({1: finish(staging, 1, ROWS[1])})
+    if made := {row: finish(staging, row, ROWS[row]) for row in {*range(4)} - {*kept}}:
+        staging.write_part(made)
     staging.publish()
     publish(fresh, whole, range(4))
     assert target.read_bytes() == fresh.read_bytes()
@@ -270,14 +268,18 @@ def test_parts_of_format_1(tmp_path: Path) -> None:
     part.rename(part.with_name(f"part-000000002-{file_sha256(part)}.h5"))
     (first.folder / "damaged-1.txt").write_text("half of it")
     staging = Staging(
-        target, layout, Inputs(lambda rows, copies: layout.input_sha256, lambda _: "right")
+        target,
+        layout,
+        Inputs(lambda rows, copies: layout.input_sha256, lambda left_out, absent: "right"),
     )
     plan_update([staging])
     assert {*staging.places} == {2}  # what is damaged is not kept, unless somebody asks for it
     run = {**layout.provenance.run, "keep_damaged": True}
     kept = replace(layout, provenance=replace(layout.provenance, run=run))
     staging = Staging(
-        target, kept, Inputs(lambda rows, copies: layout.input_sha256, lambda _: "right")
+        target,
+        kept,
+        Inputs(lambda rows, copies: layout.input_sha256, lambda left_out, absent: "right"),
     )
     plan_update([staging])
     assert {*staging.places} == {1, 2}
