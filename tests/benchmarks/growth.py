@@ -87,7 +87,7 @@ def run(root: Path, out: Path) -> tuple[float, dict[str, float], int]:
             logger=False,
             enable_checkpointing=False,
         )
-        extractor = FeatureExtractor(Stub(), weights="stub", feature_dim=FEATURE_DIM)
+        extractor = FeatureExtractor(Stub(), feature_dim=FEATURE_DIM)
         trainer.predict(extractor, VideoDataModule(root), return_predictions=False)
         total = time.perf_counter() - begin
     seconds["all else"] = total - sum(seconds.values())
