@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jobs
 import numpy as np
 import pytest
 from helpers import EagerWriter, grey_levels, random_videos
@@ -225,6 +226,21 @@ def test_any_edit(
     run(root, folder / "fresh", kind, None, overwrite=False)
     for path in (folder / "fresh").glob("*.h5"):
         assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+def test_two_processes(contents: Path, tmp_path: Path) -> None:
+    """They agree where the parts go, also where only one of them has found out what is new."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    data = {"source": "clips", "num_frames": 3, "image_size": 8}
+    entries = [Entry("train", "a", name, content) for content, name in enumerate("pqr")]
+    save_clips(root, [*entries, Entry("test", "a", "s", 1)], contents)
+    jobs.run(root, out, delay=0, data=data)
+    shutil.rmtree(root)
+    renamed = [entry._replace(name=f"{entry.name}2") for entry in entries]
+    added = [Entry("train", "b", name, content) for content, name in enumerate("tuv", start=3)]
+    save_clips(root, [*renamed, *added, Entry("test", "a", "s", 1)], contents)
+    found = jobs.run(root, out, delay=0, data=data, devices=2)
+    assert found == jobs.run(root, tmp_path / "fresh", delay=0, data=data)
 
 
 def _order(name: str, entries: Sequence[Entry], entry: Entry) -> tuple[object, ...]:

@@ -57,6 +57,7 @@ class ClipFile(VideoFile):
         home: Its split and category.
         length: Frames of the video.
         clip_name: What the clip itself is called.
+        inode: Its number in its file system.
         changed_ns: When it was changed last, in nanoseconds.
         segment: Which of its frames; None for all.
         box: Which part of each; None for all.
@@ -69,6 +70,7 @@ class ClipFile(VideoFile):
     home: Home
     length: int
     clip_name: str
+    inode: int
     changed_ns: int
     segment: Segment | None = None
     box: Box | None = None
@@ -142,7 +144,8 @@ class ClipFile(VideoFile):
     @property
     def facts(self) -> tuple[str, Facts] | None:
         """Its name, and what is worth knowing of it the next time."""
-        return self.clip_name, Facts(self.stats, self.digest, changed_ns=self.changed_ns)
+        facts = Facts(self.stats, self.digest, {}, self.inode, self.changed_ns)
+        return self.clip_name, facts
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -344,6 +347,7 @@ class Opened(NamedTuple):
         name: What it is called.
         digest: SHA-256 of its content; empty if nobody has read it yet.
         stats: See `file_stats`.
+        inode: Its number in its file system.
         changed_ns: When it was changed last, in nanoseconds.
         found: What it says of itself.
         preprocessing: How it becomes videos.
@@ -353,6 +357,7 @@ class Opened(NamedTuple):
     name: str
     digest: str
     stats: Stats
+    inode: int
     changed_ns: int
     found: Found
     preprocessing: Preprocessing
@@ -360,7 +365,8 @@ class Opened(NamedTuple):
     @property
     def facts(self) -> Facts:
         """What is worth knowing of it the next time."""
-        return Facts(self.stats, self.digest, self.found.to_json(), self.changed_ns)
+        survey = self.found.to_json()
+        return Facts(self.stats, self.digest, survey, self.inode, self.changed_ns)
 
     def take(
         self,
@@ -390,6 +396,7 @@ class Opened(NamedTuple):
             home,
             length,
             self.name,
+            self.inode,
             self.changed_ns,
             segment,
             box,
@@ -422,7 +429,8 @@ def open_clip(
     try:
         stats = _find_stats(path)  # as it is before it is read
         changed_ns = frames_changed_ns(path) if path.is_dir() else stats[1]
-        facts = known.find(name, stats) if known else None
+        inode = path.stat().st_ino
+        facts = known.find(name, stats, inode) if known else None
         found = Found.from_json(facts.survey) if facts else None
         if not (found and found.meets(needs)):
             found = _survey(path, needs)
@@ -445,7 +453,7 @@ def open_clip(
             "frame rate. Set frame_rate, or sample by num_frames or stride."
         )
     digest = facts.digest if facts else ""
-    return Opened(path, name, digest, stats, changed_ns, found, preprocessing)
+    return Opened(path, name, digest, stats, inode, changed_ns, found, preprocessing)
 
 
 def _survey(path: Path, needs: Needs) -> Found:

@@ -1,11 +1,14 @@
 """What is known of inputs that have not changed since: by name, size and time of change.
 
+Where two of them are of one size and time, by their inode, too.
+
 So a second scan need not open what the first one has, nor a rerun read it again. What is kept is a
 hint that saves time: whatever is lost, or does not fit any more, is read again.
 """
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,12 +32,14 @@ class Facts:
         stats: Its size and time of change.
         digest: SHA-256 of its content; empty if nobody has read it all.
         survey: What its source has found in it, as JSON has it; nothing, if nobody has looked.
+        inode: Its number in its file system; 0 if nobody has asked.
         changed_ns: When it was changed last, in nanoseconds, if `stats` does not tell.
     """
 
     stats: Stats
     digest: str = ""
     survey: Mapping[str, Any] = field(default_factory=dict)
+    inode: int = 0
     changed_ns: int | None = field(default=None, compare=False)
 
     @property
@@ -49,6 +54,7 @@ class Known:
 
     def __init__(self) -> None:
         self._facts: dict[str, Facts] = {}
+        self._counts: Counter[Stats] = Counter()
         self._is_saved = True
 
     @classmethod
@@ -74,10 +80,16 @@ class Known:
                 path.unlink()
         self._is_saved = True
 
-    def find(self, name: str, stats: Stats) -> Facts | None:
-        """What is known of an input, if it has not changed since."""
+    def find(self, name: str, stats: Stats, inode: int = 0) -> Facts | None:
+        """What is known of an input, if it has not changed since.
+
+        Where others are of the same size and time, it has to be the same file, too: names may have
+        been exchanged.
+        """
         facts = self._facts.get(name)
-        return facts if facts and facts.stats == stats else None
+        if facts is None or facts.stats != stats:
+            return None
+        return facts if self._counts[stats] == 1 or facts.inode == inode else None
 
     def note(self, name: str, facts: Facts) -> bool:
         """Note what has been found of an input; not if it was changed just before.
@@ -93,14 +105,17 @@ class Known:
         return True
 
     def _join(self, name: str, facts: Facts) -> None:
-        before = self.find(name, facts.stats)
+        before = self.find(name, facts.stats, facts.inode)
         if before:
             facts = replace(
                 facts,
                 digest=facts.digest or before.digest,
                 survey={**before.survey, **facts.survey},
             )
-        if facts != self._facts.get(name):
+        if facts != (last := self._facts.get(name)):
+            if last:
+                self._counts[last.stats] -= 1
+            self._counts[facts.stats] += 1
             self._facts[name] = facts
             self._is_saved = False
 
@@ -131,7 +146,7 @@ def _header() -> str:
 
 
 def _format(name: str, facts: Facts) -> str:
-    return json.dumps([name, [*facts.stats], facts.digest, facts.survey]) + "\n"
+    return json.dumps([name, [*facts.stats], facts.digest, facts.survey, facts.inode]) + "\n"
 
 
 def _read(path: Path) -> list[tuple[str, Facts]]:
@@ -145,8 +160,8 @@ def _read(path: Path) -> list[tuple[str, Facts]]:
     found = []
     for line in lines:
         try:
-            name, (size, time_ns), digest, survey = json.loads(line)
+            name, (size, time_ns), digest, survey, inode = json.loads(line)
         except (ValueError, TypeError):
             continue
-        found.append((name, Facts((size, time_ns), digest, survey)))
+        found.append((name, Facts((size, time_ns), digest, survey, inode)))
     return found

@@ -131,8 +131,10 @@ class FeatureWriter(BasePredictionWriter, Memory):
             run["preprocessing"] = manifest.preprocessing(split)
             layout = plan_layout(manifest, split, extractor.feature_dim, run)
             self._stagings[split] = Staging(path, layout, ask_inputs(manifest, split))
-        done = self._work.ranks.from_first(self._prepare)
+        done, folders = self._work.ranks.from_first(self._prepare)
         self._prepared = True
+        for split, staging in self._stagings.items():
+            staging.folder = folders[split]
         self._writers = {
             split: PartWriter(staging, self._pool, self._skips, self.part_limits)
             for split, staging in self._stagings.items()
@@ -151,19 +153,20 @@ class FeatureWriter(BasePredictionWriter, Memory):
                 trainer.world_size,
             )
 
-    def _prepare(self) -> set[int]:
-        """Take the lock, and find what is finished."""
+    def _prepare(self) -> tuple[set[int], dict[str, Path]]:
+        """Take the lock, find what is finished, and make the folders for the parts of the rest."""
         self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
         self._lock.acquire()
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for change in plan_update([*self._stagings.values()], self.overwrite):
             rank_zero_info(str(change))
         self._keep_known()
-        return {
+        done = {
             self._work.manifest.positions[split][row]
             for split, staging in self._stagings.items()
             for row in staging.places
         }
+        return done, {split: staging.folder for split, staging in self._stagings.items()}
 
     def _keep_known(self) -> None:
         """Keep what is known of inputs for the next run."""

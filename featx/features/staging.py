@@ -89,7 +89,8 @@ class Staging:
         inputs: Tells what cannot be known without reading inputs; by default, nothing can.
 
     Attributes:
-        places: Where rows are that earlier runs have finished, by their numbers; see `plan`.
+        places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
+        folder: Where the parts of this run go; all of its processes have the same.
     """
 
     def __init__(self, target: Path, layout: FileLayout, inputs: Inputs | None = None) -> None:

@@ -64,7 +64,9 @@ def test_what_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("content", ["", "\xff", "[]\n", '{"known": 0}\n["a", [5, 1], "x", {}]\n'])
+@pytest.mark.parametrize(
+    "content", ["", "\xff", "[]\n", '{"known": 0}\n["a", [5, 1], "x", {}, 0]\n']
+)
 def test_other_files(tmp_path: Path, content: str) -> None:
     """What is damaged, or of another version, is as if it were not there."""
     (tmp_path / "known.jsonl").write_text(content, "latin-1")
@@ -111,3 +113,24 @@ def test_a_known_clip_is_not_opened(
     assert again.found.size == first.found.size
     with pytest.raises(AssertionError, match="it was opened"):
         survey_clip(path)
+
+
+def test_names_that_were_exchanged(tmp_path: Path) -> None:
+    """Of two inputs of one size and one time, each is known as the file that it is."""
+    known = Known()
+    known.note("a", Facts((5, LONG_AGO), "one", inode=1))
+    assert known.find("a", (5, LONG_AGO), 2) is not None  # a copy, of which there is no other
+    known.note("b", Facts((5, LONG_AGO), "two", inode=2))
+    for each in (known, _save_and_load(known, tmp_path)):
+        assert each.find("a", (5, LONG_AGO), 2) is None
+        assert each.find("b", (5, LONG_AGO), 1) is None
+        assert each.find("a", (5, LONG_AGO), 1) == Facts((5, LONG_AGO), "one", inode=1)
+    known.note("b", Facts((5, LONG_AGO), "", inode=1))  # moved here
+    facts = known.find("b", (5, LONG_AGO), 1)
+    assert facts is not None
+    assert facts.digest == ""
+
+
+def _save_and_load(known: Known, folder: Path) -> Known:
+    known.save(folder)
+    return Known.load(folder)
