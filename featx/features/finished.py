@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import IncompleteError, OutputError, first_line
+from featx.errors import IncompleteError, InputError, OutputError, first_line
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -35,7 +35,7 @@ PART_ROWS, PART_DAMAGE = "rows", "damage"
 """What a part has beside what a feature file has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A file of finished rows.
 
@@ -69,7 +69,21 @@ class Source:
 
     @classmethod
     def read(cls, file: h5py.File) -> Self:
-        """All but the features of an open file."""
+        """All but the features of an open file.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        try:
+            return cls._read(file)
+        except (*DAMAGE, IndexError) as error:
+            raise InputError(
+                f"{file.filename}: expected a readable feature file, found: {first_line(error)}. "
+                "Extract its features again."
+            ) from error
+
+    @classmethod
+    def _read(cls, file: h5py.File) -> Self:
         made = Provenance.from_attributes(file.attrs)
         names = file["video_ids"].asstr()[:].tolist() if "video_ids" in file else []
         rows = {name: row for row, name in enumerate(names)}
@@ -206,9 +220,14 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
 def index_runs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
     """The number of each row's run, in the order of the first row of each, and the run."""
     numbers: dict[str, int] = {}
-    return [
-        (numbers.setdefault(json.dumps(run, sort_keys=True), len(numbers)), run) for run in runs
-    ]
+    known: dict[int, int] = {}  # rows of a file share what stands for a run
+    indexed = []
+    for run in runs:
+        if id(run) not in known:
+            key = json.dumps(run, sort_keys=True)
+            known[id(run)] = numbers.setdefault(key, len(numbers))
+        indexed.append((known[id(run)], run))
+    return indexed
 
 
 def list_runs(indexed: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:

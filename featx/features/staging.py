@@ -90,6 +90,7 @@ class Staging:
 
     Attributes:
         places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
+        published: The file that is there, if its rows can be told; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
     """
 
@@ -101,7 +102,7 @@ class Staging:
         )
         self.places: dict[int, Place] = {}
         self._old_parts: set[Path] = set()
-        self._published: Source | None = None
+        self.published: Source | None = None
         self.folder = self._find_folder()
 
     def _find_folder(self) -> Path:
@@ -147,7 +148,6 @@ class Staging:
         sources = []
         with writing(self._home):
             if self.target.exists() and (source := self._read_published(overwrite)):
-                self._published = source
                 sources.append(source)
             for path in sorted(self._home.iterdir()) if self._home.exists() else ():
                 if path.is_dir():
@@ -160,10 +160,11 @@ class Staging:
         way_out = "Set overwrite to true to replace it, or move it away."
         try:
             with open_feature_file(self.target) as file:
-                self._check_bindings(self.target, Source.read(file))
+                source = Source.read(file)
+                self._check_bindings(self.target, source)
                 if problems := find_problems(file, read_features=False):
                     raise OutputError(f"{self.target}: {problems[0]}. {way_out}")
-                return Source.read(file)
+                return source
         except OutputError:
             if not overwrite:
                 raise
@@ -242,15 +243,16 @@ class Staging:
             self.folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(rows), _IMPORTED_AT_ONCE):
             some = rows[start : start + _IMPORTED_AT_ONCE]
-            buffer = io.BytesIO()
             chosen = [places[row] for row in some]
             layout = self._lay_out_part(some, chosen)
-            with h5py.File(buffer, "w") as file:
-                create(file, layout)
-                file.create_dataset(PART_ROWS, data=np.array(some, np.int64))
-                _write_damage(file, [place.source.damage.get(place.row, "") for place in chosen])
+
+            def fill(
+                file: h5py.File, layout: FileLayout = layout, chosen: Sequence[Place] = chosen
+            ) -> None:
                 copy_rows(enumerate(chosen), file, layout)
-            path = self._write(some, buffer)
+
+            damage = [place.source.damage.get(place.row, "") for place in chosen]
+            path = self._write(layout, some, damage, fill)
             with open_part(path) as part:
                 source = Source.read(part)
             self._old_parts.add(path)
@@ -269,7 +271,6 @@ class Staging:
 
     def write_part(self, finished: Mapping[int, Row]) -> None:
         """Write finished rows, by their numbers; on return they are safe on disk."""
-        buffer = io.BytesIO()
         rows = [*finished]
         layout = self.layout.select(rows)
         layout = replace(
@@ -277,22 +278,42 @@ class Staging:
             input_sha256=[row.made_of for row in finished.values()],
             provenance=replace(layout.provenance, runs=[layout.provenance.last_bits()]),
         )
-        with h5py.File(buffer, "w") as file:
-            create(file, layout)
-            file.create_dataset(PART_ROWS, data=np.array(rows, dtype=np.int64))
-            _write_damage(file, [row.damage for row in finished.values()])
+
+        def fill(file: h5py.File) -> None:
             for position, row in enumerate(finished.values()):
                 write_row(file, position, row.chunks)
                 if layout.has_times and row.times is not None:
                     write_times(file, position, row.times)
-        self._write(rows, buffer)
 
-    def _write(self, rows: Sequence[int], buffer: io.BytesIO) -> Path:
+        self._write(layout, rows, [row.damage for row in finished.values()], fill)
+
+    def _write(
+        self,
+        layout: FileLayout,
+        rows: Sequence[int],
+        damage: Sequence[str],
+        fill: Callable[[h5py.File], None],
+    ) -> Path:
+        """Write a part, and return its path.
+
+        Args:
+            layout: Its layout.
+            rows: Which rows of the file it has.
+            damage: What is missing of the video of each.
+            fill: Writes their features.
+        """
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            create(file, layout)
+            file.create_dataset(PART_ROWS, data=np.array(rows, np.int64))
+            if any(damage):
+                file.create_dataset(PART_DAMAGE, data=[*damage], dtype=h5py.string_dtype())
+            fill(file)
         content = buffer.getbuffer()
-        name = f"part-{rows[0]:09d}-{hashlib.sha256(content).hexdigest()}.h5"
+        path = self.folder / f"part-{rows[0]:09d}-{hashlib.sha256(content).hexdigest()}.h5"
         with writing(self.folder):
-            replace_file(self.folder / name, content)
-        return self.folder / name
+            replace_file(path, content)
+        return path
 
     def skip(self, row: int, reason: str) -> None:
         """Note on disk that a row is left out of the file, and why."""
@@ -339,9 +360,9 @@ class Staging:
                 f"{self.target}: expected one good video or more, found none: "
                 f"{shorten([*skipped.values()], 1)}"
             )
-        if not overwrite:
-            self._check_losses(skipped)
         layout = self._complete(places, skipped)
+        if not overwrite:
+            self._check_losses(layout, skipped)
         chosen = [places[row] for row in sorted(places)]
         with writing(self.target):
             if not self._is_current(layout, chosen):
@@ -358,13 +379,15 @@ class Staging:
             places |= {row: Place(source, number) for number, row in enumerate(source.numbers)}
         return places
 
-    def _check_losses(self, skipped: Mapping[int, str]) -> None:
+    def _check_losses(self, layout: FileLayout, skipped: Mapping[int, str]) -> None:
         """Refuse to replace rows by nothing: the file has them, and their new videos are bad."""
-        had = {*self._published.names} if self._published else set()
+        before = self.published
+        had = dict(zip(before.names, before.inputs, strict=True)) if before else {}
+        kept = {*layout.input_sha256}
         lost = {
-            self.layout.video_ids[row]: reason
+            name: reason
             for row, reason in skipped.items()
-            if self.layout.video_ids[row] in had
+            if (name := self.layout.video_ids[row]) in had and had[name] not in kept
         }
         if lost:
             raise OutputError(
@@ -396,7 +419,7 @@ class Staging:
 
     def _is_current(self, layout: FileLayout, places: Sequence[Place]) -> bool:
         """Whether the published file is what a merge would make, or of another run's settings."""
-        before = self._published
+        before = self.published
         if not before or before.provenance.is_old or len(before.names) != len(places):
             return False
         if any(place != Place(before, row) for row, place in enumerate(places)):
@@ -446,11 +469,6 @@ class Staging:
             )
 
 
-def _write_damage(file: h5py.File, texts: Sequence[str]) -> None:
-    if any(texts):
-        file.create_dataset(PART_DAMAGE, data=[*texts], dtype=h5py.string_dtype())
-
-
 def _to_plain(columns: Mapping[str, NDArray[Any]]) -> dict[str, object]:
     """Columns for comparison: NaN is NaN then."""
     return {name: values.tolist() for name, values in sorted(columns.items())}
@@ -459,11 +477,11 @@ def _to_plain(columns: Mapping[str, NDArray[Any]]) -> dict[str, object]:
 def _compare_names(before: Sequence[str], now: Sequence[str]) -> str:
     """How many videos were added and removed, by their names."""
     added, gone = len({*now} - {*before}), len({*before} - {*now})
-    parts = [f"{count_videos(added)} added"] * bool(added)
-    parts += [f"{count_videos(gone)} removed"] * bool(gone)
+    parts = [f"{_count_videos(added)} added"] * bool(added)
+    parts += [f"{_count_videos(gone)} removed"] * bool(gone)
     return " and ".join(parts)
 
 
-def count_videos(count: int) -> str:
+def _count_videos(count: int) -> str:
     """So many videos were ..."""
     return f"{count} video was" if count == 1 else f"{count} videos were"

@@ -82,7 +82,9 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
     """
     own = {staging.target: staging.read_sources(overwrite) for staging in stagings}
     for staging in stagings:
-        own[staging.target] = _adopt_old(staging, own[staging.target], overwrite)
+        sources = _adopt_old(staging, own[staging.target], overwrite)
+        staging.published = next((s for s in sources if s.path == staging.target), None)
+        own[staging.target] = sources
     finished = Finished()
     for sources in own.values():
         for source in sources:
