@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featx.errors import ChangedInputError, InputError, first_line
-from featx.features.feature_file import DAMAGE, TIMES, open_feature_file, read_columns, read_times
+from featx.features.feature_file import (
+    DAMAGE,
+    TIMES,
+    open_feature_file,
+    read_columns,
+    read_inputs,
+    read_times,
+)
 from featx.features.provenance import Provenance
 from featx.files import file_stats
 
@@ -69,6 +76,8 @@ class FeatureDataset(Dataset[FeatureItem]):
         has_names: Whether it has.
         columns: What else a table has said of the videos, by name `[num_videos]`: text and numbers.
         has_times: Whether the file tells when frames are shown.
+        input_sha256: What each row was made of: two of the same content have the same; empty if the
+            file does not tell.
 
     Raises:
         MissingInputError: The file does not exist.
@@ -90,6 +99,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
                 self.columns = read_columns(file)
                 self.has_times = TIMES in file
+                self.input_sha256 = read_inputs(file)
             except DAMAGE as error:
                 raise self._damaged(error) from error
         self.has_names = names is not None

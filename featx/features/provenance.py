@@ -9,6 +9,8 @@ import numpy as np
 
 from featx.version import __version__
 
+_WORDS = {"frames_per_video": "num_frames"}  # what a person calls it
+
 T = TypeVar("T")
 
 FORMAT_VERSION = 2
@@ -286,7 +288,7 @@ def _compare(name: str, here: object, there: object) -> list[str]:
         ]
     if name == "weights_sha256":
         return ["the weights have other values"]
-    return [f"{name} is {_show(here)} instead of {_show(there)}"]
+    return [f"{_WORDS.get(name, name)} is {_show(here)} instead of {_show(there)}"]
 
 
 def _show(value: object) -> str:

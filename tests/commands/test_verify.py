@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import TINY, TINY_JOB, WIDE, Save, random_videos
+from helpers import TINY, TINY_JOB, WIDE, Save, grey_levels, random_videos
 
 import featx
 from featx.backbones import architectures
 from featx.cli import main
 from featx.commands.verify.command import verify
+from featx.data.clip_file import write_clip
 from featx.errors import InputError, UsageError
 
 
@@ -110,7 +111,7 @@ WRONGS: dict[Callable[[h5py.File], None], str] = {
     rename_rows: r"video_ids: expected those .* 2 rows \(0, 1\): row 0 has train/.* instead of",
     change_lengths: r"num_frames: expected those of the inputs, found others in 1 rows \(0\)",
     claim_other_scales: r"features\[4\]: expected those of train/hello/b/1, found a relative error",
-    claim_other_weights: r"weights_sha256: expected \w{12}.*, of resnet50 with random, found 0000",
+    claim_other_weights: r"weights: expected those of resnet50 with random, found other values",
     add_noise: r"features\[0\]: .* found a relative error of 1\.0e-02",
 }
 
@@ -290,3 +291,17 @@ def test_the_command_line(file: Path, small_root: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.splitlines()[-1].startswith("featx verify: error: device: expec")
     assert main(["verify", str(file)]) == 2
     assert "error: root: expected the data set's folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_clip_that_was_replaced(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told that its row was made of another one, and of no other row."""
+    settings = {"source": "clips", "num_frames": 6, "image_size": 16}
+    file = extract(raw, **settings)
+    assert len({*featx.FeatureDataset(file).input_sha256}) == 4
+    write_clip(raw / "train" / "hello" / "2.mp4", grey_levels(9)[::-1].copy())
+    assert not verify(file, raw, all=True, source="clips")
+    wrong = [line for line in capsys.readouterr().out.splitlines() if "wrong: " in line]
+    assert len(wrong) == 1
+    assert "expected those of train/hello/2.mp4" in wrong[0]
+    assert wrong[0].endswith(": it was made of another clip, or otherwise")

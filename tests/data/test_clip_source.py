@@ -225,7 +225,7 @@ def test_other_clips_or_settings_never_mix(raw: Path, tmp_path: Path) -> None:
     """Another number of frames is refused, by its name; another clip is another row."""
     settings = {"source": "clips", "num_frames": 6, "image_size": 16, "splits": ["test"]}
     extract(raw, tmp_path / "out", **settings)
-    found = "frames_per_video is 7 instead of 6. Set overwrite"
+    found = "num_frames is 7 instead of 6. Set overwrite"
     with pytest.raises(featx.FeatxError, match=found):
         extract(raw, tmp_path / "out", **(settings | {"num_frames": 7}))
     write_clip(raw / "test" / "bye" / "c.mov", grey_levels(11))

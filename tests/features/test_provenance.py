@@ -82,7 +82,7 @@ def test_how_clips_are_sampled_binds() -> None:
     usual = {"frames_per_video": 64, "image_size": [128, 128], "rgb": "ffmpeg"}
     assert made.find_differences(Provenance({}, True, clips | {"preprocessing": usual})) == []
     other = Provenance({}, True, clips | {"preprocessing": usual | {"frames_per_video": 32}})
-    assert made.find_differences(other) == ["frames_per_video is 64 instead of 32"]
+    assert made.find_differences(other) == ["num_frames is 64 instead of 32"]
 
 
 def test_bindings_survive_the_file() -> None:

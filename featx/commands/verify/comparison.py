@@ -124,7 +124,11 @@ def recompute(
         if not errors[row] <= tolerance:  # NaN is off, too
             reason = ""
             if len(problems) < _MAX_EXPLAINED:
-                reason = _explain(data, row, found, expected, tolerance)
+                made_of = batch.made_of.get(position)
+                if made_of and made_of.file_digest and data.input_sha256:
+                    is_other = made_of.sha256 != data.input_sha256[row]
+                    reason = ": it was made of another clip, or otherwise" * is_other
+                reason = reason or _explain(data, row, found, expected, tolerance)
             problems.append(
                 f"features[{row}]: expected those of {data.video_ids[row]}, found a relative error "
                 f"of {errors[row]:.1e}{reason}"
