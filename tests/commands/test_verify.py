@@ -294,10 +294,10 @@ def test_the_command_line(file: Path, small_root: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("tiny")
+@pytest.mark.filterwarnings("ignore:.*categories have no videos:UserWarning")
 def test_a_clip_that_was_replaced(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is told that its row was made of another one, and of no other row."""
-    settings = {"source": "clips", "num_frames": 6, "image_size": 16}
-    file = extract(raw, **settings)
+    file = extract(raw, source="clips", num_frames=6, image_size=16)
     assert len({*featx.FeatureDataset(file).input_sha256}) == 4
     write_clip(raw / "train" / "hello" / "2.mp4", grey_levels(9)[::-1].copy())
     assert not verify(file, raw, all=True, source="clips")
