@@ -21,7 +21,7 @@ from featx.features.feature_file import (
     read_columns,
 )
 from featx.features.finished import Place, Source, copy_rows, index_runs, list_runs
-from featx.features.provenance import Provenance
+from featx.features.provenance import FORMAT_VERSION, Provenance
 from featx.features.validation import find_problems
 from featx.files import check_replaceable, publish_file, writing
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> Source:
         if problems := find_problems(file, read_features=False):
             raise InputError(f"{path}: {problems[0]}. Extract its features again.")
         source = Source.read(file)
-    if not source.provenance.has_record or not source.names:
+    if not source.provenance.run or source.provenance.damaged or not source.names:
         raise InputError(
             f"{path}: expected a file that says how it was made, and names its videos, found one "
             "of another program. Extract its features with featx."
@@ -179,7 +179,8 @@ def _lay_out(
         same,
         skipped={name: text for name, text in skipped.items() if name not in names},
         damaged_videos=damaged,
-        runs=list_runs(indexed),
+        runs=list_runs(indexed) if are_told else (),
+        format_version=FORMAT_VERSION if are_told else 1,
     )
     layout = FileLayout.plan(
         np.array(labels, np.int64),

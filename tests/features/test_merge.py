@@ -8,14 +8,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers import ROW_DIM, problems, sha256
+from helpers import ROW_DIM, prepare, problems, sha256
 from numpy.typing import NDArray
 
 from featx.cli import main
 from featx.errors import InputError, OutputError
-from featx.features.feature_file import FileLayout, create, encode, write_row
+from featx.features.feature_file import FileLayout, create, encode, read_inputs, write_row
 from featx.features.merge import join_categories, merge_files
 from featx.features.provenance import Provenance
+from featx.features.staging import Staging
 
 Rows = Mapping[str, tuple[str, int]]
 """Names of videos, each with its category and its content."""
@@ -129,6 +130,47 @@ def test_rows_of_several_runs(write: Write, tmp_path: Path) -> None:
     with h5py.File(merged) as file:
         runs = Provenance.from_attributes(file.attrs).runs
         assert [runs[run]["torch"] for run in file["run"][:]] == ["2", "3"]
+
+
+def test_a_run_over_a_merged_file(write: Write, tmp_path: Path) -> None:
+    """Its rows are as good as any: a run on the data set of all of them makes none again."""
+    rows: Rows = {"x": ("a", 1), "y": ("b", 2), "z": ("b", 3)}
+    both = {name: rows[name] for name in "xy"}, {name: rows[name] for name in "yz"}
+    paths = [write(f"{number}", each) for number, each in enumerate(both)]
+    target = merge_files(paths, tmp_path / "out" / "train_features.h5").path
+    with h5py.File(write("whole", rows)) as file:
+        made = Provenance.from_attributes(file.attrs)
+        layout = FileLayout.plan(
+            file["labels"][:],
+            file["num_frames"][:],
+            [*rows],
+            ROW_DIM,
+            made,
+            input_sha256=read_inputs(file),
+        )
+    staging = Staging(target, layout)
+    assert prepare(staging) == {0, 1, 2}
+    content = target.read_bytes()
+    staging.publish()
+    assert target.read_bytes() == content
+    assert read(target) == rows
+
+
+def test_files_of_format_1(write: Write, tmp_path: Path) -> None:
+    """They become one that does not tell either what its rows were made of."""
+    paths = [write("one", {"x": ("a", 1)}), write("two", {"y": ("a", 1)})]
+    for path in paths:
+        with h5py.File(path, "r+") as file:
+            del file["input_sha256"], file["run"], file.attrs["runs"]
+            file.attrs["format_version"] = 1
+    merged = merge_files(paths, tmp_path / "c.h5")
+    assert (merged.num_videos, merged.repeated) == (2, 0)
+    assert problems(merged.path) == []
+    with h5py.File(merged.path) as file:
+        assert "input_sha256" not in file
+        made = Provenance.from_attributes(file.attrs)
+    assert (made.is_old, made.has_record) == (True, False)
+    assert merge_files([merged.path], tmp_path / "d.h5").num_videos == 2
 
 
 def test_columns_of_tables(write: Write, tmp_path: Path) -> None:
