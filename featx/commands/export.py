@@ -13,13 +13,14 @@ import numpy as np
 
 from featx.commands.parser import ConciseParser
 from featx.console import make_bar
-from featx.errors import InputError, OutputError, first_line
+from featx.errors import OutputError
 from featx.features.feature_file import (
     DAMAGE,
     UNLABELLED,
     open_feature_file,
     read_columns,
     read_features,
+    refuse_damage,
 )
 from featx.features.provenance import Provenance
 from featx.files import replace_file, writing
@@ -78,7 +79,7 @@ def export(
             labels, num_frames = opened["labels"][:].tolist(), opened["num_frames"][:].tolist()
             columns = {name: cells.tolist() for name, cells in read_columns(opened).items()}
         except DAMAGE as error:
-            raise _damaged(path, error) from error
+            raise refuse_damage(path, error) from error
         categories = Provenance.from_attributes(opened.attrs).categories
         category_of = {label: name for name, label in categories.items()} | {UNLABELLED: ""}
         names = name_files([str(each) for each in ids])
@@ -91,7 +92,7 @@ def export(
             try:
                 features = read_features(opened, row)
             except DAMAGE as error:
-                raise _damaged(path, error) from error
+                raise refuse_damage(path, error) from error
             name = f"{names[row]}.{format}"
             buffer = io.BytesIO()
             np.save(buffer, np.ascontiguousarray(features.T) if transpose else features)
@@ -155,10 +156,3 @@ def _check_free(folder: Path, names: Sequence[str]) -> None:
             f"{found}: expected no file, found one. Set overwrite to replace those that are there, "
             "or choose another folder."
         )
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path}: expected a readable feature file, found: {first_line(error)}. "
-        "Extract the features again."
-    )

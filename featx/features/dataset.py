@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from featx.errors import ChangedInputError, InputError, first_line
+from featx.errors import ChangedInputError
 from featx.features.feature_file import (
     DAMAGE,
     TIMES,
@@ -21,6 +21,7 @@ from featx.features.feature_file import (
     read_columns,
     read_inputs,
     read_times,
+    refuse_damage,
 )
 from featx.features.provenance import Provenance
 from featx.files import file_stats
@@ -101,7 +102,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.has_times = TIMES in file
                 self.input_sha256 = read_inputs(file)
             except DAMAGE as error:
-                raise self._damaged(error) from error
+                raise refuse_damage(self.path, error) from error
         self.has_names = names is not None
         rows = range(len(self.labels)) if names is None else names
         self.video_ids = [str(name) for name in rows]
@@ -128,7 +129,7 @@ class FeatureDataset(Dataset[FeatureItem]):
             features = torch.from_numpy(file["features"][row, :num_frames])
             times = torch.from_numpy(read_times(file, row)) if self.has_times else None
         except DAMAGE as error:
-            raise self._damaged(error) from error
+            raise refuse_damage(self.path, error) from error
         item = FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
         item.times = times
         if self.columns:
@@ -153,9 +154,3 @@ class FeatureDataset(Dataset[FeatureItem]):
                 )
             self._file, self._process = open_feature_file(self.path), os.getpid()
         return self._file
-
-    def _damaged(self, error: Exception) -> InputError:
-        return InputError(
-            f"{self.path}: expected a readable feature file, found: {first_line(error)}. "
-            "Extract the features again."
-        )

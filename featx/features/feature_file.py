@@ -169,6 +169,14 @@ def open_feature_file(path: Path) -> h5py.File:
     return file
 
 
+def refuse_damage(path: Path | str, error: Exception) -> InputError:
+    """An error about a feature file of which something cannot be read."""
+    return InputError(
+        f"{path}: expected a readable feature file, found: {first_line(error)}. "
+        "Extract the features again."
+    )
+
+
 def open_beside_others(path: Path) -> h5py.File:
     """Open a file that this process or another may have open, too, in whatever way.
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import IncompleteError, InputError, OutputError, first_line
+from featx.errors import IncompleteError, OutputError, first_line
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -25,6 +25,7 @@ from featx.features.feature_file import (
     read_inputs,
     read_row,
     read_times,
+    refuse_damage,
     write_row,
     write_times,
 )
@@ -77,10 +78,7 @@ class Source:
         try:
             return cls._read(file)
         except (*DAMAGE, IndexError) as error:
-            raise InputError(
-                f"{file.filename}: expected a readable feature file, found: {first_line(error)}. "
-                "Extract its features again."
-            ) from error
+            raise refuse_damage(file.filename, error) from error
 
     @classmethod
     def _read(cls, file: h5py.File) -> Self:

@@ -11,7 +11,6 @@ import numpy as np
 from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
-from featx.errors import InputError, first_line
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -20,6 +19,7 @@ from featx.features.feature_file import (
     describe_structure,
     open_feature_file,
     read_columns,
+    refuse_damage,
 )
 from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 from featx.features.validation import find_problems
@@ -98,10 +98,7 @@ def summarize(path: Path) -> dict[str, Any]:
             labels = file["labels"][:]
             recorded = _describe_sampling(file)
         except DAMAGE as error:
-            raise InputError(
-                f"{path}: expected a readable feature file, found: {first_line(error)}. "
-                "Extract the features again."
-            ) from error
+            raise refuse_damage(path, error) from error
     return {
         **structure,
         "valid": not problems,
