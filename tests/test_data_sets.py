@@ -352,7 +352,7 @@ def test_another_table(folder: Path, tmp_path: Path) -> None:
     ):
         (folder / "table.csv").write_text(TABLE.replace(old, new))
         if old == "0.2,1.1":  # the name of the row tells its segment
-            with pytest.raises(featx.FeatxError, match=r"found 1 gone: b.mp4#t=0\.2,1\.1\. "):
+            with pytest.raises(featx.FeatxError, match=r"1 row without one: b.mp4#t=0\.2,1\.1\. "):
                 extract(None, tmp_path / "out", table=folder / "table.csv", **settings)
             assert {split: path.read_bytes() for split, path in paths.items()} == before
         settings["overwrite"] = True

@@ -160,7 +160,7 @@ def run(root: Path, out: Path, kind: Kind, limit: int | None, overwrite: bool) -
     chosen = dict(kind.settings)
     if "table" in chosen:
         chosen["table"] = root / chosen["table"]
-    data = VideoDataModule(root, [*SPLITS], num_workers=0, **chosen)
+    data = VideoDataModule(root, num_workers=0, **({"splits": [*SPLITS]} | chosen))
     try:
         trainer.predict(extractor, data, return_predictions=False)
     except IncompleteError:
@@ -219,13 +219,40 @@ def test_any_edit(
         try:
             found = run(root, out, kind, limit, overwrite=False)
         except OutputError as error:
-            if "gone: " not in str(error):
+            if "without one: " not in str(error):
                 raise
             found = run(root, out, kind, limit, overwrite=True)
         assert found == model.run(ordered, limit)
     run(root, folder / "fresh", kind, None, overwrite=False)
     for path in (folder / "fresh").glob("*.h5"):
         assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+def test_one_split_after_the_other(contents: Path, tmp_path: Path) -> None:
+    """A clip that moves to the split that is extracted next is not made again."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    save_clips(root, [Entry("train", "a", name, i) for i, name in enumerate("pq")], contents)
+    kind = KINDS["clips"]
+    train, test = (kind._replace(settings=kind.settings | {"splits": [s]}) for s in SPLITS)
+    assert run(root, out, train, None, overwrite=False) == (2, True)
+    place = root / "test" / "a" / "p.mp4"
+    place.parent.mkdir(parents=True)
+    (root / "train" / "a" / "p.mp4").rename(place)
+    save_clips(root, [Entry("test", "a", "r", 2)], contents)
+    assert run(root, out, test, None, overwrite=False) == (1, True)
+
+
+def test_videos_that_are_noted_as_damaged(tmp_path: Path) -> None:
+    """Of files that were made before, they are as good as any; a run that was stopped goes on."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "train" / "a" / "x").mkdir(parents=True)
+    notes = [{"clips": f"{number}", "damage": "a half" * (number % 2)} for number in range(4)]
+    videos = zip(notes, random_videos(4, 3), strict=True)
+    save_videos(root / "train" / "a" / "x" / "processed_data.pt", videos)
+    kind = Kind(save_processed, {"splits": ["train"]})
+    assert run(root, out, kind, 2, overwrite=False) == (2, False)
+    assert run(root, out, kind, None, overwrite=False) == (2, True)
+    assert run(root, out, kind, None, overwrite=False) == (0, True)
 
 
 def test_two_processes(contents: Path, tmp_path: Path) -> None:

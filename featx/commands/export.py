@@ -13,7 +13,7 @@ import numpy as np
 
 from featx.commands.parser import ConciseParser
 from featx.console import make_bar
-from featx.errors import OutputError
+from featx.errors import InputError, OutputError
 from featx.features.feature_file import (
     DAMAGE,
     UNLABELLED,
@@ -23,6 +23,7 @@ from featx.features.feature_file import (
     refuse_damage,
 )
 from featx.features.provenance import Provenance
+from featx.features.validation import find_problems
 from featx.files import replace_file, writing
 
 INDEX = "index.csv"
@@ -30,6 +31,7 @@ INDEX = "index.csv"
 _SUFFIX = re.compile(r"(?<=[^/.])\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{2,4}$")  # such as that of a clip
 _ODD = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*%]')  # not in names of files everywhere
 _MAX_BYTES = 200  # of a name, of the 255 that file systems take
+_MAX_PATH = 1000  # of a path, of the 4096 that systems take
 
 FormatName = Literal["npy"]
 
@@ -73,6 +75,8 @@ def export(
     """
     path, folder = Path(file).expanduser(), Path(folder).expanduser()
     with open_feature_file(path) as opened:
+        if problems := find_problems(opened, read_features=False):
+            raise InputError(f"{path}: {problems[0]}. Extract its features again.")
         try:
             total = len(opened["labels"])
             ids = opened["video_ids"].asstr()[:] if "video_ids" in opened else range(total)
@@ -84,7 +88,8 @@ def export(
         category_of = {label: name for name, label in categories.items()} | {UNLABELLED: ""}
         names = name_files([str(each) for each in ids])
         if not overwrite:
-            _check_free(folder, names)
+            with writing(folder):
+                _check_free(folder, names)
         lines: list[Sequence[object]] = [
             ("file", "video_id", "label", "category", "num_frames", *columns)
         ]
@@ -118,10 +123,12 @@ def name_files(ids: Sequence[str]) -> list[str]:
     plain = [_to_path(each) for each in ids]
     short = [_SUFFIX.sub("", each) for each in plain]
     chosen = short if len({each.casefold() for each in short}) == len(short) else plain
+    # Some file systems do not tell upper case from lower case.
     taken, seen, names = {each.casefold() for each in chosen}, set[str](), []
-    for each in chosen:  # some file systems do not tell upper case from lower case
+    folders = {str(parent).casefold() for each in chosen for parent in PurePosixPath(each).parents}
+    for each in chosen:
         name = each
-        if each.casefold() in seen:
+        if each.casefold() in seen or f"{each}.npy".casefold() in folders:
             numbered = (f"{each}-{number}" for number in count(2))
             name = next(new for new in numbered if new.casefold() not in taken)
         taken.add(name.casefold())
@@ -133,15 +140,20 @@ def name_files(ids: Sequence[str]) -> list[str]:
 def _to_path(name: str) -> str:
     """The name of a video as a relative path that stays below its folder."""
     parts = []
-    for part in PurePosixPath(name.lstrip("/") or "%").parts:
+    for number, part in enumerate(PurePosixPath(name.lstrip("/") or "%").parts):
         safe = _ODD.sub(lambda found: f"%{ord(found[0]):02X}", part)
+        if number == 0 and safe.casefold() == INDEX:  # it would be a folder of that name
+            safe = f"%{ord(safe[0]):02X}{safe[1:]}"
         if not safe.strip("."):
             safe = safe.replace(".", "%2E")
         if len(safe.encode()) > _MAX_BYTES:
             digest = hashlib.sha256(part.encode()).hexdigest()[:16]
             safe = f"{safe.encode()[: _MAX_BYTES - 17].decode(errors='ignore')}-{digest}"
         parts.append(safe)
-    return "/".join(parts) or "%2E"
+    path = "/".join(parts) or "%2E"
+    if len(path.encode()) > _MAX_PATH:
+        return f"{parts[0]}/{hashlib.sha256(name.encode()).hexdigest()}"
+    return path
 
 
 def _check_free(folder: Path, names: Sequence[str]) -> None:

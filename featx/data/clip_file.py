@@ -18,12 +18,13 @@ from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
     frames_changed_ns,
+    frames_marks,
     frames_sha256,
     frames_stats,
     lay_out_frames,
     survey_frames,
 )
-from featx.data.known import Facts, Known, Stats
+from featx.data.known import Facts, FileMarks, Known, Stats, is_settled
 from featx.data.manifest import CPU, Home, MadeOf, Video, VideoFile
 from featx.data.preprocessing import SLOWER, Preprocessing
 from featx.data.timeline import Segment, Timeline
@@ -57,8 +58,8 @@ class ClipFile(VideoFile):
         home: Its split and category.
         length: Frames of the video.
         clip_name: What the clip itself is called.
-        inode: Its number in its file system.
-        changed_ns: When it was changed last, in nanoseconds.
+        file: Its number in its file system, and when its status was changed last.
+        is_settled: Whether a change since the scan would be seen by its time.
         segment: Which of its frames; None for all.
         box: Which part of each; None for all.
     """
@@ -70,8 +71,8 @@ class ClipFile(VideoFile):
     home: Home
     length: int
     clip_name: str
-    inode: int
-    changed_ns: int
+    file: FileMarks
+    is_settled: bool
     segment: Segment | None = None
     box: Box | None = None
 
@@ -134,17 +135,23 @@ class ClipFile(VideoFile):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
+            settled = is_settled(_find_change(self.path))
             digest = _find_digest(self.path)
             if _find_stats(self.path) != self.stats:
                 raise _changed(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        return replace(self, digest=digest)
+        return replace(self, digest=digest, is_settled=settled)
+
+    def with_digest_of(self, other: VideoFile) -> Self:
+        """The same clip with the digest that was found of it."""
+        settled = isinstance(other, ClipFile) and other.is_settled
+        return replace(self, digest=other.digest, is_settled=settled)
 
     @property
     def facts(self) -> tuple[str, Facts] | None:
         """Its name, and what is worth knowing of it the next time."""
-        facts = Facts(self.stats, self.digest, {}, self.inode, self.changed_ns)
+        facts = Facts(self.stats, self.digest, {}, self.file, self.is_settled)
         return self.clip_name, facts
 
     @property
@@ -175,6 +182,7 @@ class ClipFile(VideoFile):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
+            settled = is_settled(_find_change(self.path))
             before = _find_stats(self.path)
             digest = self.digest if before == self.stats else ""
             digest = digest or _find_digest(self.path)
@@ -199,7 +207,7 @@ class ClipFile(VideoFile):
             frames,
             damage=survey.damage or decoded.damage,
             times=decoded.timeline.to_seconds(np.array(numbers)),
-            made_of=MadeOf(self._identify(digest), digest),
+            made_of=MadeOf(self._identify(digest), digest, settled),
         )
 
     def _find_survey(self) -> ClipSurvey:
@@ -324,11 +332,14 @@ class Found(NamedTuple):
         """What was kept; None if it is nothing of the kind."""
         try:
             survey = ClipSurvey(*kept["survey"])
+            survey = survey._replace(traits=tuple(survey.traits))
             timeline = Timeline.from_json(kept["timeline"]) if "timeline" in kept else None
-            size = tuple(kept["size"]) if "size" in kept else None
-        except (KeyError, TypeError, ValueError, IndexError):
+            height, width = kept.get("size", (0, 0))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             return None
-        return cls(survey._replace(traits=tuple(survey.traits)), timeline, size)
+        usual = ClipSurvey(0, "")
+        fits = all(type(value) is type(other) for value, other in zip(survey, usual, strict=True))
+        return cls(survey, timeline, (height, width) if height else None) if fits else None
 
     def meets(self, needs: Needs) -> bool:
         """Whether it is all that somebody has to know."""
@@ -347,8 +358,8 @@ class Opened(NamedTuple):
         name: What it is called.
         digest: SHA-256 of its content; empty if nobody has read it yet.
         stats: See `file_stats`.
-        inode: Its number in its file system.
-        changed_ns: When it was changed last, in nanoseconds.
+        file: Its number in its file system, and when its status was changed last.
+        is_settled: Whether a change since then would be seen by its time.
         found: What it says of itself.
         preprocessing: How it becomes videos.
     """
@@ -357,8 +368,8 @@ class Opened(NamedTuple):
     name: str
     digest: str
     stats: Stats
-    inode: int
-    changed_ns: int
+    file: FileMarks
+    is_settled: bool
     found: Found
     preprocessing: Preprocessing
 
@@ -366,7 +377,7 @@ class Opened(NamedTuple):
     def facts(self) -> Facts:
         """What is worth knowing of it the next time."""
         survey = self.found.to_json()
-        return Facts(self.stats, self.digest, survey, self.inode, self.changed_ns)
+        return Facts(self.stats, self.digest, survey, self.file, self.is_settled)
 
     def take(
         self,
@@ -396,8 +407,8 @@ class Opened(NamedTuple):
             home,
             length,
             self.name,
-            self.inode,
-            self.changed_ns,
+            self.file,
+            self.is_settled,
             segment,
             box,
         )
@@ -427,10 +438,9 @@ def open_clip(
     """
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
-        stats = _find_stats(path)  # as it is before it is read
-        changed_ns = frames_changed_ns(path) if path.is_dir() else stats[1]
-        inode = path.stat().st_ino
-        facts = known.find(name, stats, inode) if known else None
+        settled = is_settled(_find_change(path))
+        stats, file = _find_stats(path), _find_marks(path)  # as it is before it is read
+        facts = known.find(name, stats, file) if known else None
         found = Found.from_json(facts.survey) if facts else None
         if not (found and found.meets(needs)):
             found = _survey(path, needs)
@@ -453,7 +463,7 @@ def open_clip(
             "frame rate. Set frame_rate, or sample by num_frames or stride."
         )
     digest = facts.digest if facts else ""
-    return Opened(path, name, digest, stats, inode, changed_ns, found, preprocessing)
+    return Opened(path, name, digest, stats, file, settled, found, preprocessing)
 
 
 def _survey(path: Path, needs: Needs) -> Found:
@@ -510,6 +520,16 @@ def _find_digest(path: Path) -> str:
 
 def _find_stats(path: Path) -> Stats:
     return frames_stats(path) if path.is_dir() else file_stats(path.stat())
+
+
+def _find_marks(path: Path) -> FileMarks:
+    status = path.stat()
+    return frames_marks(path) if path.is_dir() else (status.st_ino, status.st_ctime_ns)
+
+
+def _find_change(path: Path) -> int:
+    """When a clip was changed last, in nanoseconds."""
+    return frames_changed_ns(path) if path.is_dir() else path.stat().st_mtime_ns
 
 
 def _changed(path: Path) -> ChangedInputError:

@@ -47,6 +47,14 @@ def frames_stats(folder: Path) -> tuple[int, int]:
     return sum(size for _, size, _ in stats), int.from_bytes(number, "big", signed=True)
 
 
+def frames_marks(folder: Path) -> tuple[int, int]:
+    """Numbers of the files of all frames, as one, and when the status of one was changed last."""
+    statuses = [path.stat() for path in list_images(folder)]
+    number = hashlib.sha256(repr([status.st_ino for status in statuses]).encode()).digest()[:8]
+    times = (status.st_ctime_ns for status in (folder.stat(), *statuses))
+    return int.from_bytes(number, "big"), max(times)
+
+
 def frames_changed_ns(folder: Path) -> int:
     """When a frame was changed last, in nanoseconds."""
     return max((path.stat().st_mtime_ns for path in list_images(folder)), default=0)

@@ -1,14 +1,14 @@
 """What is known of inputs that have not changed since: by name, size and time of change.
 
-Where two of them are of one size and time, by their inode, too.
+As names may have been exchanged, an input has to be the same file, too, or of the same status time.
 
 So a second scan need not open what the first one has, nor a rerun read it again. What is kept is a
 hint that saves time: whatever is lost, or does not fit any more, is read again.
 """
 
 import json
+import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +18,19 @@ from featx.files import replace_file
 
 _FORMAT = 1  # to be raised when what is kept of a clip gets another meaning
 _ALL = "known.jsonl"
+_DIGEST = re.compile("([0-9a-f]{64})?")
 _SETTLED_NS = 2_000_000_000  # within which a change may leave the time of change as it is
 
 Stats = tuple[int, int]
 """Size in bytes and time of change in nanoseconds, see `file_stats`; or what stands for them."""
+
+FileMarks = tuple[int, int]
+"""Number of the inode, and time of change of the status in nanoseconds."""
+
+
+def is_settled(changed_ns: int) -> bool:
+    """Whether another change, from now on, would be seen by its time."""
+    return time.time_ns() - changed_ns > _SETTLED_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +41,15 @@ class Facts:
         stats: Its size and time of change.
         digest: SHA-256 of its content; empty if nobody has read it all.
         survey: What its source has found in it, as JSON has it; nothing, if nobody has looked.
-        inode: Its number in its file system; 0 if nobody has asked.
-        changed_ns: When it was changed last, in nanoseconds, if `stats` does not tell.
+        file: Its number in its file system, and when its status was changed last.
+        is_settled: Whether another change since it was looked at would be seen by its time.
     """
 
     stats: Stats
     digest: str = ""
     survey: Mapping[str, Any] = field(default_factory=dict)
-    inode: int = 0
-    changed_ns: int | None = field(default=None, compare=False)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether another change would be seen by its time."""
-        changed_ns = self.stats[1] if self.changed_ns is None else self.changed_ns
-        return time.time_ns() - changed_ns > _SETTLED_NS
+    file: FileMarks = (0, 0)
+    is_settled: bool = field(default=True, compare=False)
 
 
 class Known:
@@ -54,7 +57,6 @@ class Known:
 
     def __init__(self) -> None:
         self._facts: dict[str, Facts] = {}
-        self._counts: Counter[Stats] = Counter()
         self._is_saved = True
 
     @classmethod
@@ -80,16 +82,21 @@ class Known:
                 path.unlink()
         self._is_saved = True
 
-    def find(self, name: str, stats: Stats, inode: int = 0) -> Facts | None:
+    def find(self, name: str, stats: Stats, file: FileMarks = (0, 0)) -> Facts | None:
         """What is known of an input, if it has not changed since.
 
-        Where others are of the same size and time, it has to be the same file, too: names may have
-        been exchanged.
+        A file that was exchanged for another of its size and time has another number, and another
+        time of its status. Systems that do not keep the one mostly keep the other.
         """
         facts = self._facts.get(name)
         if facts is None or facts.stats != stats:
             return None
-        return facts if self._counts[stats] == 1 or facts.inode == inode else None
+        same = any(before == now for before, now in zip(facts.file, file, strict=True))
+        return facts if same else None
+
+    def find_sizes(self) -> set[int]:
+        """The sizes of the inputs whose content is known."""
+        return {facts.stats[0] for facts in self._facts.values() if facts.digest}
 
     def note(self, name: str, facts: Facts) -> bool:
         """Note what has been found of an input; not if it was changed just before.
@@ -105,17 +112,14 @@ class Known:
         return True
 
     def _join(self, name: str, facts: Facts) -> None:
-        before = self.find(name, facts.stats, facts.inode)
+        before = self.find(name, facts.stats, facts.file)
         if before:
             facts = replace(
                 facts,
                 digest=facts.digest or before.digest,
                 survey={**before.survey, **facts.survey},
             )
-        if facts != (last := self._facts.get(name)):
-            if last:
-                self._counts[last.stats] -= 1
-            self._counts[facts.stats] += 1
+        if facts != self._facts.get(name):
             self._facts[name] = facts
             self._is_saved = False
 
@@ -146,7 +150,7 @@ def _header() -> str:
 
 
 def _format(name: str, facts: Facts) -> str:
-    return json.dumps([name, [*facts.stats], facts.digest, facts.survey, facts.inode]) + "\n"
+    return json.dumps([name, facts.stats, facts.file, facts.digest, facts.survey]) + "\n"
 
 
 def _read(path: Path) -> list[tuple[str, Facts]]:
@@ -160,8 +164,11 @@ def _read(path: Path) -> list[tuple[str, Facts]]:
     found = []
     for line in lines:
         try:
-            name, (size, time_ns), digest, survey, inode = json.loads(line)
+            name, (size, time_ns), (inode, status_ns), digest, survey = json.loads(line)
         except (ValueError, TypeError):
             continue
-        found.append((name, Facts((size, time_ns), digest, survey, inode)))
+        numbers = (size, time_ns, inode, status_ns)
+        are_numbers = all(isinstance(number, int) for number in numbers)
+        if are_numbers and isinstance(survey, dict) and _DIGEST.fullmatch(str(digest)):
+            found.append((name, Facts((size, time_ns), digest, survey, (inode, status_ns))))
     return found

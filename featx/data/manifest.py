@@ -118,10 +118,12 @@ class MadeOf(NamedTuple):
         sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
             places and labels are no part of it.
         file_digest: SHA-256 of its file, if all of that has been read.
+        is_settled: Whether a change of it since would be seen by its time.
     """
 
     sha256: str
     file_digest: str = ""
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,10 @@ class VideoFile(ABC):
     @abstractmethod
     def identities(self) -> Sequence[str]:
         """What each video is made of, see `MadeOf`; empty as long as it is not known."""
+
+    def with_digest_of(self, other: "VideoFile") -> "VideoFile":
+        """The same file with the digest that was found of it, or of another part of it."""
+        return replace(self, digest=other.digest)
 
     def find_digest(self) -> "VideoFile":
         """The same file with its digest, for which all of it may have to be read.
@@ -344,7 +350,11 @@ class Manifest:
         return [identity for file in self.select(split) for identity in file.identities]
 
     def find_digests(
-        self, split: str, rows: Collection[int], copies: bool = False, progress: bool = False
+        self,
+        split: str,
+        rows: Collection[int],
+        sizes: Collection[int] | None = None,
+        progress: bool = False,
     ) -> None:
         """Find the digests of the files of some videos of a split.
 
@@ -354,17 +364,17 @@ class Manifest:
         Args:
             split: The split.
             rows: The videos.
-            copies: Only those of files that may be copies of others, whose digests are known: of
-                files of the same size.
+            sizes: Only those of files of so many bytes, or of the size of another one whose digest
+                is known: which may be copies; by default, of all.
             progress: Show a progress bar.
         """
         start = self.positions[split].start
         starts = self._starts.tolist()
         numbers = sorted({bisect(starts, start + row) - 1 for row in rows})
         numbers = [number for number in numbers if not self.files[number].digest]
-        if copies:
-            sizes = {file.size for file in self.files if file.digest}
-            numbers = [number for number in numbers if self.files[number].size in sizes]
+        if sizes is not None:
+            known = {*sizes, *(file.size for file in self.files if file.digest)}
+            numbers = [number for number in numbers if self.files[number].size in known]
         by_path: dict[Path, list[int]] = {}
         for number in numbers:
             by_path.setdefault(self.files[number].path, []).append(number)
@@ -376,11 +386,11 @@ class Manifest:
         with closing(map_ahead(find, [*by_path], _DIGEST_THREADS, "digests")) as ahead:
             for path, finding in make_bar(ahead, "Reading", len(by_path), "clip", progress):
                 try:
-                    digest = finding.result().digest
+                    found = finding.result()
                 except ChangedInputError:
                     continue
                 for number in by_path[path]:
-                    files[number] = replace(files[number], digest=digest)
+                    files[number] = files[number].with_digest_of(found)
         self.files = tuple(files)
 
     def select_columns(self, split: str) -> dict[str, NDArray[Any]]:

@@ -111,11 +111,17 @@ class ProcessedFile(VideoFile):
         return [self._identify(block, i) for block in self.blocks for i in range(block.count)]
 
     def _identify(self, block: Block, within: int) -> str:
-        """SHA-256 of what a video is made of: its pixels; or the file, and its place in that."""
+        """SHA-256 of what a video is made of: its pixels; or the file, and its place in that.
+
+        What the file notes of its times and its damage is part of its row, too.
+        """
         number = block.start + within
         content: tuple[object, ...] = (self.digest, number)
         if self.sha256:
-            content = (self.sha256[number], block.shape, str(block.dtype))
+            damage = self.damage[number] if self.damage else ""
+            times = self.times[number] if self.times else None
+            pixels = self.sha256[number], block.shape, block.stride, str(block.dtype)
+            content = (*pixels, damage, times)
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def read(self, index: int, device: torch.device = CPU) -> Video:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torchvision
 
+from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, describe_structure, open_feature_file
@@ -58,12 +59,19 @@ def plan_layout(
     )
 
 
-def ask_inputs(manifest: Manifest, split: str) -> Inputs:
-    """Who is asked about the inputs of a split's feature file, where they have to be read."""
+def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
+    """Who is asked about the inputs of a split's feature file, where they have to be read.
+
+    Args:
+        manifest: The videos.
+        split: Which split.
+        known: What is known of inputs, also of those that are no longer there.
+    """
     rows = range(len(manifest.positions[split]))
 
     def identify(rows: Collection[int], copies: bool) -> list[str]:
-        manifest.find_digests(split, rows, copies, progress=True)
+        sizes = known.find_sizes() if copies else None
+        manifest.find_digests(split, rows, sizes, progress=True)
         return manifest.identities(split)
 
     @cache

@@ -130,7 +130,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
         for split, path in self.paths.items():
             run["preprocessing"] = manifest.preprocessing(split)
             layout = plan_layout(manifest, split, extractor.feature_dim, run)
-            self._stagings[split] = Staging(path, layout, ask_inputs(manifest, split))
+            inputs = ask_inputs(manifest, split, self._known)
+            self._stagings[split] = Staging(path, layout, inputs)
         done, folders = self._work.ranks.from_first(self._prepare)
         self._prepared = True
         for split, staging in self._stagings.items():
@@ -215,9 +216,10 @@ class FeatureWriter(BasePredictionWriter, Memory):
         """Note the digest of a clip, which has been read all the same."""
         facts = self._work.manifest.locate(position)[0].facts
         if facts and made_of.file_digest:
-            name, found = facts
+            name, known = facts
+            read = replace(known, digest=made_of.file_digest, is_settled=made_of.is_settled)
             with writing(self._known_folder):
-                self._journal.note([(name, replace(found, digest=made_of.file_digest))])
+                self._journal.note([(name, read)])
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
@@ -245,12 +247,12 @@ class FeatureWriter(BasePredictionWriter, Memory):
     def _publish(self) -> None:
         """Publish every file that can be."""
         published: dict[str, Path] = {}
-        problems: list[IncompleteError] = []
+        problems: list[IncompleteError | OutputError] = []
         for split, staging in self._stagings.items():
             try:
                 staging.publish(self.overwrite)
                 published[split] = staging.target
-            except IncompleteError as error:  # which is no reason to keep the other splits back
+            except (IncompleteError, OutputError) as error:  # no reason to keep other splits back
                 problems.append(error)
         self._known = Known.load(self._known_folder)
         self._keep_known()

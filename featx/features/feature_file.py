@@ -282,11 +282,28 @@ def write_row(file: h5py.File, row: int, chunks: Iterable[bytes]) -> None:
         features.id.write_direct_chunk((row, number * features.chunks[1], 0), chunk)
 
 
-def read_row(file: h5py.File, row: int) -> list[bytes]:
-    """Read the compressed chunks of a row, without decompressing them."""
+def read_row(file: h5py.File, row: int) -> list[bytes] | None:
+    """Read the compressed chunks of a row, without decompressing them.
+
+    None if a filter was left out of one, as HDF5 may do.
+    """
     features = file["features"]
     starts = range(0, int(file["num_frames"][row]), features.chunks[1])
-    return [features.id.read_direct_chunk((row, start, 0))[1] for start in starts]
+    found = [features.id.read_direct_chunk((row, start, 0)) for start in starts]
+    return None if any(left_out for left_out, _ in found) else [chunk for _, chunk in found]
+
+
+def find_chunk_frames(features: h5py.Dataset) -> int:
+    """Frames of the chunks of a row, if these are as `create` lays them out; otherwise 0."""
+    created = features.id.get_create_plist()
+    is_alike = (
+        features.dtype == np.dtype("<f4")
+        and features.chunks is not None
+        and features.chunks[::2] == (1, features.shape[2])
+        and (features.compression, features.compression_opts) == ("gzip", GZIP_LEVEL)
+        and created.get_nfilters() == 1
+    )
+    return int(features.chunks[1]) if is_alike else 0
 
 
 def read_features(file: h5py.File, row: int) -> NDArray[np.float32]:

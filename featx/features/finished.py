@@ -1,6 +1,7 @@
 """Finished rows on disk, in published files and in parts, found by what they were made of."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from featx.features.feature_file import (
     TIMES,
     FileLayout,
     encode,
+    find_chunk_frames,
     open_beside_others,
     read_features,
     read_inputs,
@@ -49,7 +51,9 @@ class Source:
         num_frames: Frames `[rows]` of each row.
         labels: Label `[rows]` of each row.
         runs: Which run each row was made by, with its settings.
-        chunk_shape: That of its features.
+        feature_dim: Number of features per frame.
+        chunk_frames: Frames of the chunks of a row; 0 if they are not as featx writes them, so that
+            they cannot be copied.
         has_times: Whether it tells when frames are shown.
         damage: What is missing of the videos of some rows.
         numbers: Of a part: the number of each row in the file that it is a part of.
@@ -63,7 +67,8 @@ class Source:
     num_frames: NDArray[np.int32]
     labels: NDArray[np.int64]
     runs: list[Mapping[str, Any]]
-    chunk_shape: tuple[int, ...]
+    feature_dim: int
+    chunk_frames: int
     has_times: bool
     damage: Mapping[int, str]
     numbers: list[int]
@@ -101,7 +106,8 @@ class Source:
             file["num_frames"][:],
             file["labels"][:],
             runs or [made.last_bits()] * len(file["num_frames"]),
-            file["features"].chunks,
+            file["features"].shape[2],
+            find_chunk_frames(file["features"]),
             TIMES in file,
             damage,
             file[PART_ROWS][:].tolist() if PART_ROWS in file else [],
@@ -161,6 +167,51 @@ class Finished:
         return next(named, fit[0] if fit else None)
 
 
+class Unclaimed(NamedTuple):
+    """Names of the rows of a file that nobody takes.
+
+    Attributes:
+        replaced: Of videos that have other content now.
+        dropped: Of videos that are gone. Where a row has only come to the name of another, that
+            other one is gone, too.
+    """
+
+    replaced: list[str]
+    dropped: list[str]
+
+
+def find_unclaimed(
+    files: Sequence[tuple[Source, Mapping[str, str]]], wanted: Counter[str]
+) -> list[Unclaimed]:
+    """Which rows of files nobody takes.
+
+    Args:
+        files: Each file, and what the videos that it is to be of are made of, by their names:
+            empty where that is not known.
+        wanted: How many rows are to be made of what, in all of the files.
+    """
+    left = Counter(wanted)
+    others: list[list[tuple[str, str]]] = []
+    for source, made_of in files:  # those whose names are still there come first
+        others.append([])
+        for name, before in zip(source.names, source.inputs, strict=True):
+            if made_of.get(name) == before and left[before] > 0:
+                left[before] -= 1
+            else:
+                others[-1].append((name, before))
+    found = []
+    for (source, made_of), rows in zip(files, others, strict=True):
+        had = {*source.inputs}
+        found.append(Unclaimed([], []))
+        for name, before in rows:
+            if left[before] > 0:
+                left[before] -= 1
+            else:
+                is_new = name in made_of and made_of[name] not in had
+                (found[-1].replaced if is_new else found[-1].dropped).append(name)
+    return found
+
+
 def open_part(path: Path) -> h5py.File:
     """Open a part, after a check of its bytes against the digest in its name.
 
@@ -200,9 +251,10 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
                 try:
                     if file is None:
                         file = stack.enter_context(open_beside_others(source.path))
-                    if source.chunk_shape == (1, layout.chunk_frames, layout.feature_dim):
+                    chunks = None
+                    if source.chunk_frames == layout.chunk_frames:
                         chunks = read_row(file, row)
-                    else:
+                    if chunks is None:
                         chunks = encode(read_features(file, row), layout)
                     times = read_times(file, row) if layout.has_times else None
                 except DAMAGE as error:

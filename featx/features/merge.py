@@ -98,9 +98,9 @@ def merge_files(paths: Sequence[Path], output: Path, overwrite: bool = False) ->
 
 def _read(path: Path) -> Source:
     with open_feature_file(path) as file:
-        if problems := find_problems(file, read_features=False):
-            raise InputError(f"{path}: {problems[0]}. Extract its features again.")
         source = Source.read(file)
+        if problems := find_problems(file):  # all of it: damage must not be handed on
+            raise InputError(f"{path}: {problems[0]}. Extract its features again.")
     if not source.provenance.run or source.provenance.damaged or not source.names:
         raise InputError(
             f"{path}: expected a file that says how it was made, and names its videos, found one "
@@ -116,9 +116,8 @@ def _check_settings(first: Source, other: Source) -> None:
         InputError: They may not.
     """
     differences = first.provenance.find_differences(other.provenance)
-    widths = first.chunk_shape[-1], other.chunk_shape[-1]
-    if not differences and widths[0] != widths[1]:
-        differences = [f"feature_dim is {widths[0]} instead of {widths[1]}"]
+    if not differences and first.feature_dim != other.feature_dim:
+        differences = [f"feature_dim is {first.feature_dim} instead of {other.feature_dim}"]
     if differences:
         raise InputError(
             f"{first.path} and {other.path}: expected files of the same settings, found that in "
@@ -169,14 +168,12 @@ def _lay_out(
     for source in sources:
         skipped |= source.provenance.skipped or {}
     first = sources[0].provenance
-    runs = [source.provenance.run for source in sources]
-    same = {name: v for name, v in first.run.items() if all(run.get(name) == v for run in runs)}
-    if "split" not in same:
-        same["split"] = output.name.partition("_features")[0]
+    run = _join_settings([source.provenance.run for source in sources])
+    run.setdefault("split", output.name.partition("_features")[0])
     provenance = Provenance(
         categories,
         first.multi_scale,
-        same,
+        run,
         skipped={name: text for name, text in skipped.items() if name not in names},
         damaged_videos=damaged,
         runs=list_runs(indexed) if are_told else (),
@@ -186,14 +183,27 @@ def _lay_out(
         np.array(labels, np.int64),
         np.array([place.source.num_frames[place.row] for place in places], np.int32),
         names,
-        sources[0].chunk_shape[-1],
+        sources[0].feature_dim,
         provenance,
         _join_columns(places),
         all(source.has_times for source in sources),
         inputs,
     )
-    run = np.array([number for number, _ in indexed], np.int32)
-    return (replace(layout, run=run) if are_told else layout), renamed
+    if are_told:
+        layout = replace(layout, run=np.array([number for number, _ in indexed], np.int32))
+    return layout, renamed
+
+
+def _join_settings(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that all runs share; those that only some of them have are no difference."""
+    joined: dict[str, Any] = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        values = [run[name] for run in runs if name in run]
+        if all(isinstance(value, dict) for value in values):
+            joined[name] = _join_settings(values)
+        elif all(value == values[0] for value in values):
+            joined[name] = values[0]
+    return joined
 
 
 def join_categories(mappings: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -36,6 +36,7 @@ from featx.features.finished import (
     Place,
     Source,
     copy_rows,
+    find_unclaimed,
     index_runs,
     list_runs,
     open_part,
@@ -91,6 +92,7 @@ class Staging:
     Attributes:
         places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
         published: The file that is there, if its rows can be told; likewise.
+        elsewhere: What those rows of it are made of that other files take; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
     """
 
@@ -101,7 +103,8 @@ class Staging:
             lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
         )
         self.places: dict[int, Place] = {}
-        self._old_parts: set[Path] = set()
+        self.elsewhere: Collection[str] = ()
+        self._old_parts: set[tuple[Path, int, int]] = set()
         self.published: Source | None = None
         self.folder = self._find_folder()
 
@@ -203,10 +206,8 @@ class Staging:
             found = f"other ones: {shorten(differences)}"
             if changes := _compare_names(source.names, self.layout.video_ids):
                 found += f"; {changes}"
-        elif source.chunk_shape[-1:] != (self.layout.feature_dim,):
-            found = (
-                f"{source.chunk_shape[-1]} features a frame instead of {self.layout.feature_dim}"
-            )
+        elif source.feature_dim != self.layout.feature_dim:
+            found = f"{source.feature_dim} features a frame instead of {self.layout.feature_dim}"
         else:
             return
         raise OutputError(
@@ -228,8 +229,13 @@ class Staging:
                 self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.glob("skipped-*.txt"):
                 remove(path)
-        self._old_parts = {*self.folder.glob("part-*.h5")}
+        self._old_parts = self._list_parts()
         self.places = {**places}
+
+    def _list_parts(self) -> set[tuple[Path, int, int]]:
+        """The parts in the folder, and what tells one from another that is written in its place."""
+        paths = self.folder.glob("part-*.h5")
+        return {(path, (status := path.stat()).st_ino, status.st_mtime_ns) for path in paths}
 
     def import_rows(self, places: Mapping[int, Place]) -> None:
         """Copy rows of other files, which may be replaced before this one is published, to parts.
@@ -255,7 +261,6 @@ class Staging:
             path = self._write(layout, some, damage, fill)
             with open_part(path) as part:
                 source = Source.read(part)
-            self._old_parts.add(path)
             self.places |= {row: Place(source, number) for number, row in enumerate(some)}
 
     def _lay_out_part(self, rows: Sequence[int], places: Sequence[Place]) -> FileLayout:
@@ -371,29 +376,31 @@ class Staging:
             self._remove_folder()
 
     def _find_places(self) -> dict[int, Place]:
-        """Where each row is: also in the parts that this run has written."""
+        """Where each row is: also in the parts that were written since this run has begun."""
         places = dict(self.places)
-        for path in sorted({*self.folder.glob("part-*.h5")} - self._old_parts):
+        for path, *_ in sorted(self._list_parts() - self._old_parts):
             with open_part(path) as part:
                 source = Source.read(part)
-            places |= {row: Place(source, number) for number, row in enumerate(source.numbers)}
+            for number, (row, made_of) in enumerate(
+                zip(source.numbers, source.inputs, strict=True)
+            ):
+                if self.layout.input_sha256[row] in ("", made_of):
+                    places.setdefault(row, Place(source, number))
         return places
 
     def _check_losses(self, layout: FileLayout, skipped: Mapping[int, str]) -> None:
-        """Refuse to replace rows by nothing: the file has them, and their new videos are bad."""
+        """Refuse to drop rows of the file because videos turned out to be bad."""
         before = self.published
-        had = dict(zip(before.names, before.inputs, strict=True)) if before else {}
-        kept = {*layout.input_sha256}
-        lost = {
-            name: reason
-            for row, reason in skipped.items()
-            if (name := self.layout.video_ids[row]) in had and had[name] not in kept
-        }
-        if lost:
+        if not before or not skipped:
+            return
+        made_of = dict(zip(layout.video_ids, layout.input_sha256, strict=True))
+        wanted = Counter([*layout.input_sha256, *self.elsewhere])
+        [(_, dropped)] = find_unclaimed([(before, made_of)], wanted)
+        if dropped:
             raise OutputError(
-                f"{self.target}: expected to go on with all videos that it has, found "
-                f"{shorten([*lost])} bad now. Mend the inputs, or set overwrite to true to drop "
-                f"the rows: {next(iter(lost.values()))}"
+                f"{self.target}: expected to go on with all videos that it has, found that "
+                f"{shorten(dropped)} would be lost, for inputs are bad now. Mend them, or set "
+                f"overwrite to true to drop the rows: {next(iter(skipped.values()))}"
             )
 
     def _complete(self, places: Mapping[int, Place], skipped: Mapping[int, str]) -> FileLayout:
@@ -428,7 +435,7 @@ class Staging:
         with open_feature_file(self.target) as file:
             return (
                 made.describe() == here.describe()
-                and before.chunk_shape == (1, layout.chunk_frames, layout.feature_dim)
+                and before.chunk_frames == layout.chunk_frames
                 and before.has_times == layout.has_times
                 and before.names == [*layout.video_ids]
                 and np.array_equal(before.labels, layout.labels)

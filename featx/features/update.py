@@ -12,7 +12,7 @@ from pathlib import Path
 
 from featx.errors import InputError, OutputError, shorten
 from featx.features.feature_file import DAMAGE, open_feature_file
-from featx.features.finished import Finished, Place, Source
+from featx.features.finished import Finished, Place, Source, Unclaimed, find_unclaimed
 from featx.features.staging import Inputs, Staging
 from featx.features.validation import find_row_problems
 
@@ -24,7 +24,8 @@ class Change:
     """How a feature file differs from what it is to be.
 
     Attributes:
-        split: What a person calls the file.
+        target: The file.
+        split: What a person calls it.
         total: Rows that it is to have.
         finished: How many of these there are.
         is_published: Whether there is a file; otherwise, there are parts of one.
@@ -34,6 +35,7 @@ class Change:
         dropped: The rows of the file that are no longer in the data set.
     """
 
+    target: Path
     split: str
     total: int
     finished: int
@@ -80,36 +82,40 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
         OutputError: `overwrite` is off, and it would be needed; or something cannot be read or
             written.
     """
-    own = {staging.target: staging.read_sources(overwrite) for staging in stagings}
+    own: dict[Path, list[Source]] = {}
+    finished = Finished()
     for staging in stagings:
-        sources = _adopt_old(staging, own[staging.target], overwrite)
+        sources = _adopt_old(staging, staging.read_sources(overwrite), overwrite)
         staging.published = next((s for s in sources if s.path == staging.target), None)
         own[staging.target] = sources
-    finished = Finished()
-    for sources in own.values():
         for source in sources:
             finished.add(source)
-    for source in _read_others(stagings):
+    others = _read_others(stagings)
+    for source in others:
         finished.add(source)
-    inputs = _identify(stagings, own)
-    places = {
-        staging.target: _find_places(staging, inputs[staging.target], finished, overwrite)
-        for staging in stagings
-    }
-    claimed = {made_of for each in inputs.values() for made_of in each}
-    changes = []
+    inputs = _identify(stagings, own, others)
+    places = {}
     for staging in stagings:
-        target = staging.target
-        change = _compare(staging, own[target], places[target], inputs[target], claimed)
-        if not overwrite:
+        found = _find_places(staging, inputs[staging.target], finished)
+        kept = _keep_readable(staging, found, {source.path for source in own[staging.target]})
+        places[staging.target] = _keep_readable(staging, found, ()) if overwrite else kept
+    changes = _compare(stagings, own, places, inputs)
+    if not overwrite:
+        for staging, change in zip(stagings, changes, strict=True):
             _check_losses(staging, change)
-        changes.append(change)
+    for staging in stagings:
+        staging.elsewhere = [
+            place.source.inputs[place.row]
+            for target, found in places.items()
+            for place in found.values()
+            if target != staging.target and place.source is staging.published
+        ]
     for staging in stagings:
         mine = {source.path for source in own[staging.target]}
         found = places[staging.target]
         staging.begin(found, inputs[staging.target])
         staging.import_rows({r: p for r, p in found.items() if p.source.path not in mine})
-    return [change for change, sources in zip(changes, own.values(), strict=True) if sources]
+    return [change for change in changes if own[change.target]]
 
 
 def _adopt_old(staging: Staging, sources: list[Source], overwrite: bool) -> list[Source]:
@@ -180,46 +186,57 @@ def _read_others(stagings: Sequence[Staging]) -> list[Source]:
 
 
 def _identify(
-    stagings: Sequence[Staging], own: Mapping[Path, Sequence[Source]]
+    stagings: Sequence[Staging], own: Mapping[Path, Sequence[Source]], others: Sequence[Source]
 ) -> dict[Path, list[str]]:
     """What each row of each file is to be made of.
 
-    Where that is not known without reading inputs, these are read only if there are rows that may
-    have been made of them: of which the data set is not known to have the content. Otherwise, what
-    may be a copy of an input that has a row is enough.
+    Where that is not known without reading inputs, all of these are read only if there are rows
+    that may have been made of them: of which the data set is not known to have the content.
+    Otherwise, it is enough to look at what may be a copy of an input that has a row.
     """
     inputs = {staging.target: [*staging.layout.input_sha256] for staging in stagings}
     known = {made_of for each in inputs.values() for made_of in each}
     had = {made_of for sources in own.values() for source in sources for made_of in source.inputs}
     for staging in stagings:
         unknown = [row for row, made_of in enumerate(inputs[staging.target]) if not made_of]
-        if unknown and had:
-            copies = had <= known
-            inputs[staging.target] = [*staging.inputs.identify(unknown, copies)]
+        if unknown and (had or others):
+            found = staging.inputs.identify(unknown, had <= known)
+            inputs[staging.target] = [*found]
     return inputs
 
 
-def _find_places(
-    staging: Staging, inputs: Sequence[str], finished: Finished, overwrite: bool
-) -> dict[int, Place]:
-    """Where the rows of a file are; if it may be overwritten, those that can be read."""
+def _find_places(staging: Staging, inputs: Sequence[str], finished: Finished) -> dict[int, Place]:
+    """Where the rows of a file are."""
     layout = staging.layout
-    keeps_damaged = bool(layout.provenance.keep_damaged)
+    made = layout.provenance
+    # Of files that were made before, damage is only a note.
+    keeps_damaged = made.keep_damaged or made.source != "clips"
     places = {}
     for row, (made_of, name) in enumerate(zip(inputs, layout.video_ids, strict=True)):
         length = int(layout.num_frames[row])
         place = finished.find(made_of, name, length, layout.has_times, keeps_damaged)
         if made_of and place:
             places[row] = place
-    return _keep_readable(places) if overwrite else places
+    return places
 
 
-def _keep_readable(places: Mapping[int, Place]) -> dict[int, Place]:
-    """Those of some rows whose features can be read, and are finite."""
+def _keep_readable(
+    staging: Staging, places: Mapping[int, Place], trusted: Collection[Path]
+) -> dict[int, Place]:
+    """Those of some rows whose features can be read, and are finite.
+
+    Args:
+        staging: What they are for.
+        places: Where they are.
+        trusted: Files whose rows are kept as they are.
+    """
     kept = {}
     by_path: dict[Path, list[int]] = {}
     for row, place in places.items():
-        by_path.setdefault(place.source.path, []).append(row)
+        if place.source.path in trusted:
+            kept[row] = place
+        else:
+            by_path.setdefault(place.source.path, []).append(row)
     for path, rows in by_path.items():
         with open_feature_file(path) as file:
             for row in rows:
@@ -232,57 +249,65 @@ def _keep_readable(places: Mapping[int, Place]) -> dict[int, Place]:
 
 
 def _compare(
-    staging: Staging,
-    sources: Sequence[Source],
-    places: Mapping[int, Place],
-    inputs: Sequence[str],
-    claimed: Collection[str],
-) -> Change:
-    """What changes in a file."""
-    layout = staging.layout
-    category_of = {label: name for name, label in layout.provenance.categories.items()}
-    own = {source.path for source in sources}
-    labels = names = 0
-    for row, (source, number) in places.items():
-        if source.path in own:
-            labels += source.categories[number] != category_of.get(int(layout.labels[row]))
-            names += source.names[number] != layout.video_ids[row]
-    replaced, dropped = _find_unclaimed(staging, sources, inputs, claimed)
-    return Change(
-        staging.split,
-        len(layout.labels),
-        len(places),
-        any(source.path == staging.target for source in sources),
-        labels,
-        names,
-        replaced,
-        dropped,
-    )
+    stagings: Sequence[Staging],
+    own: Mapping[Path, Sequence[Source]],
+    places: Mapping[Path, Mapping[int, Place]],
+    inputs: Mapping[Path, Sequence[str]],
+) -> list[Change]:
+    """What changes in each file."""
+    made_of = {
+        staging.target: dict(zip(staging.layout.video_ids, inputs[staging.target], strict=True))
+        for staging in stagings
+    }
+    wanted = Counter(each for known in inputs.values() for each in known if each)
+    published = [staging.published for staging in stagings if staging.published]
+    pairs = [(source, made_of[source.path]) for source in published]
+    unclaimed = dict(zip((s.path for s in published), find_unclaimed(pairs, wanted), strict=True))
+    changes = []
+    for staging in stagings:
+        layout, target = staging.layout, staging.target
+        category_of = {label: name for name, label in layout.provenance.categories.items()}
+        paths = {source.path for source in own[target]}
+        labels = names = 0
+        for row, (source, number) in places[target].items():
+            if source.path in paths:
+                labels += source.categories[number] != category_of.get(int(layout.labels[row]))
+                names += source.names[number] != layout.video_ids[row]
+        replaced, dropped = unclaimed.get(target, ([], []))
+        parts = _find_unclaimed_parts(own[target], target, made_of[target], wanted)
+        changes.append(
+            Change(
+                target,
+                staging.split,
+                len(layout.labels),
+                len(places[target]),
+                staging.published is not None,
+                labels,
+                names,
+                [*dict.fromkeys([*replaced, *parts.replaced])],
+                [*dict.fromkeys([*dropped, *parts.dropped])],
+            )
+        )
+    return changes
 
 
-def _find_unclaimed(
-    staging: Staging, sources: Sequence[Source], inputs: Sequence[str], claimed: Collection[str]
-) -> tuple[list[str], list[str]]:
-    """Names of rows that nobody takes: of videos with other content now, and of those gone.
-
-    A video has other content now if that is new: where a row has only come to the name of another,
-    that other one is gone.
-    """
-    made_of = dict(zip(staging.layout.video_ids, inputs, strict=True))
-    groups: dict[Path, list[Source]] = {}
-    for source in sources:  # the parts of a plan together
-        key = source.path if source.path == staging.target else source.path.parent
-        groups.setdefault(key, []).append(source)
-    replaced: dict[str, None] = {}
-    dropped: dict[str, None] = {}
-    for group in groups.values():
-        had = {each for source in group for each in source.inputs}
-        for source in group:
-            for name, before in zip(source.names, source.inputs, strict=True):
-                if before not in claimed:
+def _find_unclaimed_parts(
+    sources: Sequence[Source], target: Path, made_of: Mapping[str, str], wanted: Collection[str]
+) -> Unclaimed:
+    """The rows of parts that nobody takes; others may have them, too: these are no loss."""
+    folders: dict[Path, list[Source]] = {}
+    for source in sources:
+        if source.path != target:
+            folders.setdefault(source.path.parent, []).append(source)
+    found = Unclaimed([], [])
+    for parts in folders.values():  # the parts of a plan
+        had = {made for part in parts for made in part.inputs}
+        for part in parts:
+            for name, before in zip(part.names, part.inputs, strict=True):
+                if before not in wanted:
                     is_new = name in made_of and made_of[name] not in had
-                    (replaced if is_new else dropped)[name] = None
-    return [*replaced], [name for name in dropped if name not in replaced]
+                    (found.replaced if is_new else found.dropped).append(name)
+    return found
 
 
 def _check_losses(staging: Staging, change: Change) -> None:
@@ -291,14 +316,15 @@ def _check_losses(staging: Staging, change: Change) -> None:
     way_out = "Check the data set's folder; or set overwrite to true to"
     if change.dropped:
         raise OutputError(
-            f"{what}: expected the videos of all of its rows in the data set, found "
-            f"{len(change.dropped):,} gone: {shorten(change.dropped)}. {way_out} drop these rows, "
-            "and keep all others."
+            f"{what}: expected a good video in the data set for each row, found "
+            f"{_count(len(change.dropped), 'row')} without one: {shorten(change.dropped)}. "
+            f"{way_out} drop such rows, and keep all others."
         )
-    if not change.finished and len(change.replaced) > _FEW:
+    if len(change.replaced) > max(_FEW, change.finished):
         raise OutputError(
-            f"{what}: expected a data set that it is of, found one in which all of its "
-            f"{len(change.replaced):,} videos have other content. {way_out} make them again."
+            f"{what}: expected a data set that it is of, found one in which "
+            f"{len(change.replaced):,} of its videos have other content, and {change.finished:,} "
+            f"the same. {way_out} make them again."
         )
 
 

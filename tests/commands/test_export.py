@@ -14,6 +14,7 @@ from featx.cli import main
 from featx.commands.export import name_files
 
 LENGTHS = [3, 9, 1]
+LONG = "/".join(["x" * 190] * 30)
 
 
 @pytest.mark.parametrize("transpose", [False, True])
@@ -45,6 +46,17 @@ def test_what_numpy_reads(
     assert main([*args, "--overwrite"]) == 0
 
 
+def test_rows_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many names as rows, or none."""
+    path = write_feature_file(tmp_path / "train_features.h5", LENGTHS)
+    with h5py.File(path, "r+") as file:
+        del file["video_ids"]
+        file.create_dataset("video_ids", data=["a"], dtype=h5py.string_dtype())
+    assert main(["export", str(path), str(tmp_path / "out")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "video_ids: expected shape [3] by the attributes, found [1]" in line
+
+
 def test_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is told in one line."""
     path = write_feature_file(tmp_path / "train_features.h5", LENGTHS)
@@ -69,6 +81,10 @@ def test_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["a", "a", "A"], ["a", "a-2", "A-3"]),
         (["", ".", ".."], ["%25", "%2E", "%2E%2E"]),
         (["a:b\\c", "%3A"], ["a%3Ab%5Cc", "%253A"]),
+        (
+            ["a", "a.npy/b", "index.csv/x", "index.csv"],
+            ["a-2", "a.npy/b", "%69ndex.csv/x", "%69ndex"],
+        ),
     ],
 )
 def test_names(ids: list[str], names: list[str]) -> None:
@@ -76,7 +92,14 @@ def test_names(ids: list[str], names: list[str]) -> None:
     assert name_files(ids) == names
 
 
-@given(st.lists(st.text(max_size=300) | st.text("./a%A\\:", max_size=8), max_size=8))
+@given(
+    st.lists(
+        st.text(max_size=300)
+        | st.just("/".join(["x" * 190] * 30))
+        | st.text("./a%A\\:", max_size=8),
+        max_size=8,
+    )
+)
 def test_no_name_leaves_the_folder(ids: list[str]) -> None:
     """Names come from strangers: each has a place of its own below the folder."""
     names = name_files(ids)
@@ -85,3 +108,4 @@ def test_no_name_leaves_the_folder(ids: list[str]) -> None:
         parts = name.split("/")
         assert all(part not in ("", ".", "..") and "\0" not in part for part in parts)
         assert all(len(f"{part}.npy".encode()) < 255 for part in parts)
+        assert len(name.encode()) < 2000

@@ -400,3 +400,21 @@ def test_pixels_that_were_changed_since(raw: Path, tmp_path: Path, stride: int |
     after = scan(out, ["train"]).identities("train")
     changed = [first != second for first, second in zip(before, after, strict=True)]
     assert changed == [False, True, True, False]  # of the two, it is not known which one
+
+
+def test_what_is_noted_of_a_video_is_part_of_it(raw: Path, tmp_path: Path) -> None:
+    """Other times, other damage, or pixels that are read in another order make another one."""
+    out = tmp_path / "processed"
+    preprocess(raw, out, stride=2, image_size=16)
+    path = out / "train" / "hello" / "slow" / "processed_data.pt"
+    data = torch.load(path, weights_only=True)
+    changes: list[dict[str, Any]] = [
+        {"times": [[time + 1 for time in times] for times in data["times"]]},
+        {"damage": ["half of it"]},
+        {"videos": [video.transpose(-1, -2) for video in data["videos"]]},
+    ]
+    found = []
+    for change in ({}, *changes):
+        torch.save(data | change, path)
+        found += scan(out, ["train"]).identities("train")[-1:]
+    assert len({*found}) == 4

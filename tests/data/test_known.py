@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 from helpers import grey_levels
+from PIL import Image
 
 from featx.data.clip_file import Needs, open_clip, write_clip
 from featx.data.clip_survey import survey_clip
-from featx.data.known import Facts, Journal, Known
+from featx.data.frames_folder import frames_stats
+from featx.data.known import Facts, Journal, Known, is_settled
+from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
 from featx.files import file_stats
 
 LONG_AGO = 1_000_000_000
-FACTS = Facts((5, LONG_AGO), "abc", {"survey": [1]})
+ABC, OLD, NEW = ("abc" + f"{number:061}" for number in range(3))
+FACTS = Facts((5, LONG_AGO), ABC, {"survey": [1]})
 
 
 def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
@@ -34,16 +38,16 @@ def test_journals_are_joined(tmp_path: Path) -> None:
     """Several processes note what they read; a line that was cut off costs only itself."""
     known = Known()
     known.note("a", Facts((5, LONG_AGO), "", {"survey": [1]}))
-    known.note("b", Facts((5, LONG_AGO), "old"))
+    known.note("b", Facts((5, LONG_AGO), OLD))
     known.save(tmp_path)
-    Journal(tmp_path / "0.jsonl").note([("a", Facts((5, LONG_AGO), "abc"))])
-    Journal(tmp_path / "1.jsonl").note([("b", Facts((6, LONG_AGO), "new"))])
+    Journal(tmp_path / "0.jsonl").note([("a", Facts((5, LONG_AGO), ABC))])
+    Journal(tmp_path / "1.jsonl").note([("b", Facts((6, LONG_AGO), NEW))])
     with (tmp_path / "1.jsonl").open("a") as file:
         file.write('["c", [5, 1')
     joined = Known.load(tmp_path)
     assert joined.find("a", (5, LONG_AGO)) == FACTS
     assert joined.find("b", (5, LONG_AGO)) is None
-    assert joined.find("b", (6, LONG_AGO)) == Facts((6, LONG_AGO), "new")
+    assert joined.find("b", (6, LONG_AGO)) == Facts((6, LONG_AGO), NEW)
     joined.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["known.jsonl"]
     assert Known.load(tmp_path).find("a", (5, LONG_AGO)) == FACTS
@@ -54,18 +58,28 @@ def test_journals_are_joined(tmp_path: Path) -> None:
 
 def test_what_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
     """Another change could have the same time."""
-    fresh = Facts((5, time.time_ns()), "abc")
+    assert not is_settled(time.time_ns())
+    assert is_settled(time.time_ns() - 10**10)
+    fresh = Facts((5, LONG_AGO), ABC, is_settled=False)
     known = Known()
     assert not known.note("a", fresh)
     Journal(tmp_path / "0.jsonl").note([("a", fresh)])
-    old = Facts((5, LONG_AGO), "abc", changed_ns=time.time_ns())  # such as a folder of frames
-    assert not known.note("a", old)
     assert known.find("a", fresh.stats) is None
     assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(
-    "content", ["", "\xff", "[]\n", '{"known": 0}\n["a", [5, 1], "x", {}, 0]\n']
+    "content",
+    [
+        "",
+        "\xff",
+        "[]\n",
+        '{"known": 0}\n["a", [5, 1], [0, 0], "", {}]\n',
+        '{"known": 1}\n["a", [5, 1], [0, 0], "abc", {}]\n',
+        '{"known": 1}\n["a", [5, 1], [0, 0], "", [5]]\n',
+        '{"known": 1}\n["a", [5, "1"], [0, 0], "", {}]\n',
+        '{"known": 1}\n["a"]\n5\n',
+    ],
 )
 def test_other_files(tmp_path: Path, content: str) -> None:
     """What is damaged, or of another version, is as if it were not there."""
@@ -74,16 +88,29 @@ def test_other_files(tmp_path: Path, content: str) -> None:
     assert Known.load(tmp_path / "nothing").find("a", (5, 1)) is None
 
 
-@pytest.mark.parametrize("kept", [{}, {"survey": 5}, {"survey": [1] * 99}, {"survey": []}, [1]])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {},
+        {"survey": 5},
+        {"survey": [1] * 99},
+        {"survey": []},
+        {"survey": ["x", "y"]},
+        {"survey": [1, "", None]},
+        {"survey": [1, ""], "size": 5},
+        [1],
+    ],
+)
 def test_odd_facts_are_found_again(tmp_path: Path, kept: Any) -> None:  # noqa: ANN401
     """Whatever stands in the file of the known."""
     path = tmp_path / "a.mp4"
     write_clip(path, grey_levels(5))
     os.utime(path, (1, 1))
     known = Known()
-    known.note("a", Facts(file_stats(path.stat()), "abc", kept))
+    status = path.stat()
+    known.note("a", Facts(file_stats(status), ABC, kept, (status.st_ino, 0)))
     opened = open_clip(path, Preprocessing(), name="a", known=known)
-    assert (opened.digest, opened.found.survey.container) == ("abc", "mov")
+    assert (opened.digest, opened.found.survey.container) == (ABC, "mov")
 
 
 @pytest.mark.parametrize("needs", [Needs(), Needs(times=True), Needs(True, True, True)])
@@ -116,21 +143,50 @@ def test_a_known_clip_is_not_opened(
 
 
 def test_names_that_were_exchanged(tmp_path: Path) -> None:
-    """Of two inputs of one size and one time, each is known as the file that it is."""
+    """A file of the same size and time is another one, if neither its number nor its status fit."""
     known = Known()
-    known.note("a", Facts((5, LONG_AGO), "one", inode=1))
-    assert known.find("a", (5, LONG_AGO), 2) is not None  # a copy, of which there is no other
-    known.note("b", Facts((5, LONG_AGO), "two", inode=2))
-    for each in (known, _save_and_load(known, tmp_path)):
-        assert each.find("a", (5, LONG_AGO), 2) is None
-        assert each.find("b", (5, LONG_AGO), 1) is None
-        assert each.find("a", (5, LONG_AGO), 1) == Facts((5, LONG_AGO), "one", inode=1)
-    known.note("b", Facts((5, LONG_AGO), "", inode=1))  # moved here
-    facts = known.find("b", (5, LONG_AGO), 1)
-    assert facts is not None
-    assert facts.digest == ""
+    known.note("a", Facts((5, LONG_AGO), OLD, file=(1, 10)))
+    known.note("b", Facts((5, LONG_AGO), NEW, file=(2, 20)))
+    known.save(tmp_path)
+    for each in (known, Known.load(tmp_path)):
+        for number, digest in ((1, OLD), (2, NEW)):
+            name, other = "ab"[number - 1], 3 - number
+            for file in ((number, 10 * number), (number, 5), (9, 10 * number)):
+                found = each.find(name, (5, LONG_AGO), file)
+                assert found is not None
+                assert found.digest == digest
+            assert each.find(name, (5, LONG_AGO), (other, 10 * other)) is None
+    known.note("b", Facts((5, LONG_AGO), "", file=(1, 30)))  # moved here
+    found = known.find("b", (5, LONG_AGO), (1, 30))
+    assert found is not None
+    assert found.digest == ""
+    assert known.find_sizes() == {5}
 
 
-def _save_and_load(known: Known, folder: Path) -> Known:
-    known.save(folder)
-    return Known.load(folder)
+@pytest.mark.parametrize("kind", ["clips", "frames"])
+def test_clips_that_were_exchanged(tmp_path: Path, kind: str) -> None:
+    """Of one size and of one time, as an archive may leave them: each is what it is."""
+    paths = [tmp_path / name for name in "ab"]
+    for path, frames in zip(paths, (grey_levels(6), grey_levels(6)[::-1]), strict=True):
+        if kind == "clips":
+            write_clip(path.with_suffix(".avi"), frames.copy(), "rawvideo")
+            path.with_suffix(".avi").rename(path)
+        else:
+            path.mkdir()
+            for number, frame in enumerate(frames):
+                Image.fromarray(frame).save(path / f"{number}.bmp")
+        for each in [*path.iterdir()] if path.is_dir() else [path]:
+            os.utime(each, (1, 1))
+    stats = [frames_stats(p) if p.is_dir() else file_stats(p.stat()) for p in paths]
+    assert stats[0] == stats[1]
+    known = Known()
+    for path in paths:
+        [file] = [open_clip(path, Preprocessing(), name=path.name).take("", "", Home("", None))]
+        name, facts = file.find_digest().facts or ("", Facts((0, 0)))
+        assert known.note(name, facts)
+    assert all(open_clip(path, Preprocessing(), Needs(), path.name, known).digest for path in paths)
+    paths[0].rename(tmp_path / "c")
+    paths[1].rename(paths[0])
+    (tmp_path / "c").rename(paths[1])
+    for path in paths:
+        assert open_clip(path, Preprocessing(), Needs(), path.name, known).digest == ""

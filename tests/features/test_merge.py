@@ -230,3 +230,29 @@ def test_what_does_not_fit(write: Write, tmp_path: Path) -> None:
 def test_labels_go_by_names(mappings: list[dict[str, int]], joined: dict[str, int]) -> None:
     """Those on which all agree stay; otherwise they are those of sorted names."""
     assert [*join_categories(mappings).items()] == [*joined.items()]
+
+
+def test_settings_that_only_some_have(write: Write, tmp_path: Path) -> None:
+    """How clips became videos is kept, as far as all agree; how chroma was placed is no setting."""
+    made = {"frames_per_video": 3, "image_size": [8, 8], "processing_mode": "cpu"}
+    paths = [
+        write("one", {"x": ("a", 1)}, source="clips", preprocessing=made),
+        write("two", {"y": ("a", 2)}, source="clips", preprocessing=made | {"rgb": "ffmpeg"}),
+    ]
+    merged = merge_files(paths, tmp_path / "c.h5").path
+    with h5py.File(merged) as file:
+        found = Provenance.from_attributes(file.attrs)
+    assert found.run["preprocessing"] == made | {"rgb": "ffmpeg"}
+    assert merge_files([merged, paths[0]], tmp_path / "d.h5").num_videos == 2
+
+
+def test_damage_is_not_handed_on(write: Write, tmp_path: Path) -> None:
+    """A file with a flipped bit is refused."""
+    path = write("one", {"x": ("a", 1)})
+    with h5py.File(path) as file:
+        offset = file["features"].id.get_chunk_info(0).byte_offset
+    with path.open("r+b") as raw:
+        raw.seek(offset + 10)
+        raw.write(b"xxxx")
+    with pytest.raises(InputError, match=r"one\.h5: features\[0\]: expected readable chunks"):
+        merge_files([path], tmp_path / "c.h5")

@@ -12,10 +12,10 @@ import pytest
 from helpers import finish, make_rows, plan, prepare, problems, sha256
 from numpy.typing import NDArray
 
-from featx.errors import OutputError
-from featx.features.feature_file import FileLayout
+from featx.errors import IncompleteError, OutputError
+from featx.features.feature_file import FileLayout, encode
 from featx.features.provenance import Provenance
-from featx.features.staging import Inputs, Staging
+from featx.features.staging import Inputs, Row, Staging
 from featx.features.update import Change, plan_update
 from featx.files import file_sha256
 
@@ -72,7 +72,7 @@ def test_what_is_said(tmp_path: Path) -> None:
 
 def test_numbers_that_are_large() -> None:
     """They are written as a person would."""
-    change = Change("train", 10_000, 9_990, True, 3, 2, [], [*"abcd"])
+    change = Change(Path("f"), "train", 10_000, 9_990, True, 3, 2, [], [*"abcd"])
     assert str(change) == (
         "train: 9,990 of 10,000 videos are in the file, 10 to do; 3 labels and 2 names have "
         "changed; 4 rows of the file are no longer in the data set"
@@ -84,7 +84,7 @@ def test_rows_are_not_lost(tmp_path: Path) -> None:
     target = tmp_path / "train_features.h5"
     publish(target, choose(range(6)), range(6))
     content = target.read_bytes()
-    with pytest.raises(OutputError, match=r"found 2 gone: video 4, video 5\. Check the data"):
+    with pytest.raises(OutputError, match=r"2 rows without one: video 4, video 5\. Check"):
         publish(target, choose(range(4)), range(4))
     assert target.read_bytes() == content
     assert [*tmp_path.iterdir()] == [target]
@@ -99,7 +99,7 @@ def test_a_row_that_has_only_come_to_the_name_of_another(tmp_path: Path) -> None
     target = tmp_path / "train_features.h5"
     publish(target, choose(range(4)), range(4))
     shifted = replace(choose([1, 2, 3]), video_ids=["video 0", "video 1", "video 2"])
-    with pytest.raises(OutputError, match=r"found 1 gone: video 0\."):
+    with pytest.raises(OutputError, match=r"1 row without one: video 0\."):
         publish(target, shifted, [1, 2, 3])
     assert publish(target, shifted, [1, 2, 3], overwrite=True)[0] == []
 
@@ -110,7 +110,9 @@ def test_unfinished_rows_are_not_lost_either(tmp_path: Path) -> None:
     staging = Staging(target, choose(range(6)))
     prepare(staging)
     staging.write_part({row: finish(staging, row, ROWS[row]) for row in (0, 5)})
-    with pytest.raises(OutputError, match=r"which is not finished: .* found 1 gone: video 5\."):
+    with pytest.raises(
+        OutputError, match=r"which is not finished: .* 1 row without one: video 5\."
+    ):
         publish(target, choose(range(4)), range(4))
     assert publish(target, choose(range(4)), range(4), overwrite=True)[0] == [1, 2, 3]
     assert [*tmp_path.iterdir()] == [target]
@@ -126,7 +128,7 @@ def test_a_data_set_in_which_nothing_is_as_it_was(tmp_path: Path) -> None:
         for k in "12"
     )
     publish(target, first, numbers)
-    with pytest.raises(OutputError, match="all of its 12 videos have other content"):
+    with pytest.raises(OutputError, match="12 of its videos have other content"):
         publish(target, second, numbers)
     assert publish(target, second, numbers, overwrite=True)[0] == [*range(12)]
 
@@ -259,7 +261,8 @@ def test_a_file_of_format_1(tmp_path: Path, skipped: set[str], added: set[str]) 
 def test_parts_of_format_1(tmp_path: Path) -> None:
     """A run that an older featx has begun goes on, with what it has noted of damage."""
     target = tmp_path / "train_features.h5"
-    layout = choose(range(4))
+    made = plan(LENGTHS, source="clips", preprocessing={}).provenance
+    layout = choose(range(4), provenance=made)
     first = Staging(target, layout)
     prepare(first)
     first.write_part({row: finish(first, row, ROWS[row]) for row in (2, 1)})
@@ -305,3 +308,145 @@ def test_times_are_kept(tmp_path: Path) -> None:
     staging.publish()
     with h5py.File(target) as file:
         assert file["times"][:].tolist() == [[1.0, 1.5, 2.0], [0.0, 0.5, 1.0]]
+
+
+def test_one_of_two_equal_videos(tmp_path: Path) -> None:
+    """Its row is not dropped in silence either, in whatever file the other one is."""
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    twice = replace(choose([0, 1, 3]), input_sha256=[sha256("x"), sha256("y"), sha256("x")])
+    publish(train, twice, [0, 1, 0])
+    single = twice.select([0, 1])
+    with pytest.raises(OutputError, match=r"1 row without one: video 3\."):
+        publish(train, single, [0, 1])
+    moved = replace(choose([3]), input_sha256=[sha256("x")])
+    stagings = [Staging(train, single), Staging(test, moved)]
+    plan_update(stagings)
+    assert [{*staging.places} for staging in stagings] == [{0, 1}, {0}]
+
+
+def test_a_bad_video_at_the_name_of_one_that_was_renamed(tmp_path: Path) -> None:
+    """No row is lost: it has another name now."""
+    target = tmp_path / "train_features.h5"
+    publish(target, choose([0, 1]), [0, 1])
+    inputs = [sha256("bad"), *choose([0, 1]).input_sha256]
+    names = ["video 0", "renamed", "video 1"]
+    staging = Staging(target, replace(choose([3, 0, 1]), input_sha256=inputs, video_ids=names))
+    assert prepare(staging) == {1, 2}
+    staging.skip(0, "bad")
+    staging.publish()
+    with h5py.File(target) as file:
+        assert file["video_ids"].asstr()[:].tolist() == ["renamed", "video 1"]
+    staging = Staging(target, replace(choose([3, 1]), input_sha256=inputs[::2]))
+    with pytest.raises(OutputError, match="1 row without one: renamed"):
+        prepare(staging)
+
+
+def test_a_video_that_cannot_take_its_place(tmp_path: Path) -> None:
+    """With the row that it replaces, the file stays as it was, unless somebody insists."""
+    target = tmp_path / "train_features.h5"
+    publish(target, choose([0, 1]), [0, 1])
+    content = target.read_bytes()
+    inputs = [sha256("bad"), choose([0, 1]).input_sha256[1]]
+    staging = Staging(target, replace(choose([0, 1]), input_sha256=inputs))
+    assert prepare(staging) == {1}
+    staging.skip(0, "video 0: damaged")
+    with pytest.raises(OutputError, match=r"video 0 would be lost, .* rows: video 0: damaged"):
+        staging.publish()
+    assert target.read_bytes() == content
+    staging.publish(overwrite=True)
+    with h5py.File(target) as file:
+        assert file["video_ids"].asstr()[:].tolist() == ["video 1"]
+
+
+def test_a_part_that_is_made_again(tmp_path: Path) -> None:
+    """To the last bit: it counts as any other."""
+    target = tmp_path / "train_features.h5"
+    layout, unknown = choose([0, 1]), replace(choose([0, 1]), input_sha256=["", ""])
+    for _ in range(2):
+        staging = Staging(target, unknown, Inputs(lambda rows, copies: ["", ""], lambda *_: ""))
+        assert prepare(staging, overwrite=True) == set()
+        rows = {row: Row(encode(ROWS[row], layout), layout.input_sha256[row]) for row in range(2)}
+        staging.write_part(rows)
+    assert len([*staging.folder.iterdir()]) == 1
+    staging.publish(overwrite=True)
+    assert problems(target) == []
+
+
+def test_a_part_of_another_content_does_not_count(tmp_path: Path) -> None:
+    """Even if a process that has outlived its run puts it where those of this run are."""
+    target = tmp_path / "train_features.h5"
+    staging = Staging(target, choose([0, 1]))
+    prepare(staging)
+    staging.write_part({0: finish(staging, 0, ROWS[0])})
+    staging.write_part({1: finish(staging, 1, ROWS[1])._replace(made_of=sha256("other"))})
+    with pytest.raises(IncompleteError, match="without video 1"):
+        staging.publish()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"chunks": (1, 3, 4), "compression": "gzip", "shuffle": True},
+        {"chunks": (1, 3, 4), "compression": "gzip", "compression_opts": 9},
+        {"chunks": (1, 3, 4), "compression": "lzf"},
+        {"chunks": (1, 3, 4), "fletcher32": True, "compression": "gzip", "compression_opts": 4},
+        {"chunks": (2, 3, 2), "compression": "gzip", "compression_opts": 4},
+        {"chunks": (1, 3, 4)},
+        {"chunks": None},
+    ],
+)
+def test_a_file_that_was_packed_again(tmp_path: Path, kind: dict[str, Any]) -> None:
+    """In another way: its rows are decoded, and written as they always are."""
+    target = tmp_path / "train_features.h5"
+    publish(target, choose([0, 3]), [0, 3])
+    with h5py.File(target, "r+") as file:
+        features = file["features"][:]
+        del file["features"]
+        file.create_dataset("features", data=features, **kind)
+    assert problems(target) == []
+    assert publish(target, choose([0, 3, 4]), [0, 3, 4])[0] == [2]
+    fresh = tmp_path / "fresh" / "train_features.h5"
+    publish(fresh, choose([0, 3, 4]), [0, 3, 4])
+    assert target.read_bytes() == fresh.read_bytes()
+
+
+def test_a_damaged_row_of_another_file_is_not_taken(tmp_path: Path) -> None:
+    """It is made, as if it were not there."""
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    publish(test, choose([0, 1]), [0, 1])
+    with h5py.File(test) as file:
+        offset = file["features"].id.get_chunk_info(0).byte_offset
+    with test.open("r+b") as raw:
+        raw.seek(offset + 10)
+        raw.write(b"xxxx")
+    assert publish(train, choose([0, 1, 3]), [0, 1, 3])[0] == [0, 2]
+    assert problems(train) == []
+
+
+@pytest.mark.parametrize("name", ["train_features.h5", "old_features.h5"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    """Of its own, it is refused in one line, or replaced; of another, it is as if not there."""
+    target = tmp_path / "train_features.h5"
+    publish(tmp_path / name, choose([0, 1]), [0, 1])
+    with h5py.File(tmp_path / name, "r+") as file:
+        del file.attrs["runs"]
+    if name == target.name:
+        with pytest.raises(OutputError, match="expected a readable feature file, found") as caught:
+            publish(target, choose([0, 1]), [0, 1])
+        assert "\n" not in str(caught.value)
+    assert publish(target, choose([0, 1]), [0, 1], overwrite=True)[0] == [0, 1]
+
+
+def test_a_data_set_most_of_which_is_another(tmp_path: Path) -> None:
+    """That a few videos are the same does not make it the same data set."""
+    target = tmp_path / "train_features.h5"
+    numbers = [0, 3, 4] * 7
+    names = [f"video {number}" for number in range(21)]
+    first = replace(choose(numbers), video_ids=names, input_sha256=[sha256(n) for n in names])
+    publish(target, first, numbers)
+    inputs = [sha256(f"new {name}") for name in names]
+    inputs[:3] = first.input_sha256[:3]
+    with pytest.raises(OutputError, match="18 of its videos have other content, and 3 the same"):
+        publish(target, replace(first, input_sha256=inputs), numbers)
+    inputs[:11] = first.input_sha256[:11]
+    assert len(publish(target, replace(first, input_sha256=inputs), numbers)[0]) == 10
