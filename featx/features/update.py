@@ -7,13 +7,14 @@ same settings: whatever its place, its name and its label were there.
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from featx.errors import InputError, OutputError, shorten
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.finished import Finished, Place, Source, Unclaimed, find_unclaimed
-from featx.features.staging import Inputs, Staging
+from featx.features.format_1 import adopt
+from featx.features.staging import Staging
 from featx.features.validation import find_row_problems
 
 _FEW = 10  # videos that may all be replaced at once, by somebody who means it
@@ -51,8 +52,8 @@ class Change:
         line = f"{self.split}: {self.finished:,} of {self.total:,} videos {where}"
         if todo := self.total - self.finished:
             line += f", {todo:,} to do"
-            if self.replaced:
-                line += f" ({len(self.replaced):,} of them with other content than before)"
+            if replaced := min(len(self.replaced), todo):
+                line += f" ({replaced:,} of them with other content than before)"
         changed = [f"{_count(self.labels, 'label')}"] * bool(self.labels)
         changed += [f"{_count(self.names, 'name')}"] * bool(self.names)
         if changed:
@@ -85,7 +86,7 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
     own: dict[Path, list[Source]] = {}
     finished = Finished()
     for staging in stagings:
-        sources = _adopt_old(staging, staging.read_sources(overwrite), overwrite)
+        sources = adopt(staging, staging.read_sources(overwrite), overwrite)
         staging.published = next((s for s in sources if s.path == staging.target), None)
         own[staging.target] = sources
         for source in sources:
@@ -97,8 +98,8 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
     places = {}
     for staging in stagings:
         found = _find_places(staging, inputs[staging.target], finished)
-        kept = _keep_readable(staging, found, {source.path for source in own[staging.target]})
-        places[staging.target] = _keep_readable(staging, found, ()) if overwrite else kept
+        trusted = set() if overwrite else {source.path for source in own[staging.target]}
+        places[staging.target] = _keep_readable(found, trusted)
     changes = _compare(stagings, own, places, inputs)
     if not overwrite:
         for staging, change in zip(stagings, changes, strict=True):
@@ -116,59 +117,6 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
         staging.begin(found, inputs[staging.target])
         staging.import_rows({r: p for r, p in found.items() if p.source.path not in mine})
     return [change for change in changes if own[change.target]]
-
-
-def _adopt_old(staging: Staging, sources: list[Source], overwrite: bool) -> list[Source]:
-    """Say what each row of files of format 1 was made of, where their record proves it.
-
-    It is a digest of all inputs together: it proves nothing once one of them has changed, but for
-    inputs that were added.
-    """
-    names = [*staging.layout.video_ids]
-    adopted = []
-    for source in sources:
-        made = source.provenance
-        if not made.is_old:
-            adopted.append(source)
-        elif _is_proven(staging.inputs, source, names):
-            found = staging.inputs.identify(range(len(names)), False)
-            made_of = dict(zip(names, found, strict=True))
-            damage = {**source.damage, **_read_old_damage(source)}
-            inputs = [made_of.get(name, "") for name in source.names]
-            adopted.append(replace(source, inputs=inputs, damage=damage))
-        elif not overwrite:
-            raise OutputError(
-                f"{source.path}: expected the inputs that it was made of, found others"
-                f"{_say_what(source.names, names)}. It is of an older format, which does not "
-                "tell what each row was made of: set overwrite to true to make all of them again, "
-                "or choose another output_dir."
-            )
-    return adopted
-
-
-def _is_proven(inputs: Inputs, source: Source, names: Sequence[str]) -> bool:
-    """Whether the inputs of a file of format 1 are those that there are now."""
-    skipped = {*(source.provenance.skipped or {})} & {*names}
-    if {*source.names} - {*names}:
-        return False
-    # What was left out was found bad by the scan, or later.
-    choices = [set[str](), skipped]
-    added = set() if source.numbers else {*names} - {*source.names} - skipped
-    return any(inputs.digest(each, added) == source.provenance.inputs_sha256 for each in choices)
-
-
-def _say_what(before: Sequence[str], now: Sequence[str]) -> str:
-    """What differs, by the names of the videos, if that can be told."""
-    added, gone = [*Counter(now) - Counter(before)], [*Counter(before) - Counter(now)]
-    told = (("added", added), ("removed", gone))
-    parts = [f"{shorten(names)} {what}" for what, names in told if names]
-    return f" ({'; '.join(parts)})" * bool(parts)
-
-
-def _read_old_damage(source: Source) -> dict[int, str]:
-    """What is missing of the videos in a part, as format 1 has noted it beside."""
-    paths = {row: source.path.parent / f"damaged-{n}.txt" for row, n in enumerate(source.numbers)}
-    return {row: path.read_text("utf-8") for row, path in paths.items() if path.exists()}
 
 
 def _read_others(stagings: Sequence[Staging]) -> list[Source]:
@@ -220,13 +168,10 @@ def _find_places(staging: Staging, inputs: Sequence[str], finished: Finished) ->
     return places
 
 
-def _keep_readable(
-    staging: Staging, places: Mapping[int, Place], trusted: Collection[Path]
-) -> dict[int, Place]:
+def _keep_readable(places: Mapping[int, Place], trusted: Collection[Path]) -> dict[int, Place]:
     """Those of some rows whose features can be read, and are finite.
 
     Args:
-        staging: What they are for.
         places: Where they are.
         trusted: Files whose rows are kept as they are.
     """
