@@ -1,6 +1,6 @@
 """What is known of inputs that have not changed since: by name, size and time of change.
 
-As names may have been exchanged, an input has to be the same file, too, or of the same status time.
+As names may have been exchanged, an input has to be the same file, too.
 
 So a second scan need not open what the first one has, nor a rerun read it again. What is kept is a
 hint that saves time: whatever is lost, or does not fit any more, is read again.
@@ -9,6 +9,7 @@ hint that saves time: whatever is lost, or does not fit any more, is read again.
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,7 @@ class Known:
 
     def __init__(self) -> None:
         self._facts: dict[str, Facts] = {}
+        self._counts: Counter[Stats] = Counter()
         self._is_saved = True
 
     @classmethod
@@ -85,14 +87,15 @@ class Known:
     def find(self, name: str, stats: Stats, file: FileMarks = (0, 0)) -> Facts | None:
         """What is known of an input, if it has not changed since.
 
-        A file that was exchanged for another of its size and time has another number, and another
-        time of its status. Systems that do not keep the one mostly keep the other.
+        A file that was exchanged for another of its size and time has another number. Not all
+        systems keep these: there, if no other is of its size and time, that of its status counts.
         """
         facts = self._facts.get(name)
         if facts is None or facts.stats != stats:
             return None
-        same = any(before == now for before, now in zip(facts.file, file, strict=True))
-        return facts if same else None
+        same_number, same_status = (a == b for a, b in zip(facts.file, file, strict=True))
+        is_same = same_number or (same_status and self._counts[stats] == 1)
+        return facts if is_same else None
 
     def find_sizes(self) -> set[int]:
         """The sizes of the inputs whose content is known."""
@@ -119,7 +122,10 @@ class Known:
                 digest=facts.digest or before.digest,
                 survey={**before.survey, **facts.survey},
             )
-        if facts != self._facts.get(name):
+        if facts != (last := self._facts.get(name)):
+            self._counts.update({facts.stats: 1})
+            if last:
+                self._counts.subtract({last.stats: 1})
             self._facts[name] = facts
             self._is_saved = False
 

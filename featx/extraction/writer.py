@@ -247,12 +247,12 @@ class FeatureWriter(BasePredictionWriter, Memory):
     def _publish(self) -> None:
         """Publish every file that can be."""
         published: dict[str, Path] = {}
-        problems: list[IncompleteError | OutputError] = []
+        problems: list[IncompleteError] = []
         for split, staging in self._stagings.items():
             try:
                 staging.publish(self.overwrite)
                 published[split] = staging.target
-            except (IncompleteError, OutputError) as error:  # no reason to keep other splits back
+            except IncompleteError as error:  # which is no reason to keep the other splits back
                 problems.append(error)
         self._known = Known.load(self._known_folder)
         self._keep_known()

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -181,34 +181,28 @@ class Unclaimed(NamedTuple):
 
 
 def find_unclaimed(
-    files: Sequence[tuple[Source, Mapping[str, str]]], wanted: Counter[str]
-) -> list[Unclaimed]:
-    """Which rows of files nobody takes.
+    source: Source, names: Sequence[str], inputs: Sequence[str], elsewhere: Collection[str]
+) -> Unclaimed:
+    """Which rows of a file nobody takes.
 
     Args:
-        files: Each file, and what the videos that it is to be of are made of, by their names:
-            empty where that is not known.
-        wanted: How many rows are to be made of what, in all of the files.
+        source: The file.
+        names: The names of the videos that it is to be of.
+        inputs: What these are made of; empty where that is not known.
+        elsewhere: What rows of other files are to be made of.
     """
-    left = Counter(wanted)
-    others: list[list[tuple[str, str]]] = []
-    for source, made_of in files:  # those whose names are still there come first
-        others.append([])
-        for name, before in zip(source.names, source.inputs, strict=True):
-            if made_of.get(name) == before and left[before] > 0:
-                left[before] -= 1
-            else:
-                others[-1].append((name, before))
-    found = []
-    for (source, made_of), rows in zip(files, others, strict=True):
-        had = {*source.inputs}
-        found.append(Unclaimed([], []))
-        for name, before in rows:
-            if left[before] > 0:
-                left[before] -= 1
-            else:
-                is_new = name in made_of and made_of[name] not in had
-                (found[-1].replaced if is_new else found[-1].dropped).append(name)
+    made_of = dict(zip(names, inputs, strict=True))
+    left, had = Counter(inputs), {*source.inputs}
+    rows = [*zip(source.names, source.inputs, strict=True)]
+    # Of several of the same content, those whose names are still there are taken first.
+    rows.sort(key=lambda row: made_of.get(row[0]) != row[1])
+    found = Unclaimed([], [])
+    for name, before in rows:
+        if left[before] > 0:
+            left[before] -= 1
+        elif before not in elsewhere:
+            is_new = name in made_of and made_of[name] not in had
+            (found.replaced if is_new else found.dropped).append(name)
     return found
 
 

@@ -1,7 +1,7 @@
 """Files of format 1, which do not say what each row was made of: what their record proves of it.
 
-It is a digest of all inputs together: it proves nothing once one of them has changed, but for inputs
-that were added.
+It is a digest of all inputs together: it proves nothing once one of them has changed, though some
+may have been added.
 """
 
 from collections import Counter

@@ -92,7 +92,7 @@ class Staging:
     Attributes:
         places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
         published: The file that is there, if its rows can be told; likewise.
-        elsewhere: What those rows of it are made of that other files take; likewise.
+        elsewhere: What finished rows of other files of the run are made of; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
     """
 
@@ -341,8 +341,9 @@ class Staging:
             overwrite: Accept that the file loses rows whose new videos turned out to be bad.
 
         Raises:
-            IncompleteError: A row is missing, or a part was changed; or all rows were skipped.
-            OutputError: The disk is full, or the file cannot be written; or it would lose rows.
+            IncompleteError: A row is missing, or a part was changed; or all rows were skipped, or
+                such that the file would lose rows.
+            OutputError: The disk is full, or the file cannot be written.
         """
         places = self._find_places()
         skipped = {
@@ -393,11 +394,10 @@ class Staging:
         before = self.published
         if not before or not skipped:
             return
-        made_of = dict(zip(layout.video_ids, layout.input_sha256, strict=True))
-        wanted = Counter([*layout.input_sha256, *self.elsewhere])
-        [(_, dropped)] = find_unclaimed([(before, made_of)], wanted)
+        names, inputs = layout.video_ids, layout.input_sha256
+        _, dropped = find_unclaimed(before, names, inputs, self.elsewhere)
         if dropped:
-            raise OutputError(
+            raise IncompleteError(
                 f"{self.target}: expected to go on with all videos that it has, found that "
                 f"{shorten(dropped)} would be lost, for inputs are bad now. Mend them, or set "
                 f"overwrite to true to drop the rows: {next(iter(skipped.values()))}"

@@ -4,7 +4,6 @@ A row is taken from an earlier file, or from a part, if it was made of the same 
 same settings: whatever its place, its name and its label were there.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -105,12 +104,12 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
         for staging, change in zip(stagings, changes, strict=True):
             _check_losses(staging, change)
     for staging in stagings:
-        staging.elsewhere = [
+        staging.elsewhere = {
             place.source.inputs[place.row]
             for target, found in places.items()
             for place in found.values()
-            if target != staging.target and place.source is staging.published
-        ]
+            if target != staging.target
+        }
     for staging in stagings:
         mine = {source.path for source in own[staging.target]}
         found = places[staging.target]
@@ -200,14 +199,6 @@ def _compare(
     inputs: Mapping[Path, Sequence[str]],
 ) -> list[Change]:
     """What changes in each file."""
-    made_of = {
-        staging.target: dict(zip(staging.layout.video_ids, inputs[staging.target], strict=True))
-        for staging in stagings
-    }
-    wanted = Counter(each for known in inputs.values() for each in known if each)
-    published = [staging.published for staging in stagings if staging.published]
-    pairs = [(source, made_of[source.path]) for source in published]
-    unclaimed = dict(zip((s.path for s in published), find_unclaimed(pairs, wanted), strict=True))
     changes = []
     for staging in stagings:
         layout, target = staging.layout, staging.target
@@ -218,8 +209,13 @@ def _compare(
             if source.path in paths:
                 labels += source.categories[number] != category_of.get(int(layout.labels[row]))
                 names += source.names[number] != layout.video_ids[row]
-        replaced, dropped = unclaimed.get(target, ([], []))
-        parts = _find_unclaimed_parts(own[target], target, made_of[target], wanted)
+        elsewhere = {each for other, known in inputs.items() for each in known if other != target}
+        found = Unclaimed([], [])
+        if staging.published:
+            found = find_unclaimed(
+                staging.published, layout.video_ids, inputs[target], elsewhere - {""}
+            )
+        parts = _find_unclaimed_parts(staging, own[target], inputs)
         changes.append(
             Change(
                 target,
@@ -229,24 +225,26 @@ def _compare(
                 staging.published is not None,
                 labels,
                 names,
-                [*dict.fromkeys([*replaced, *parts.replaced])],
-                [*dict.fromkeys([*dropped, *parts.dropped])],
+                [*dict.fromkeys([*found.replaced, *parts.replaced])],
+                [*dict.fromkeys([*found.dropped, *parts.dropped])],
             )
         )
     return changes
 
 
 def _find_unclaimed_parts(
-    sources: Sequence[Source], target: Path, made_of: Mapping[str, str], wanted: Collection[str]
+    staging: Staging, sources: Sequence[Source], inputs: Mapping[Path, Sequence[str]]
 ) -> Unclaimed:
-    """The rows of parts that nobody takes; others may have them, too: these are no loss."""
+    """The rows of parts that nobody takes. What others have, too, is no loss."""
+    made_of = dict(zip(staging.layout.video_ids, inputs[staging.target], strict=True))
+    wanted = {each for known in inputs.values() for each in known}
     folders: dict[Path, list[Source]] = {}
     for source in sources:
-        if source.path != target:
+        if source is not staging.published:
             folders.setdefault(source.path.parent, []).append(source)
     found = Unclaimed([], [])
     for parts in folders.values():  # the parts of a plan
-        had = {made for part in parts for made in part.inputs}
+        had = {each for part in parts for each in part.inputs}
         for part in parts:
             for name, before in zip(part.names, part.inputs, strict=True):
                 if before not in wanted:

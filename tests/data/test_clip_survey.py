@@ -267,12 +267,12 @@ def test_damaged_clips_are_bad_inputs(damaged: Path, tmp_path: Path) -> None:
     featx.extract(damaged, tmp_path / "out", **JOB, keep_damaged=True)
     assert path.read_bytes() == content.read_bytes()
     with pytest.raises(
-        featx.errors.OutputError, match=r"cut\.mkv, train/c/late\.avi would be lost"
+        featx.errors.IncompleteError, match=r"cut\.mkv, train/c/late\.avi would be lost"
     ):
         featx.extract(damaged, tmp_path / "out", **JOB, on_error="skip")
     assert path.read_bytes() == content.read_bytes()
     (damaged / "train" / "b" / "cut.mkv").rename(damaged / "train" / "b" / "renamed.mkv")
-    with pytest.raises(featx.errors.OutputError, match=r"train/b/cut\.mkv, .* would be lost"):
+    with pytest.raises(featx.errors.IncompleteError, match=r"train/b/cut\.mkv, .* would be lost"):
         featx.extract(damaged, tmp_path / "out", **JOB, on_error="skip")
     featx.extract(damaged, tmp_path / "out", **JOB, on_error="skip", overwrite=True)
     with h5py.File(path) as file:

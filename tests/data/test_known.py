@@ -143,19 +143,23 @@ def test_a_known_clip_is_not_opened(
 
 
 def test_names_that_were_exchanged(tmp_path: Path) -> None:
-    """A file of the same size and time is another one, if neither its number nor its status fit."""
+    """A file of the same size and time is another one, if its number is.
+
+    If there is no other of these, the time of its status is enough.
+    """
     known = Known()
     known.note("a", Facts((5, LONG_AGO), OLD, file=(1, 10)))
-    known.note("b", Facts((5, LONG_AGO), NEW, file=(2, 20)))
+    assert known.find("a", (5, LONG_AGO), (9, 10)) is not None
+    assert known.find("a", (5, LONG_AGO), (9, 20)) is None
+    known.note("b", Facts((5, LONG_AGO), NEW, file=(2, 10)))
     known.save(tmp_path)
     for each in (known, Known.load(tmp_path)):
         for number, digest in ((1, OLD), (2, NEW)):
-            name, other = "ab"[number - 1], 3 - number
-            for file in ((number, 10 * number), (number, 5), (9, 10 * number)):
-                found = each.find(name, (5, LONG_AGO), file)
+            for status in (10, 20):
+                found = each.find("ab"[number - 1], (5, LONG_AGO), (number, status))
                 assert found is not None
                 assert found.digest == digest
-            assert each.find(name, (5, LONG_AGO), (other, 10 * other)) is None
+            assert each.find("ab"[number - 1], (5, LONG_AGO), (3 - number, 10)) is None
     known.note("b", Facts((5, LONG_AGO), "", file=(1, 30)))  # moved here
     found = known.find("b", (5, LONG_AGO), (1, 30))
     assert found is not None

@@ -324,6 +324,25 @@ def test_one_of_two_equal_videos(tmp_path: Path) -> None:
     assert [{*staging.places} for staging in stagings] == [{0, 1}, {0}]
 
 
+def test_a_video_that_moves_while_its_old_file_waits(tmp_path: Path) -> None:
+    """The one that it comes to may be published first: the row in the other is no loss then."""
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    publish(train, choose([0, 1]), [0, 1])
+    publish(test, choose([3]), [3])
+    for _ in range(2):
+        stagings = [Staging(train, choose([1, 4])), Staging(test, choose([0, 3]))]
+        plan_update(stagings)
+        assert [{*staging.places} for staging in stagings] == [{0}, {0, 1}]
+        with pytest.raises(IncompleteError, match="without video 4"):
+            stagings[0].publish()
+        stagings[1].publish()
+    stagings[0].write_part({1: finish(stagings[0], 1, ROWS[4])})
+    stagings[0].publish()
+    fresh = tmp_path / "fresh" / "train_features.h5"
+    publish(fresh, choose([1, 4]), [1, 4])
+    assert train.read_bytes() == fresh.read_bytes()
+
+
 def test_a_bad_video_at_the_name_of_one_that_was_renamed(tmp_path: Path) -> None:
     """No row is lost: it has another name now."""
     target = tmp_path / "train_features.h5"
@@ -350,7 +369,7 @@ def test_a_video_that_cannot_take_its_place(tmp_path: Path) -> None:
     staging = Staging(target, replace(choose([0, 1]), input_sha256=inputs))
     assert prepare(staging) == {1}
     staging.skip(0, "video 0: damaged")
-    with pytest.raises(OutputError, match=r"video 0 would be lost, .* rows: video 0: damaged"):
+    with pytest.raises(IncompleteError, match=r"video 0 would be lost, .* rows: video 0: damaged"):
         staging.publish()
     assert target.read_bytes() == content
     staging.publish(overwrite=True)
