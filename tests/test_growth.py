@@ -234,8 +234,8 @@ def test_any_edit(
         try:
             found = run(root, out, kind, limit, overwrite=False)
         except OutputError as error:
-            assert "without one: " in str(error)
-            assert model.loses(entries)
+            if "without one: " not in str(error) or not model.loses(entries):
+                raise
             found = run(root, out, kind, limit, overwrite=True)
         assert found == model.run(ordered, limit)
     run(root, folder / "fresh", kind, None, overwrite=False)
