@@ -7,8 +7,8 @@ the bytes of an undisturbed run, and leave nothing else behind.
 Run as a script, it has no threads when it forks. Its arguments are a folder, how to fail (`SIGKILL`
 or an error of the system), and the job: rows of one file, over none (`fresh`), over a foreign one
 (`overwrite`) or over one of other rows (`update`); or everything from the scan to the analysis of
-two files (`whole`), or of two that are there, of a data set that was changed since (`grown`). It
-prints the number of failures.
+two files (`whole`), or of two that are there, of clips that were changed since (`grown`). It prints
+the number of failures.
 """
 
 import errno
@@ -24,10 +24,18 @@ from typing import Any
 
 import h5py
 import torch
-from helpers import TINY, extract_eagerly, make_rows, plan, prepare, random_videos
+from helpers import (
+    TINY,
+    extract_eagerly,
+    grey_levels,
+    make_rows,
+    plan,
+    prepare,
+    random_videos,
+)
 
 from featx.backbones import architectures
-from featx.data.processed_file import save_videos
+from featx.data.clip_file import write_clip
 from featx.errors import OutputError
 from featx.features import finished
 from featx.features.feature_file import FileLayout, write_row
@@ -94,8 +102,11 @@ class Fuse:
 
 def run_job(folder: Path, kind: str) -> None:
     """The job of one kind."""
-    if kind in ("whole", "grown"):
+    if kind == "whole":
         extract_eagerly(folder.parent / "processed", folder)
+    elif kind == "grown":
+        settings = {"source": "clips", "num_frames": 3, "image_size": 8}
+        extract_eagerly(folder.parent / "clips", folder, **settings)
     else:
         write_rows(folder, plan(LENGTHS, made="now"), range(len(LENGTHS)), kind == "overwrite")
 
@@ -138,17 +149,21 @@ def prepare_whole_job(folder: Path) -> None:
     """Inputs, the tiny CNN, a part for each video, and no threads of torch's that a fork breaks."""
     torch.set_num_threads(1)
     architectures.ARCHITECTURES["resnet50"] = TINY
-    save(folder, {"train": [0, 1], "test": [2]})
-
-
-def save(folder: Path, splits: dict[str, list[int]]) -> None:
-    """Videos by their numbers, with a digest of each."""
-    for split, numbers in splits.items():
+    for split, count in (("train", 2), ("test", 1)):
         place = folder / "processed" / split / "a" / "x"
-        place.mkdir(parents=True, exist_ok=True)
-        videos = random_videos(4, 3)
-        notes = (({"clips": f"{number}"}, videos[number]) for number in numbers)
-        save_videos(place / "processed_data.pt", notes)
+        place.mkdir(parents=True)
+        torch.save(random_videos(count, 3), place / "processed_data.pt")
+
+
+def save_clips(folder: Path, splits: dict[str, list[int]]) -> None:
+    """Clips by their numbers, changed long ago, in place of those that are there."""
+    shutil.rmtree(folder / "clips", ignore_errors=True)
+    for split, numbers in splits.items():
+        place = folder / "clips" / split / "a"
+        place.mkdir(parents=True)
+        for number in numbers:
+            write_clip(place / f"{number}.mp4", grey_levels(9)[number : number + 5])
+            os.utime(place / f"{number}.mp4", (1, 1))
 
 
 def prepare_old_files(folder: Path, kind: str) -> Path:
@@ -167,8 +182,9 @@ def prepare_old_files(folder: Path, kind: str) -> Path:
         layout = replace(layout, input_sha256=inputs, video_ids=names)
         write_rows(old, layout, numbers, overwrite=False)
     elif kind == "grown":
-        extract_eagerly(folder / "processed", old)
-        save(folder, {"train": [3, 1], "test": [0, 2]})
+        save_clips(folder, {"train": [0, 1], "test": [2]})
+        run_job(old, kind)
+        save_clips(folder, {"train": [3, 1], "test": [0, 2]})
     return old
 
 
@@ -177,10 +193,10 @@ def main(folder: Path, mode: str, kind: str) -> None:
     if kind in ("whole", "grown"):
         prepare_whole_job(folder)
     old = prepare_old_files(folder, kind)
-    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}
     undisturbed = folder / "undisturbed"
     run_job(undisturbed, kind)
-    expected = {path.name: path.read_bytes() for path in undisturbed.iterdir()}
+    expected = {path.name: path.read_bytes() for path in undisturbed.iterdir() if path.is_file()}
     step = 0
     while True:
         step += 1
@@ -199,7 +215,10 @@ def main(folder: Path, mode: str, kind: str) -> None:
         else:
             assert status == 1 or (status == _SURVIVED and complete), f"step {step}"
         run_job(place, kind)
-        left = {path.name: path.read_bytes() for path in place.iterdir()}
+        left = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
+        others = [path.relative_to(place) for path in place.rglob("*") if path.parent != place]
+        known = {Path(".featx/known"), Path(".featx/known/known.jsonl")}
+        assert {*others} == (known if kind == "grown" else set()), f"rerun after step {step}"
         assert left == expected, f"rerun after step {step}"
     print(step - 1)
 

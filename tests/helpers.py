@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -162,7 +163,7 @@ class EagerWriter(FeatureWriter):
     part_limits = PartLimits(0, 0.0, 0)
 
 
-def extract_eagerly(root: Path, out: Path) -> dict[str, Path]:
+def extract_eagerly(root: Path, out: Path, **settings: Any) -> dict[str, Path]:  # noqa: ANN401
     """A small job with ResNet-50, or what stands for it, each video a part of its own."""
     writer = EagerWriter(out)
     trainer = Trainer(
@@ -172,7 +173,7 @@ def extract_eagerly(root: Path, out: Path) -> dict[str, Path]:
         logger=False,
         enable_checkpointing=False,
     )
-    data = VideoDataModule(root, num_workers=0)
+    data = VideoDataModule(root, num_workers=0, **settings)
     trainer.predict(FeatureExtractor("resnet50", "random"), data, return_predictions=False)
     return writer.paths
 

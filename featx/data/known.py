@@ -73,16 +73,15 @@ class Known:
         return known
 
     def save(self, folder: Path) -> None:
-        """Keep all of it in a folder, instead of what is there, if that is something else."""
-        if self._is_saved:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [_format(name, facts) for name, facts in self._facts.items()]
-        replace_file(folder / _ALL, "".join([_header(), *lines]).encode())
-        for path in folder.glob("*.jsonl"):
-            if path.name != _ALL:
+        """Keep all of it in a folder, if that is something new, and nothing else there."""
+        if not self._is_saved:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [_format(name, facts) for name, facts in self._facts.items()]
+            replace_file(folder / _ALL, "".join([_header(), *lines]).encode())
+            self._is_saved = True
+        for path in folder.iterdir() if folder.exists() else ():
+            if path.name != _ALL:  # what is in it by now, or half of what a killed run has written
                 path.unlink()
-        self._is_saved = True
 
     def find(self, name: str, stats: Stats, file: FileMarks = (0, 0)) -> Facts | None:
         """What is known of an input, if it has not changed since.
