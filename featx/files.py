@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from featx.errors import FeatxError, OutputError, first_line
+from featx.errors import FeatxError, OutputError, UsageError, first_line
 
 
 @contextmanager
@@ -36,13 +36,29 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def expand(path: Path | str) -> Path:
+    """A path as a person gives it: `~` is a home.
+
+    Raises:
+        UsageError: It is that of nobody.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{path}: expected the home of a user, found none of that name. Give another path."
+        ) from error
+
+
 def check_replaceable(path: Path) -> None:
     """Check that a path is free, or a file that can be replaced.
 
     Raises:
-        OutputError: Something else is there.
+        OutputError: Something else is there, or the path cannot be one.
     """
-    if path.exists() and not path.is_file():
+    with writing(path):
+        is_other = path.exists() and not path.is_file()
+    if is_other:
         raise OutputError(f"{path}: expected a file or nothing, found a folder. Remove it.")
 
 

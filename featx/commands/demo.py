@@ -12,7 +12,7 @@ from featx.commands.preprocess import preprocess
 from featx.data.clip_file import write_clip
 from featx.errors import check_at_least
 from featx.extraction.run import extract
-from featx.files import writing
+from featx.files import expand, writing
 
 _DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 _CLIP_FRAMES, _CLIP_SIZE = 48, 128
@@ -47,7 +47,7 @@ def demo(
         UsageError: A number is out of range.
     """
     check_at_least(1, clips=clips)
-    output_dir = Path(output_dir).expanduser()
+    output_dir = expand(output_dir)
     raw, processed, features = (output_dir / name for name in ("raw", "processed", "features"))
     print(f"\n1. Making clips in {raw}", flush=True)
     with writing(raw):

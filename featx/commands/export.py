@@ -24,7 +24,7 @@ from featx.features.feature_file import (
 )
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
-from featx.files import replace_file, writing
+from featx.files import expand, replace_file, writing
 
 INDEX = "index.csv"
 
@@ -73,7 +73,7 @@ def export(
         InputError: It is no feature file, or is damaged.
         OutputError: There are files already, or one cannot be written.
     """
-    path, folder = Path(file).expanduser(), Path(folder).expanduser()
+    path, folder = expand(file), expand(folder)
     with open_feature_file(path) as opened:
         if problems := find_problems(opened, read_features=False):
             raise InputError(f"{path}: {problems[0]}. Extract its features again.")

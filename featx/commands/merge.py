@@ -6,6 +6,7 @@ from pathlib import Path
 from featx.commands.parser import ConciseParser
 from featx.errors import shorten
 from featx.features.merge import merge_files
+from featx.files import expand
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -16,7 +17,7 @@ def main(args: Sequence[str], summary: str) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     given = parser.parse_args(args)
     merged = merge_files(
-        [path.expanduser() for path in given.files], given.output.expanduser(), given.overwrite
+        [expand(path) for path in given.files], expand(given.output), given.overwrite
     )
     notes = f", {merged.repeated:,} repeated rows left out" if merged.repeated else ""
     print(f"{merged.num_videos:,} videos of {len(given.files)} files in {merged.path}{notes}")

@@ -40,7 +40,7 @@ from featx.errors import (
     check_at_least,
     shorten,
 )
-from featx.files import read_json, replace_file, writing
+from featx.files import expand, read_json, replace_file, writing
 from featx.parallel import count_cores, map_ahead
 
 DTypeName = Literal["uint8", "float32"]
@@ -131,7 +131,7 @@ def preprocess(
         InputError: The table cannot be read.
         OutputError: A file cannot be written.
     """
-    raw_dir, processed_dir = Path(raw_dir).expanduser(), Path(processed_dir).expanduser()
+    raw_dir, processed_dir = expand(raw_dir), expand(processed_dir)
     check_at_least(1, num_workers=num_workers)
     check_source(source, layout, table, columns)
     if source == "processed":
@@ -149,7 +149,7 @@ def preprocess(
     subcategory = None
     origins: dict[str, str] = {}
     if table is not None or layout == "flat":
-        origin = (Path(table).expanduser() if table else raw_dir).resolve()
+        origin = (expand(table) if table else raw_dir).resolve()
         subcategory = (origin.stem if table else origin.name).lstrip(".") or "videos"
         _check_claim(processed_dir, subcategory, origin)
         origins[subcategory] = str(origin)
@@ -220,7 +220,7 @@ def _scan(
         thorough=True,
         strict=False,
         layout=layout,
-        table=None if table is None else Path(table).expanduser(),
+        table=None if table is None else expand(table),
         columns=columns or {},
     )
     manifest = choose_source(source, wanted).scan(wanted)

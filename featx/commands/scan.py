@@ -10,6 +10,7 @@ from featx.data.manifest import LayoutName, Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_file import FILE_NAME
 from featx.data.sources import SourceName, choose_source
+from featx.files import expand
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -51,7 +52,7 @@ def scan(
     Raises:
         MissingInputError: The folder or a split does not exist.
     """
-    root = Path(root).expanduser()
+    root = expand(root)
     if source is None and (table or layout == "flat"):
         source = "clips"
     if source is None:
@@ -65,7 +66,7 @@ def scan(
         strict=False,
         progress=True,
         layout=layout,
-        table=None if table is None else Path(table).expanduser(),
+        table=None if table is None else expand(table),
         columns=columns or {},
     )
     manifest = choose_source(source, settings).scan(settings)

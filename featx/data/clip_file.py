@@ -149,7 +149,7 @@ class ClipFile(VideoFile):
         return replace(self, digest=other.digest, is_settled=settled)
 
     @property
-    def facts(self) -> tuple[str, Facts] | None:
+    def facts(self) -> tuple[str, Facts]:
         """Its name, and what is worth knowing of it the next time."""
         facts = Facts(self.stats, self.digest, {}, self.file, self.is_settled)
         return self.clip_name, facts
@@ -184,7 +184,8 @@ class ClipFile(VideoFile):
         try:
             settled = is_settled(_find_change(self.path))
             before = _find_stats(self.path)
-            digest = self.digest if before == self.stats else ""
+            is_same = (before, _find_marks(self.path)) == (self.stats, self.file)
+            digest = self.digest if is_same else ""
             digest = digest or _find_digest(self.path)
             # A clip that nobody has read before is told from another by its size and time alone.
             if digest != self.digest and (self.digest or before != self.stats):

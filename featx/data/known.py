@@ -1,6 +1,6 @@
 """What is known of inputs that have not changed since: by name, size and time of change.
 
-As names may have been exchanged, an input has to be the same file, too.
+An input has to be the same file, too, by its number and the time of its status, as in git's index.
 
 So a second scan need not open what the first one has, nor a rerun read it again. What is kept is a
 hint that saves time: whatever is lost, or does not fit any more, is read again.
@@ -9,7 +9,6 @@ hint that saves time: whatever is lost, or does not fit any more, is read again.
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,7 +57,6 @@ class Known:
 
     def __init__(self) -> None:
         self._facts: dict[str, Facts] = {}
-        self._counts: Counter[Stats] = Counter()
         self._is_saved = True
 
     @classmethod
@@ -86,15 +84,11 @@ class Known:
     def find(self, name: str, stats: Stats, file: FileMarks = (0, 0)) -> Facts | None:
         """What is known of an input, if it has not changed since.
 
-        A file that was exchanged for another of its size and time has another number. Not all
-        systems keep these: there, if no other is of its size and time, that of its status counts.
+        Names may have been exchanged, and a file may get the size and the time of another; but not
+        its number and the time of its status, too.
         """
         facts = self._facts.get(name)
-        if facts is None or facts.stats != stats:
-            return None
-        same_number, same_status = (a == b for a, b in zip(facts.file, file, strict=True))
-        is_same = same_number or (same_status and self._counts[stats] == 1)
-        return facts if is_same else None
+        return facts if facts and (facts.stats, facts.file) == (stats, file) else None
 
     def find_sizes(self) -> set[int]:
         """The sizes of the inputs whose content is known."""
@@ -121,10 +115,7 @@ class Known:
                 digest=facts.digest or before.digest,
                 survey={**before.survey, **facts.survey},
             )
-        if facts != (last := self._facts.get(name)):
-            self._counts.update({facts.stats: 1})
-            if last:
-                self._counts.subtract({last.stats: 1})
+        if facts != self._facts.get(name):
             self._facts[name] = facts
             self._is_saved = False
 
@@ -174,6 +165,7 @@ def _read(path: Path) -> list[tuple[str, Facts]]:
             continue
         numbers = (size, time_ns, inode, status_ns)
         are_numbers = all(isinstance(number, int) for number in numbers)
-        if are_numbers and isinstance(survey, dict) and _DIGEST.fullmatch(str(digest)):
+        are_texts = isinstance(name, str) and isinstance(digest, str)
+        if are_numbers and are_texts and isinstance(survey, dict) and _DIGEST.fullmatch(digest):
             found.append((name, Facts((size, time_ns), digest, survey, (inode, status_ns))))
     return found

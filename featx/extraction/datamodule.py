@@ -36,6 +36,7 @@ from featx.data.preprocessing import (
 from featx.data.sources import SourceName, check_source, choose_source
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
+from featx.files import expand
 from featx.parallel import count_cores
 
 _log = logging.getLogger(__name__)
@@ -160,9 +161,9 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(
                 "root: expected the data set's folder, found none. Give root or table."
             )
-        table = None if table is None else Path(table).expanduser()
+        table = None if table is None else expand(table)
         self.scan_settings = ScanSettings(
-            Path(root).expanduser() if root is not None else table.parent,  # type: ignore[union-attr]
+            expand(root) if root is not None else table.parent,  # type: ignore[union-attr]
             splits,
             on_error,
             verify_inputs,

@@ -12,6 +12,7 @@ import torchvision
 
 from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest
+from featx.data.processed_file import ProcessedFile
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, describe_structure, open_feature_file
 from featx.features.provenance import Provenance
@@ -82,7 +83,8 @@ def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
     def digest(left_out: Collection[str], absent: Collection[str]) -> str:
         return find_digest(frozenset(left_out), frozenset(absent))
 
-    return Inputs(identify, digest)
+    files = (file for file in manifest.select(split) if isinstance(file, ProcessedFile))
+    return Inputs(identify, digest, tells_content=all(file.sha256 for file in files))
 
 
 def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:

@@ -36,7 +36,7 @@ from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER, Staging
 from featx.features.update import plan_update
-from featx.files import check_replaceable, writing
+from featx.files import check_replaceable, expand, writing
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 
@@ -62,7 +62,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def __init__(self, output_dir: Path | str = "features", overwrite: bool = False) -> None:
         super().__init__(write_interval="batch")
-        self.output_dir = Path(output_dir).expanduser()
+        self.output_dir = expand(output_dir)
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
         self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")

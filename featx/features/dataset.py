@@ -24,7 +24,7 @@ from featx.features.feature_file import (
     refuse_damage,
 )
 from featx.features.provenance import Provenance
-from featx.files import file_stats
+from featx.files import expand, file_stats
 
 _RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
 
@@ -86,7 +86,7 @@ class FeatureDataset(Dataset[FeatureItem]):
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         with open_feature_file(self.path) as file:
             self._stats = file_stats(self.path.stat())
             try:

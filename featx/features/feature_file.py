@@ -147,10 +147,14 @@ def open_feature_file(path: Path) -> h5py.File:
         MissingInputError: The file does not exist.
         InputError: It is not an HDF5 file, or lacks a dataset or attribute.
     """
-    if not path.is_file():
-        raise MissingInputError(f"{path}: expected a feature file, found no file. Check the path.")
     try:
+        if not path.is_file():
+            raise MissingInputError(
+                f"{path}: expected a feature file, found no file. Check the path."
+            )
         file = open_beside_others(path)
+    except MissingInputError:
+        raise
     except OSError as error:
         raise InputError(
             f"{path}: expected an HDF5 file, found: {first_line(error)}. "

@@ -168,7 +168,7 @@ class Finished:
 
 
 class Unclaimed(NamedTuple):
-    """Names of the rows of a file that nobody takes.
+    """The rows of a file that nobody takes, by their names and what they were made of.
 
     Attributes:
         replaced: Of videos that have other content now.
@@ -176,8 +176,8 @@ class Unclaimed(NamedTuple):
             other one is gone, too.
     """
 
-    replaced: list[str]
-    dropped: list[str]
+    replaced: list[tuple[str, str]]
+    dropped: list[tuple[str, str]]
 
 
 def find_unclaimed(
@@ -189,7 +189,7 @@ def find_unclaimed(
         source: The file.
         names: The names of the videos that it is to be of.
         inputs: What these are made of; empty where that is not known.
-        elsewhere: What rows of other files are to be made of.
+        elsewhere: What rows are made of that are no loss, such as those of other files.
     """
     made_of = dict(zip(names, inputs, strict=True))
     left, had = Counter(inputs), {*source.inputs}
@@ -202,7 +202,7 @@ def find_unclaimed(
             left[before] -= 1
         elif before not in elsewhere:
             is_new = name in made_of and made_of[name] not in had
-            (found.replaced if is_new else found.dropped).append(name)
+            (found.replaced if is_new else found.dropped).append((name, before))
     return found
 
 

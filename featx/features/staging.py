@@ -48,6 +48,7 @@ STAGING_FOLDER = ".featx"
 
 _PLAN_DIGITS = 16
 _IMPORTED_AT_ONCE = 64  # rows
+_GIVEN_UP = "given-up.txt"
 
 
 class Row(NamedTuple):
@@ -75,10 +76,13 @@ class Inputs(NamedTuple):
             something known is said beside.
         digest: From the names of inputs that count as left out, and of those that count as not
             there, to the digest of all others, as files of format 1 record it.
+        tells_content: Whether what rows are made of follows from the content of each video alone,
+            and not from the file that has it beside others.
     """
 
     identify: Callable[[Collection[int], bool], Sequence[str]]
     digest: Callable[[Collection[str], Collection[str]], str]
+    tells_content: bool = True
 
 
 class Staging:
@@ -92,7 +96,8 @@ class Staging:
     Attributes:
         places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
         published: The file that is there, if its rows can be told; likewise.
-        elsewhere: What finished rows of other files of the run are made of; likewise.
+        elsewhere: Tells what the finished rows of other files are made of; likewise.
+        given_up: What rows were made of that somebody has replaced or dropped since; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
     """
 
@@ -103,7 +108,8 @@ class Staging:
             lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
         )
         self.places: dict[int, Place] = {}
-        self.elsewhere: Collection[str] = ()
+        self.elsewhere: Callable[[], Collection[str]] = frozenset
+        self.given_up: Collection[str] = ()
         self._old_parts: set[tuple[Path, int, int]] = set()
         self.published: Source | None = None
         self.folder = self._find_folder()
@@ -155,6 +161,8 @@ class Staging:
             for path in sorted(self._home.iterdir()) if self._home.exists() else ():
                 if path.is_dir():
                     sources += self._read_parts(path, overwrite)
+                elif path.name == _GIVEN_UP:
+                    self.given_up = path.read_text("utf-8").split()
                 else:  # of a merge that was killed
                     remove(path)
         return sources
@@ -215,20 +223,28 @@ class Staging:
             "Set overwrite to true to replace it, or choose another output_dir."
         )
 
-    def begin(self, places: Mapping[int, Place], inputs: Sequence[str]) -> None:
+    def begin(
+        self, places: Mapping[int, Place], inputs: Sequence[str], given_up: Collection[str] = ()
+    ) -> None:
         """Make the folder for the parts of the rows that are left.
 
         Args:
             places: Where the other rows are.
             inputs: What each row is made of, as far as it is known by now.
+            given_up: What rows were made of that this run replaces or drops: a later one, after
+                this one was killed, need not ask again.
         """
         self.layout = replace(self.layout, input_sha256=inputs)
         self.folder = self._find_folder()
         with writing(self.folder):
             if len(places) < len(self.layout.labels):
                 self.folder.mkdir(parents=True, exist_ok=True)
+                if {*given_up} != {*self.given_up}:
+                    content = "\n".join(sorted(given_up)).encode()
+                    replace_file(self._home / _GIVEN_UP, content)
             for path in self.folder.glob("skipped-*.txt"):
                 remove(path)
+        self.given_up = given_up
         self._old_parts = self._list_parts()
         self.places = {**places}
 
@@ -345,7 +361,7 @@ class Staging:
                 such that the file would lose rows.
             OutputError: The disk is full, or the file cannot be written.
         """
-        places = self._find_places()
+        places = self.find_places()
         skipped = {
             row: path.read_text("utf-8")
             for row, path in self._skipped().items()
@@ -368,7 +384,7 @@ class Staging:
             )
         layout = self._complete(places, skipped)
         if not overwrite:
-            self._check_losses(layout, skipped)
+            self._check_losses(layout, {names[row]: reason for row, reason in skipped.items()})
         chosen = [places[row] for row in sorted(places)]
         with writing(self.target):
             if not self._is_current(layout, chosen):
@@ -376,7 +392,7 @@ class Staging:
                 self._merge(layout, chosen)
             self._remove_folder()
 
-    def _find_places(self) -> dict[int, Place]:
+    def find_places(self) -> dict[int, Place]:
         """Where each row is: also in the parts that were written since this run has begun."""
         places = dict(self.places)
         for path, *_ in sorted(self._list_parts() - self._old_parts):
@@ -389,18 +405,32 @@ class Staging:
                     places.setdefault(row, Place(source, number))
         return places
 
-    def _check_losses(self, layout: FileLayout, skipped: Mapping[int, str]) -> None:
-        """Refuse to drop rows of the file because videos turned out to be bad."""
-        before = self.published
-        if not before or not skipped:
+    def _check_losses(self, layout: FileLayout, skipped: Mapping[str, str]) -> None:
+        """Refuse to drop rows of the file, where videos turned out to be bad.
+
+        Args:
+            layout: What it is to be.
+            skipped: The names of these videos, and what is wrong with each.
+        """
+        published = self.published
+        if not published:
             return
         names, inputs = layout.video_ids, layout.input_sha256
-        _, dropped = find_unclaimed(before, names, inputs, self.elsewhere)
-        if dropped:
+
+        def find_lost(elsewhere: Collection[str]) -> list[str]:
+            unclaimed = find_unclaimed(published, names, inputs, elsewhere)
+            return [
+                name
+                for name, made_of in unclaimed.dropped
+                if made_of not in self.given_up or name in skipped
+            ]
+
+        if find_lost(()) and (lost := find_lost(self.elsewhere())):
             raise IncompleteError(
                 f"{self.target}: expected to go on with all videos that it has, found that "
-                f"{shorten(dropped)} would be lost, for inputs are bad now. Mend them, or set "
-                f"overwrite to true to drop the rows: {next(iter(skipped.values()))}"
+                f"{shorten(lost)} would be lost, for inputs are bad now. Mend them, or set "
+                "overwrite to true to drop the rows"
+                + "".join(f": {reason}" for reason in [*skipped.values()][:1])
             )
 
     def _complete(self, places: Mapping[int, Place], skipped: Mapping[int, str]) -> FileLayout:

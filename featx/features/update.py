@@ -7,6 +7,7 @@ same settings: whatever its place, its name and its label were there.
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from featx.errors import InputError, OutputError, shorten
@@ -99,27 +100,31 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
         found = _find_places(staging, inputs[staging.target], finished)
         trusted = set() if overwrite else {source.path for source in own[staging.target]}
         places[staging.target] = _keep_readable(found, trusted)
-    changes = _compare(stagings, own, places, inputs)
+    kept = {each for source in others for each in source.inputs}
+    unclaimed = {
+        staging.target: _find_unclaimed(staging, own[staging.target], inputs, kept)
+        for staging in stagings
+    }
+    changes = [
+        _compare(staging, own[staging.target], places[staging.target], unclaimed[staging.target])
+        for staging in stagings
+    ]
     if not overwrite:
         for staging, change in zip(stagings, changes, strict=True):
             _check_losses(staging, change)
+    wanted = {each for known in inputs.values() for each in known}
     for staging in stagings:
-        staging.elsewhere = {
-            place.source.inputs[place.row]
-            for target, found in places.items()
-            for place in found.values()
-            if target != staging.target
-        }
-    for staging in stagings:
-        mine = {source.path for source in own[staging.target]}
-        found = places[staging.target]
-        staging.begin(found, inputs[staging.target])
+        target, found = staging.target, places[staging.target]
+        staging.elsewhere = partial(_find_finished, staging, stagings, kept)
+        given_up = {made_of for rows in unclaimed[target] for _, made_of in rows}
+        staging.begin(found, inputs[target], {*staging.given_up, *given_up} - wanted)
+        mine = {source.path for source in own[target]}
         staging.import_rows({r: p for r, p in found.items() if p.source.path not in mine})
     return [change for change in changes if own[change.target]]
 
 
 def _read_others(stagings: Sequence[Staging]) -> list[Source]:
-    """The other feature files in the folder that are of the same settings, such as of splits."""
+    """The files of other splits in the folder that are of the same settings."""
     targets = {staging.target for staging in stagings}
     sources = []
     for folder in {target.parent for target in targets}:
@@ -127,7 +132,9 @@ def _read_others(stagings: Sequence[Staging]) -> list[Source]:
             with suppress(InputError, *DAMAGE), open_feature_file(path) as file:
                 source = Source.read(file)
                 made = source.provenance
-                if made.has_record and not stagings[0].layout.provenance.find_differences(made):
+                is_its_name = made.split in (None, path.name.partition("_features")[0])
+                differences = stagings[0].layout.provenance.find_differences(made)
+                if is_its_name and made.has_record and not differences:
                     sources.append(source)
     return sources
 
@@ -192,65 +199,81 @@ def _keep_readable(places: Mapping[int, Place], trusted: Collection[Path]) -> di
     return dict(sorted(kept.items()))
 
 
-def _compare(
-    stagings: Sequence[Staging],
-    own: Mapping[Path, Sequence[Source]],
-    places: Mapping[Path, Mapping[int, Place]],
+def _find_unclaimed(
+    staging: Staging,
+    sources: Sequence[Source],
     inputs: Mapping[Path, Sequence[str]],
-) -> list[Change]:
-    """What changes in each file."""
-    changes = []
-    for staging in stagings:
-        layout, target = staging.layout, staging.target
-        category_of = {label: name for name, label in layout.provenance.categories.items()}
-        paths = {source.path for source in own[target]}
-        labels = names = 0
-        for row, (source, number) in places[target].items():
-            if source.path in paths:
-                labels += source.categories[number] != category_of.get(int(layout.labels[row]))
-                names += source.names[number] != layout.video_ids[row]
-        elsewhere = {each for other, known in inputs.items() for each in known if other != target}
-        found = Unclaimed([], [])
-        if staging.published:
-            found = find_unclaimed(
-                staging.published, layout.video_ids, inputs[target], elsewhere - {""}
-            )
-        parts = _find_unclaimed_parts(staging, own[target], inputs)
-        changes.append(
-            Change(
-                target,
-                staging.split,
-                len(layout.labels),
-                len(places[target]),
-                staging.published is not None,
-                labels,
-                names,
-                [*dict.fromkeys([*found.replaced, *parts.replaced])],
-                [*dict.fromkeys([*found.dropped, *parts.dropped])],
-            )
-        )
-    return changes
-
-
-def _find_unclaimed_parts(
-    staging: Staging, sources: Sequence[Source], inputs: Mapping[Path, Sequence[str]]
+    kept: Collection[str],
 ) -> Unclaimed:
-    """The rows of parts that nobody takes. What others have, too, is no loss."""
-    made_of = dict(zip(staging.layout.video_ids, inputs[staging.target], strict=True))
-    wanted = {each for known in inputs.values() for each in known}
+    """The finished rows that nobody takes.
+
+    Args:
+        staging: The file that they are of.
+        sources: Where they are.
+        inputs: What the rows of all files of the run are to be made of.
+        kept: What rows are made of that other files have.
+    """
+    target, names = staging.target, staging.layout.video_ids
+    others = {each for path, known in inputs.items() for each in known if path != target}
+    others = (others | {*kept, *staging.given_up}) - {""}
+    found = Unclaimed([], [])
+    if staging.published:
+        found = find_unclaimed(staging.published, names, inputs[target], others)
+        others |= {*staging.published.inputs}
+    made_of = dict(zip(names, inputs[target], strict=True))
+    others |= {*inputs[target]}
     folders: dict[Path, list[Source]] = {}
     for source in sources:
         if source is not staging.published:
             folders.setdefault(source.path.parent, []).append(source)
-    found = Unclaimed([], [])
     for parts in folders.values():  # the parts of a plan
         had = {each for part in parts for each in part.inputs}
-        for part in parts:
-            for name, before in zip(part.names, part.inputs, strict=True):
-                if before not in wanted:
-                    is_new = name in made_of and made_of[name] not in had
-                    (found.replaced if is_new else found.dropped).append(name)
+        for name, before in ((n, i) for p in parts for n, i in zip(p.names, p.inputs, strict=True)):
+            if before not in others:
+                is_new = name in made_of and made_of[name] not in had
+                (found.replaced if is_new else found.dropped).append((name, before))
     return found
+
+
+def _find_finished(
+    staging: Staging, stagings: Sequence[Staging], kept: Collection[str]
+) -> set[str]:
+    """What the rows are made of that other files have, or have in their parts."""
+    finished = {*kept}
+    for other in stagings:
+        if other is not staging:
+            places = other.find_places().values()
+            finished |= {place.source.inputs[place.row] for place in places}
+    return finished
+
+
+def _compare(
+    staging: Staging,
+    sources: Sequence[Source],
+    places: Mapping[int, Place],
+    unclaimed: Unclaimed,
+) -> Change:
+    """What changes in a file."""
+    layout = staging.layout
+    category_of = {label: name for name, label in layout.provenance.categories.items()}
+    own = {source.path for source in sources}
+    labels = names = 0
+    for row, (source, number) in places.items():
+        if source.path in own:
+            labels += source.categories[number] != category_of.get(int(layout.labels[row]))
+            names += source.names[number] != layout.video_ids[row]
+    replaced, dropped = ([*dict.fromkeys(name for name, _ in rows)] for rows in unclaimed)
+    return Change(
+        staging.target,
+        staging.split,
+        len(layout.labels),
+        len(places),
+        staging.published is not None,
+        labels,
+        names,
+        replaced,
+        dropped,
+    )
 
 
 def _check_losses(staging: Staging, change: Change) -> None:
@@ -263,7 +286,8 @@ def _check_losses(staging: Staging, change: Change) -> None:
             f"{_count(len(change.dropped), 'row')} without one: {shorten(change.dropped)}. "
             f"{way_out} drop such rows, and keep all others."
         )
-    if len(change.replaced) > max(_FEW, change.finished):
+    is_other = len(change.replaced) > max(_FEW, change.finished)
+    if is_other and staging.inputs.tells_content:
         raise OutputError(
             f"{what}: expected a data set that it is of, found one in which "
             f"{len(change.replaced):,} of its videos have other content, and {change.finished:,} "

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from featx.errors import InputError, MissingInputError, UsageError, check_at_least, check_choice
 from featx.features.dataset import FeatureDataset, FeatureItem
 from featx.features.feature_file import file_name
+from featx.files import expand
 from featx.parallel import count_cores
 
 BatchLayout = Literal["padded", "packed"]
@@ -102,7 +103,7 @@ class FeatureDataModule(LightningDataModule):
         check_at_least(1, batch_size=batch_size)
         check_at_least(0, num_workers=num_workers)
         check_choice("layout", layout, get_args(BatchLayout))
-        self.folder = Path(folder).expanduser()
+        self.folder = expand(folder)
         self.batch_size = batch_size
         self.layout = layout
         self.multi_scale = multi_scale

@@ -15,6 +15,7 @@ from featx.data.frames_folder import frames_stats
 from featx.data.known import Facts, Journal, Known, is_settled
 from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
+from featx.errors import ChangedInputError
 from featx.files import file_stats
 
 LONG_AGO = 1_000_000_000
@@ -78,7 +79,7 @@ def test_what_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
         '{"known": 1}\n["a", [5, 1], [0, 0], "abc", {}]\n',
         '{"known": 1}\n["a", [5, 1], [0, 0], "", [5]]\n',
         '{"known": 1}\n["a", [5, "1"], [0, 0], "", {}]\n',
-        '{"known": 1}\n["a"]\n5\n',
+        '{"known": 1}\n["a"]\n5\n[["a"], [5, 1], [0, 0], "", {}]\n',
     ],
 )
 def test_other_files(tmp_path: Path, content: str) -> None:
@@ -108,7 +109,8 @@ def test_odd_facts_are_found_again(tmp_path: Path, kept: Any) -> None:  # noqa: 
     os.utime(path, (1, 1))
     known = Known()
     status = path.stat()
-    known.note("a", Facts(file_stats(status), ABC, kept, (status.st_ino, 0)))
+    marks = status.st_ino, status.st_ctime_ns
+    known.note("a", Facts(file_stats(status), ABC, kept, marks))
     opened = open_clip(path, Preprocessing(), name="a", known=known)
     assert (opened.digest, opened.found.survey.container) == (ABC, "mov")
 
@@ -143,28 +145,39 @@ def test_a_known_clip_is_not_opened(
 
 
 def test_names_that_were_exchanged(tmp_path: Path) -> None:
-    """A file of the same size and time is another one, if its number is.
-
-    If there is no other of these, the time of its status is enough.
-    """
+    """A file of the same size and time is another one by its number, or by its status."""
     known = Known()
     known.note("a", Facts((5, LONG_AGO), OLD, file=(1, 10)))
-    assert known.find("a", (5, LONG_AGO), (9, 10)) is not None
-    assert known.find("a", (5, LONG_AGO), (9, 20)) is None
-    known.note("b", Facts((5, LONG_AGO), NEW, file=(2, 10)))
+    known.note("b", Facts((5, LONG_AGO), NEW, file=(2, 20)))
     known.save(tmp_path)
     for each in (known, Known.load(tmp_path)):
-        for number, digest in ((1, OLD), (2, NEW)):
-            for status in (10, 20):
-                found = each.find("ab"[number - 1], (5, LONG_AGO), (number, status))
-                assert found is not None
-                assert found.digest == digest
-            assert each.find("ab"[number - 1], (5, LONG_AGO), (3 - number, 10)) is None
+        for name, number, digest in (("a", 1, OLD), ("b", 2, NEW)):
+            found = each.find(name, (5, LONG_AGO), (number, 10 * number))
+            assert found is not None
+            assert found.digest == digest
+            assert each.find(name, (5, LONG_AGO), (number, 30)) is None
+            assert each.find(name, (5, LONG_AGO), (3 - number, 10 * number)) is None
     known.note("b", Facts((5, LONG_AGO), "", file=(1, 30)))  # moved here
     found = known.find("b", (5, LONG_AGO), (1, 30))
     assert found is not None
     assert found.digest == ""
     assert known.find_sizes() == {5}
+
+
+def test_a_clip_that_gets_the_size_and_the_time_of_another(tmp_path: Path) -> None:
+    """Its own bytes are read, by the scan and when its turn comes."""
+    path = tmp_path / "a.avi"
+    write_clip(path, grey_levels(6), "rawvideo")
+    os.utime(path, (1, 1))
+    known = Known()
+    clip = open_clip(path, Preprocessing(3, 8), name="a").take("", "", Home("", None)).find_digest()
+    known.note(*clip.facts)
+    content = path.read_bytes()
+    path.write_bytes(content[:-999] + bytes(999))
+    os.utime(path, (1, 1))
+    assert open_clip(path, Preprocessing(3, 8), Needs(), "a", known).digest == ""
+    with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
+        clip.read()
 
 
 @pytest.mark.parametrize("kind", ["clips", "frames"])

@@ -13,7 +13,7 @@ from helpers import finish, make_rows, plan, prepare, problems, sha256
 from numpy.typing import NDArray
 
 from featx.errors import IncompleteError, OutputError
-from featx.features.feature_file import FileLayout, encode
+from featx.features.feature_file import FileLayout, encode, read_inputs
 from featx.features.provenance import Provenance
 from featx.features.staging import Inputs, Row, Staging
 from featx.features.update import Change, plan_update
@@ -469,3 +469,84 @@ def test_a_data_set_most_of_which_is_another(tmp_path: Path) -> None:
         publish(target, replace(first, input_sha256=inputs), numbers)
     inputs[:11] = first.input_sha256[:11]
     assert len(publish(target, replace(first, input_sha256=inputs), numbers)[0]) == 10
+
+
+def test_content_that_was_given_up(tmp_path: Path) -> None:
+    """Once a run has replaced it, a later one does not ask for it, even under another name."""
+    target = tmp_path / "train_features.h5"
+    old, new = sha256("old"), sha256("new")
+    for is_published in (False, True):
+        if is_published:
+            first = replace(choose([0, 1]), input_sha256=[old, sha256("b")], video_ids=["x", "y"])
+            publish(target, first, [0, 1])
+        for inputs, names in (
+            ([old, sha256("b")], ["x", "y"]),
+            ([new, sha256("b")], ["x", "y"]),
+            ([new, sha256("b")], ["z", "y"]),
+        ):
+            layout = replace(choose([0, 1]), input_sha256=inputs, video_ids=names)
+            staging = Staging(target, layout)
+            done = prepare(staging)
+            if 0 not in done:
+                staging.write_part({0: finish(staging, 0, ROWS[0])})
+        if 1 not in done:
+            staging.write_part({1: finish(staging, 1, ROWS[1])})
+        staging.publish()
+        with h5py.File(target) as file:
+            assert read_inputs(file) == [new, sha256("b")]
+        target.unlink()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_row_that_no_other_file_has_yet(tmp_path: Path) -> None:
+    """It stays where it is, as long as the file that it moves to cannot take it."""
+    clips = {"source": "clips", "preprocessing": {}}
+    kept = plan(LENGTHS, **clips, keep_damaged=True).provenance
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    staging = Staging(train, choose([0, 1], provenance=kept))
+    prepare(staging)
+    rows = {row: finish(staging, row, ROWS[row]) for row in (0, 1)}
+    staging.write_part({0: rows[0], 1: rows[1]._replace(damage="half of it")})
+    staging.publish()
+    content = train.read_bytes()
+    made = plan(LENGTHS, **clips).provenance
+    stagings = [Staging(train, choose([0], provenance=made))]
+    stagings.append(Staging(test, choose([3, 1], provenance=made)))
+    plan_update(stagings)
+    assert [{*staging.places} for staging in stagings] == [{0}, set()]
+    stagings[1].write_part({0: finish(stagings[1], 0, ROWS[3])})
+    stagings[1].skip(1, "damaged")
+    with pytest.raises(IncompleteError, match="video 1 would be lost"):
+        stagings[0].publish()
+    stagings[1].publish()
+    assert train.read_bytes() == content
+    assert [*tmp_path.glob("*")] != []
+
+
+def test_a_row_that_another_file_has(tmp_path: Path) -> None:
+    """It is no loss, be that file of this run or not; but a copy by another name does not count."""
+    train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
+    publish(train, choose([0, 1, 3]), [0, 1, 3])
+    publish(test, choose([4, 1]), [4, 1])
+    (tmp_path / "copy_features.h5").write_bytes(train.read_bytes())
+    with h5py.File(tmp_path / "copy_features.h5", "r+") as file:
+        file.attrs["config"] = json.dumps({"root": "somewhere", "split": "train"})
+    assert publish(train, choose([0, 3]), [0, 3])[0] == []
+    with pytest.raises(OutputError, match=r"1 row without one: video 3\."):
+        publish(train, choose([0]), [0])
+
+
+def test_videos_that_are_told_by_their_file(tmp_path: Path) -> None:
+    """Where another video in a file makes all of them others, that is no other data set."""
+    target = tmp_path / "train_features.h5"
+    numbers = [0, 3, 4] * 5
+    names = [f"video {number}" for number in range(15)]
+    before, after = (
+        replace(choose(numbers), video_ids=names, input_sha256=[sha256(f"{k}{n}") for n in names])
+        for k in "12"
+    )
+    publish(target, before, numbers)
+    with pytest.raises(OutputError, match="15 of its videos have other content, and 0 the same"):
+        publish(target, after, numbers)
+    inputs = Inputs(lambda rows, copies: after.input_sha256, lambda *names: "", tells_content=False)
+    assert prepare(Staging(target, after, inputs)) == set()

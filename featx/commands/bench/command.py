@@ -26,7 +26,7 @@ from featx.data.manifest import ScanSettings
 from featx.data.processed_source import scan_processed
 from featx.errors import UsageError, check_at_least
 from featx.extraction.temporal import DEFAULT_SCALES, output_length
-from featx.files import writing
+from featx.files import expand, writing
 from featx.version import __version__
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")
@@ -89,7 +89,7 @@ def bench(
         raise UsageError("precisions: expected one or more, found none.")
     check_matplotlib()
     lengths = scan_processed(ScanSettings(Path(root))).lengths.tolist() if root else []
-    output_dir = Path(output_dir).expanduser()
+    output_dir = expand(output_dir)
     work = output_dir / "videos"
     with writing(output_dir), ExitStack() as stack:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from featx.features.feature_file import (
 )
 from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 from featx.features.validation import find_problems
+from featx.files import expand
 
 if TYPE_CHECKING:
     from featx.training.checkpoint import InputSize
@@ -62,13 +63,13 @@ def inspect(
         MissingDependencyError: There is to be a plot, and matplotlib is not installed.
         OutputError: The plot cannot be written.
     """
-    path = Path(file).expanduser()
+    path = expand(file)
     if plot is not None:
-        plot = Path(plot).expanduser()
+        plot = expand(plot)
         check_plot(plot)
     size = None
     if checkpoint is not None:
-        checkpoint = Path(checkpoint).expanduser()
+        checkpoint = expand(checkpoint)
         from featx.training.checkpoint import read_input_size  # it needs torch, which takes seconds
 
         size = read_input_size(checkpoint)

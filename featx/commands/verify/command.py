@@ -24,6 +24,7 @@ from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
+from featx.files import expand
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
 _COARSE = 0.15  # bfloat16: with trained weights, 3e-2 (real clips) to 1e-1 (drawn ones)
@@ -104,7 +105,7 @@ def verify(
         FeatxError: The file or the inputs cannot be read, or the recipe is not known.
     """
     check_at_least(1, rows=rows)
-    path = Path(file).expanduser()
+    path = expand(file)
     with open_feature_file(path) as opened:
         problems = find_problems(opened)
         if problems and not _has_rows(opened):
