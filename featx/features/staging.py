@@ -358,7 +358,7 @@ class Staging:
 
         Raises:
             IncompleteError: A row is missing, or a part was changed; or all rows were skipped, or
-                such that the file would lose rows.
+                rows of the file would be lost.
             OutputError: The disk is full, or the file cannot be written.
         """
         places = self.find_places()
@@ -428,8 +428,8 @@ class Staging:
         if find_lost(()) and (lost := find_lost(self.elsewhere())):
             raise IncompleteError(
                 f"{self.target}: expected to go on with all videos that it has, found that "
-                f"{shorten(lost)} would be lost, for inputs are bad now. Mend them, or set "
-                "overwrite to true to drop the rows"
+                f"{shorten(lost)} would be lost: no good video stands for them now. Mend the "
+                "inputs, or set overwrite to true to drop the rows"
                 + "".join(f": {reason}" for reason in [*skipped.values()][:1])
             )
 

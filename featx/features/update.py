@@ -73,8 +73,8 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
 
     Args:
         stagings: The files.
-        overwrite: Replace what other settings made or what is damaged, and drop rows that are no
-            longer in the data set.
+        overwrite: Replace what other settings made or what is damaged, drop rows that are no longer
+            in the data set, and replace most videos of a file by others of their names.
 
     Returns:
         What changes in each file that there is something of.
