@@ -50,9 +50,9 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     Args:
         output_dir: Folder for the feature files.
-        overwrite: Replace feature files and parts that other settings made or that are damaged; drop
-            the rows of videos that are no longer in the data set; replace most videos of a file by
-            others of their names. Rows that can be kept are.
+        overwrite: Replace feature files and parts that other settings made or that are damaged;
+            drop the rows of videos that are no longer in the data set; replace most videos of a
+            file by others of their names. Rows that can be kept are.
 
     Attributes:
         paths: The feature file of each split; set by `setup`.

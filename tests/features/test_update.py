@@ -369,7 +369,7 @@ def test_a_video_that_cannot_take_its_place(tmp_path: Path) -> None:
     staging = Staging(target, replace(choose([0, 1]), input_sha256=inputs))
     assert prepare(staging) == {1}
     staging.skip(0, "video 0: damaged")
-    with pytest.raises(IncompleteError, match=r"video 0 would be lost, .* rows: video 0: damaged"):
+    with pytest.raises(IncompleteError, match=r"video 0 would be lost: .* rows: video 0: damaged"):
         staging.publish()
     assert target.read_bytes() == content
     staging.publish(overwrite=True)
