@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from featx.errors import MissingInputError, OutputError
-from featx.files import Inert, load_tensors, publish_file, replace_file, writing
+from featx.errors import InputError, MissingInputError, OutputError, UsageError
+from featx.features.feature_file import open_feature_file
+from featx.files import (
+    Inert,
+    check_replaceable,
+    expand,
+    load_tensors,
+    publish_file,
+    replace_file,
+    writing,
+)
 
 
 def test_replace_file(tmp_path: Path) -> None:
@@ -58,6 +67,23 @@ def test_writing_names_the_path(tmp_path: Path) -> None:
         raise full
     with pytest.raises(MissingInputError, match="as it is"), writing(Path("place")):
         raise MissingInputError("as it is")  # which is an OSError, too
+
+
+def test_a_home_of_nobody() -> None:
+    """It is told in one line."""
+    assert expand("~") == Path.home()
+    assert expand("a/~b") == Path("a/~b")
+    with pytest.raises(UsageError, match="~nobody-of-this-name/x: expected the home of a user"):
+        expand("~nobody-of-this-name/x")
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    """Of a file to write it is told in one line, and of one to read, too."""
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(OutputError, match="found: File name too long"):
+        check_replaceable(path)
+    with pytest.raises(InputError, match="found: File name too long"):
+        open_feature_file(path)
 
 
 def test_a_program_is_not_loaded(tmp_path: Path) -> None:
