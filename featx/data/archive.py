@@ -29,8 +29,7 @@ class Archive:
     Attributes:
         data: What was saved; its tensors have shapes and strides, but no data. Objects that are
             neither tensors nor plain values are `Inert`.
-        members: Size in bytes of each member of the archive, by the offset of its first byte.
-        checksums: CRC-32 of each, likewise.
+        members: Each member of the archive, by the offset of its first byte.
         digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
             content, and is known without reading it.
         stats: See `file_stats`.
@@ -38,8 +37,7 @@ class Archive:
     """
 
     data: Any
-    members: Mapping[int, int]
-    checksums: Mapping[int, int]
+    members: Mapping[int, zipfile.ZipInfo]
     digest: str
     stats: tuple[int, int]
     tells_offsets: bool = True
@@ -60,13 +58,13 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
         MissingInputError: The file does not exist.
         InputError: The file cannot be read, or is damaged.
     """
-    members, checksums, digest, stats = _check_members(path)
+    members, digest, stats = _check_members(path)
     try:
         with _fake_mode():
             data = load_tensors(path)
     except Exception as error:  # a hostile pickle can fail anywhere inside torch
         raise _damaged(path, first_line(error)) from error
-    return Archive(data, members, checksums, digest, stats, tells_offsets)
+    return Archive(data, members, digest, stats, tells_offsets)
 
 
 @cache
@@ -81,7 +79,7 @@ def read_digest(path: Path) -> str:
     Raises:
         InputError: As `read_archive`.
     """
-    return _check_members(path)[2]
+    return _check_members(path)[1]
 
 
 def verify_checksums(path: Path) -> None:
@@ -100,8 +98,8 @@ def verify_checksums(path: Path) -> None:
         raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
 
 
-def _check_members(path: Path) -> tuple[dict[int, int], dict[int, int], str, tuple[int, int]]:
-    """The members, their checksums, the digest and the stats of an archive."""
+def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[int, int]]:
+    """The members, the digest and the stats of an archive."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -115,9 +113,7 @@ def _check_members(path: Path) -> tuple[dict[int, int], dict[int, int], str, tup
                 raise _damaged(path, _guess_format(start))
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
-                starts = [_find_data(file, m.header_offset) for m in members]
-                sizes = {s: m.file_size for s, m in zip(starts, members, strict=True)}
-                checksums = {s: m.CRC for s, m in zip(starts, members, strict=True)}
+                by_offset = {_find_data(file, m.header_offset): m for m in members}
                 end = archive.start_dir
                 orders = [archive.read(m) for m in members if m.filename.endswith("/byteorder")]
     except InputError:
@@ -143,10 +139,10 @@ def _check_members(path: Path) -> tuple[dict[int, int], dict[int, int], str, tup
             f"{path}: expected an archive as torch.save writes it, found compressed members. "
             f"Load it and save its tensors again: {_SAVE}."
         )
-    if any(start + size > end for start, size in sizes.items()):
+    if any(offset + member.file_size > end for offset, member in by_offset.items()):
         raise _damaged(path, "members that overlap the archive's directory")
     content = [(member.filename, member.file_size, member.CRC) for member in members]
-    return sizes, checksums, hashlib.sha256(repr(content).encode()).hexdigest(), stats
+    return by_offset, hashlib.sha256(repr(content).encode()).hexdigest(), stats
 
 
 def _find_data(file: IO[bytes], header: int) -> int:

@@ -17,19 +17,17 @@ from featx.data.clip_survey import ClipSurvey, survey_clip, survey_header
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
-    frames_changed_ns,
-    frames_marks,
     frames_sha256,
-    frames_stats,
     lay_out_frames,
+    look_at_frames,
     survey_frames,
 )
-from featx.data.known import Facts, FileMarks, Known, Stats, is_settled
+from featx.data.known import Facts, Known, Look, Stats, look_at_file
 from featx.data.manifest import CPU, Home, MadeOf, Video, VideoFile
 from featx.data.preprocessing import SLOWER, Preprocessing
 from featx.data.timeline import Segment, Timeline
 from featx.errors import ChangedInputError, InputError, first_line, require
-from featx.files import file_sha256, file_stats
+from featx.files import file_sha256
 
 with require("av", "clips"):
     import av
@@ -53,26 +51,22 @@ class ClipFile(VideoFile):
     Attributes:
         name: What the video is called, such as its path below the folder of all clips.
         preprocessing: How it becomes a video.
-        stats: See `file_stats`.
         survey: What it holds, as far as its packets tell.
         home: Its split and category.
         length: Frames of the video.
         clip_name: What the clip itself is called.
-        file: Its number in its file system, and when its status was changed last.
-        is_settled: Whether a change since the scan would be seen by its time.
+        look: What the file system has said of it.
         segment: Which of its frames; None for all.
         box: Which part of each; None for all.
     """
 
     name: str
     preprocessing: Preprocessing
-    stats: Stats
     survey: ClipSurvey
     home: Home
     length: int
     clip_name: str
-    file: FileMarks
-    is_settled: bool
+    look: Look
     segment: Segment | None = None
     box: Box | None = None
 
@@ -135,24 +129,23 @@ class ClipFile(VideoFile):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
-            settled = is_settled(_find_change(self.path))
             digest = _find_digest(self.path)
-            if _find_stats(self.path) != self.stats:
+            if _look_at(self.path).stats != self.stats:
                 raise _changed(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        return replace(self, digest=digest, is_settled=settled)
+        return replace(self, digest=digest)
 
-    def with_digest_of(self, other: VideoFile) -> Self:
-        """The same clip with the digest that was found of it."""
-        settled = isinstance(other, ClipFile) and other.is_settled
-        return replace(self, digest=other.digest, is_settled=settled)
+    @property
+    def stats(self) -> Stats:
+        """See `file_stats`."""
+        return self.look.stats
 
     @property
     def facts(self) -> tuple[str, Facts]:
         """Its name, and what is worth knowing of it the next time."""
-        facts = Facts(self.stats, self.digest, {}, self.file, self.is_settled)
-        return self.clip_name, facts
+        stats, file, is_settled = self.look
+        return self.clip_name, Facts(stats, self.digest, {}, file, is_settled)
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -182,13 +175,11 @@ class ClipFile(VideoFile):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
-            settled = is_settled(_find_change(self.path))
-            before = _find_stats(self.path)
-            is_same = (before, _find_marks(self.path)) == (self.stats, self.file)
-            digest = self.digest if is_same else ""
-            digest = digest or _find_digest(self.path)
+            before = _look_at(self.path)
+            is_same = before[:2] == self.look[:2]
+            digest = (self.digest if is_same else "") or _find_digest(self.path)
             # A clip that nobody has read before is told from another by its size and time alone.
-            if digest != self.digest and (self.digest or before != self.stats):
+            if digest != self.digest and (self.digest or before.stats != self.stats):
                 raise _changed(self.path)
             try:
                 survey = self._find_survey()
@@ -198,7 +189,7 @@ class ClipFile(VideoFile):
                 if isinstance(error.__cause__, (OSError, MemoryError)):
                     raise _unreadable(self.path, error.__cause__) from error
                 raise
-            if _find_stats(self.path) != before:
+            if _look_at(self.path).stats != before.stats:
                 raise _changed(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
@@ -208,7 +199,7 @@ class ClipFile(VideoFile):
             frames,
             damage=survey.damage or decoded.damage,
             times=decoded.timeline.to_seconds(np.array(numbers)),
-            made_of=MadeOf(self._identify(digest), digest, settled),
+            made_of=MadeOf(self._identify(digest), digest),
         )
 
     def _find_survey(self) -> ClipSurvey:
@@ -358,9 +349,7 @@ class Opened(NamedTuple):
         path: The clip.
         name: What it is called.
         digest: SHA-256 of its content; empty if nobody has read it yet.
-        stats: See `file_stats`.
-        file: Its number in its file system, and when its status was changed last.
-        is_settled: Whether a change since then would be seen by its time.
+        look: What the file system has said of it.
         found: What it says of itself.
         preprocessing: How it becomes videos.
     """
@@ -368,17 +357,15 @@ class Opened(NamedTuple):
     path: Path
     name: str
     digest: str
-    stats: Stats
-    file: FileMarks
-    is_settled: bool
+    look: Look
     found: Found
     preprocessing: Preprocessing
 
     @property
     def facts(self) -> Facts:
         """What is worth knowing of it the next time."""
-        survey = self.found.to_json()
-        return Facts(self.stats, self.digest, survey, self.file, self.is_settled)
+        stats, file, is_settled = self.look
+        return Facts(stats, self.digest, self.found.to_json(), file, is_settled)
 
     def take(
         self,
@@ -403,13 +390,11 @@ class Opened(NamedTuple):
             self.digest,
             name,
             self.preprocessing,
-            self.stats,
             survey,
             home,
             length,
             self.name,
-            self.file,
-            self.is_settled,
+            self.look,
             segment,
             box,
         )
@@ -439,9 +424,8 @@ def open_clip(
     """
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
-        settled = is_settled(_find_change(path))
-        stats, file = _find_stats(path), _find_marks(path)  # as it is before it is read
-        facts = known.find(name, stats, file) if known else None
+        look = _look_at(path)  # as it is before it is read
+        facts = known.find(name, look.stats, look.file) if known else None
         found = Found.from_json(facts.survey) if facts else None
         if not (found and found.meets(needs)):
             found = _survey(path, needs)
@@ -464,7 +448,7 @@ def open_clip(
             "frame rate. Set frame_rate, or sample by num_frames or stride."
         )
     digest = facts.digest if facts else ""
-    return Opened(path, name, digest, stats, file, settled, found, preprocessing)
+    return Opened(path, name, digest, look, found, preprocessing)
 
 
 def _survey(path: Path, needs: Needs) -> Found:
@@ -519,18 +503,8 @@ def _find_digest(path: Path) -> str:
     return frames_sha256(path) if path.is_dir() else file_sha256(path)
 
 
-def _find_stats(path: Path) -> Stats:
-    return frames_stats(path) if path.is_dir() else file_stats(path.stat())
-
-
-def _find_marks(path: Path) -> FileMarks:
-    status = path.stat()
-    return frames_marks(path) if path.is_dir() else (status.st_ino, status.st_ctime_ns)
-
-
-def _find_change(path: Path) -> int:
-    """When a clip was changed last, in nanoseconds."""
-    return frames_changed_ns(path) if path.is_dir() else path.stat().st_mtime_ns
+def _look_at(path: Path) -> Look:
+    return look_at_frames(path) if path.is_dir() else look_at_file(path)
 
 
 def _changed(path: Path) -> ChangedInputError:

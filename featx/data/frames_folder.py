@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from featx.data.clip_decoder import Choose, Decoded, Make
 from featx.data.clip_survey import ClipSurvey
 from featx.data.folders import is_hidden, natural_key
+from featx.data.known import Look
 from featx.data.timeline import Timeline
 from featx.errors import InputError, first_line
 from featx.files import file_sha256, file_stats
@@ -40,24 +42,24 @@ def list_images(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
 
 
-def frames_stats(folder: Path) -> tuple[int, int]:
-    """Bytes of all frames, and a number that changes when one of them does."""
-    stats = [(path.name, *file_stats(path.stat())) for path in list_images(folder)]
-    number = hashlib.sha256(repr(stats).encode()).digest()[:8]
-    return sum(size for _, size, _ in stats), int.from_bytes(number, "big", signed=True)
+def look_at_frames(folder: Path) -> Look:
+    """What the file system says of all frames of a clip: as one file.
+
+    Its stats are the bytes of all of them, and a number that changes when one of them does.
+    """
+    statuses = {path.name: path.stat() for path in list_images(folder)}
+    stats = [(name, *file_stats(status)) for name, status in statuses.items()]
+    size = sum(size for _, size, _ in stats)
+    inodes = [status.st_ino for status in statuses.values()]
+    status_ns = max(status.st_ctime_ns for status in (folder.stat(), *statuses.values()))
+    changed_ns = max((status.st_mtime_ns for status in statuses.values()), default=0)
+    return Look.make((size, _digest(stats)), (_digest(inodes), status_ns), changed_ns)
 
 
-def frames_marks(folder: Path) -> tuple[int, int]:
-    """Numbers of the files of all frames, as one, and when the status of one was changed last."""
-    statuses = [path.stat() for path in list_images(folder)]
-    number = hashlib.sha256(repr([status.st_ino for status in statuses]).encode()).digest()[:8]
-    times = (status.st_ctime_ns for status in (folder.stat(), *statuses))
-    return int.from_bytes(number, "big"), max(times)
-
-
-def frames_changed_ns(folder: Path) -> int:
-    """When a frame was changed last, in nanoseconds."""
-    return max((path.stat().st_mtime_ns for path in list_images(folder)), default=0)
+def _digest(values: Sequence[object]) -> int:
+    """A number that changes when one of some values does."""
+    digest = hashlib.sha256(repr(values).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def frames_sha256(folder: Path) -> str:

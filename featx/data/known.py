@@ -9,12 +9,12 @@ hint that saves time: whatever is lost, or does not fit any more, is read again.
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from featx.files import replace_file
+from featx.files import file_stats, replace_file
 
 _FORMAT = 1  # to be raised when what is kept of a clip gets another meaning
 _ALL = "known.jsonl"
@@ -28,9 +28,34 @@ FileMarks = tuple[int, int]
 """Number of the inode, and time of change of the status in nanoseconds."""
 
 
-def is_settled(changed_ns: int) -> bool:
-    """Whether another change, from now on, would be seen by its time."""
-    return time.time_ns() - changed_ns > _SETTLED_NS
+class Look(NamedTuple):
+    """What the file system says of an input, at one moment.
+
+    Attributes:
+        stats: Its size and time of change.
+        file: Its number, and when its status was changed last.
+        is_settled: Whether another change, from now on, would be seen by its time.
+    """
+
+    stats: Stats
+    file: FileMarks
+    is_settled: bool
+
+    @classmethod
+    def make(cls, stats: Stats, file: FileMarks, changed_ns: int) -> Self:
+        """What there is, now, of an input that was changed last at a time in nanoseconds."""
+        return cls(stats, file, time.time_ns() - changed_ns > _SETTLED_NS)
+
+
+def look_at_file(path: Path) -> Look:
+    """What the file system says of a file.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = path.stat()
+    marks = status.st_ino, status.st_ctime_ns
+    return Look.make(file_stats(status), marks, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +67,7 @@ class Facts:
         digest: SHA-256 of its content; empty if nobody has read it all.
         survey: What its source has found in it, as JSON has it; nothing, if nobody has looked.
         file: Its number in its file system, and when its status was changed last.
-        is_settled: Whether another change since it was looked at would be seen by its time.
+        is_settled: See `Look`.
     """
 
     stats: Stats
@@ -130,9 +155,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def note(self, names_and_facts: Iterable[tuple[str, Facts]]) -> None:
-        """Note what has been found of some inputs."""
-        lines = [_format(name, facts) for name, facts in names_and_facts if facts.is_settled]
+    def note(self, name: str, facts: Facts) -> None:
+        """Note what has been found of an input."""
+        lines = [_format(name, facts)] * facts.is_settled
         if lines:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:

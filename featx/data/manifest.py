@@ -8,7 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -118,12 +118,10 @@ class MadeOf(NamedTuple):
         sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
             places and labels are no part of it.
         file_digest: SHA-256 of its file, if all of that has been read.
-        is_settled: Whether a change of it since would be seen by its time.
     """
 
     sha256: str
     file_digest: str = ""
-    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +172,6 @@ class VideoFile(ABC):
     @abstractmethod
     def identities(self) -> Sequence[str]:
         """What each video is made of, see `MadeOf`; empty as long as it is not known."""
-
-    def with_digest_of(self, other: "VideoFile") -> "VideoFile":
-        """The same file with the digest that was found of it, or of another part of it."""
-        return replace(self, digest=other.digest)
 
     def find_digest(self) -> "VideoFile":
         """The same file with its digest, for which all of it may have to be read.
@@ -385,12 +379,10 @@ class Manifest:
 
         with closing(map_ahead(find, [*by_path], _DIGEST_THREADS, "digests")) as ahead:
             for path, finding in make_bar(ahead, "Reading", len(by_path), "clip", progress):
-                try:
-                    found = finding.result()
-                except ChangedInputError:
-                    continue
-                for number in by_path[path]:
-                    files[number] = files[number].with_digest_of(found)
+                with suppress(ChangedInputError):
+                    digest = finding.result().digest
+                    for number in by_path[path]:
+                        files[number] = replace(files[number], digest=digest)
         self.files = tuple(files)
 
     def select_columns(self, split: str) -> dict[str, NDArray[Any]]:

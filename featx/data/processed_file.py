@@ -310,7 +310,8 @@ def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
     if begin is not None and count:
         # torch reckons the offset from the sizes of what torch.save writes before it. In an
         # archive that another program has packed it would be of other bytes.
-        if archive.members.get(begin) != storage.nbytes():
+        member = archive.members.get(begin)
+        if member is None or member.file_size != storage.nbytes():
             raise InputError(
                 f"{where}: expected {storage.nbytes()} bytes of pixels at byte {begin}, found "
                 "something else. The file is damaged or was packed again: load it, and save its "
@@ -350,7 +351,8 @@ def _check_sha256(
     digests = notes.get("sha256")
     digests = tuple(digests) if isinstance(digests, list) else ()
     texts = all(isinstance(digest, str) and len(digest) == _SHA256_SIZE for digest in digests)
-    checksums = [archive.checksums.get(block.offset or 0) for block in blocks]
+    members = (archive.members.get(block.offset or 0) for block in blocks)
+    checksums = [member.CRC if member else None for member in members]
     fit = len(digests) == count and notes.get("crc32") == checksums
     return digests if texts and fit else None
 

@@ -218,9 +218,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
         facts = self._work.manifest.locate(position)[0].facts
         if facts and made_of.file_digest:
             name, known = facts
-            read = replace(known, digest=made_of.file_digest, is_settled=made_of.is_settled)
             with writing(self._known_folder):
-                self._journal.note([(name, read)])
+                self._journal.note(name, replace(known, digest=made_of.file_digest))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""

@@ -11,8 +11,8 @@ from PIL import Image
 
 from featx.data.clip_file import Needs, open_clip, write_clip
 from featx.data.clip_survey import survey_clip
-from featx.data.frames_folder import frames_stats
-from featx.data.known import Facts, Journal, Known, is_settled
+from featx.data.frames_folder import look_at_frames
+from featx.data.known import Facts, Journal, Known, Look, look_at_file
 from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
 from featx.errors import ChangedInputError
@@ -41,8 +41,8 @@ def test_journals_are_joined(tmp_path: Path) -> None:
     known.note("a", Facts((5, LONG_AGO), "", {"survey": [1]}))
     known.note("b", Facts((5, LONG_AGO), OLD))
     known.save(tmp_path)
-    Journal(tmp_path / "0.jsonl").note([("a", Facts((5, LONG_AGO), ABC))])
-    Journal(tmp_path / "1.jsonl").note([("b", Facts((6, LONG_AGO), NEW))])
+    Journal(tmp_path / "0.jsonl").note("a", Facts((5, LONG_AGO), ABC))
+    Journal(tmp_path / "1.jsonl").note("b", Facts((6, LONG_AGO), NEW))
     with (tmp_path / "1.jsonl").open("a") as file:
         file.write('["c", [5, 1')
     joined = Known.load(tmp_path)
@@ -59,12 +59,12 @@ def test_journals_are_joined(tmp_path: Path) -> None:
 
 def test_what_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
     """Another change could have the same time."""
-    assert not is_settled(time.time_ns())
-    assert is_settled(time.time_ns() - 10**10)
+    for age, settled in ((0, False), (10**10, True)):
+        assert Look.make((5, 1), (0, 0), time.time_ns() - age).is_settled == settled
     fresh = Facts((5, LONG_AGO), ABC, is_settled=False)
     known = Known()
     assert not known.note("a", fresh)
-    Journal(tmp_path / "0.jsonl").note([("a", fresh)])
+    Journal(tmp_path / "0.jsonl").note("a", fresh)
     assert known.find("a", fresh.stats) is None
     assert [*tmp_path.iterdir()] == []
 
@@ -194,8 +194,9 @@ def test_clips_that_were_exchanged(tmp_path: Path, kind: str) -> None:
                 Image.fromarray(frame).save(path / f"{number}.bmp")
         for each in [*path.iterdir()] if path.is_dir() else [path]:
             os.utime(each, (1, 1))
-    stats = [frames_stats(p) if p.is_dir() else file_stats(p.stat()) for p in paths]
-    assert stats[0] == stats[1]
+    looks = [look_at_frames(path) if path.is_dir() else look_at_file(path) for path in paths]
+    assert looks[0].stats == looks[1].stats
+    assert looks[0].file != looks[1].file
     known = Known()
     for path in paths:
         [file] = [open_clip(path, Preprocessing(), name=path.name).take("", "", Home("", None))]

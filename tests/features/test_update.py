@@ -31,6 +31,14 @@ def choose(numbers: Sequence[int], **changes: Any) -> FileLayout:  # noqa: ANN40
     return replace(layout, **(settings | changes))
 
 
+def choose_many(count: int, kind: str) -> tuple[FileLayout, list[int]]:
+    """The layout of so many videos of a kind, and the numbers of their rows."""
+    numbers = [(0, 3, 4)[number % 3] for number in range(count)]
+    names = [f"video {number}" for number in range(count)]
+    inputs = [sha256(f"{kind} {name}") for name in names]
+    return replace(choose(numbers), video_ids=names, input_sha256=inputs), numbers
+
+
 def publish(
     target: Path, layout: FileLayout, numbers: Sequence[int], overwrite: bool = False
 ) -> tuple[list[int], str]:
@@ -121,12 +129,8 @@ def test_unfinished_rows_are_not_lost_either(tmp_path: Path) -> None:
 def test_a_data_set_in_which_nothing_is_as_it_was(tmp_path: Path) -> None:
     """The names are those of the file, but every video is another: that is no edit."""
     target = tmp_path / "train_features.h5"
-    numbers = [0, 3, 4] * 4
-    names = [f"video {number}" for number in range(12)]
-    first, second = (
-        replace(choose(numbers), video_ids=names, input_sha256=[sha256(f"{k}{n}") for n in names])
-        for k in "12"
-    )
+    first, numbers = choose_many(12, "old")
+    second, _ = choose_many(12, "new")
     publish(target, first, numbers)
     with pytest.raises(OutputError, match="12 of its videos have other content"):
         publish(target, second, numbers)
@@ -459,11 +463,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
 def test_a_data_set_most_of_which_is_another(tmp_path: Path) -> None:
     """That a few videos are the same does not make it the same data set."""
     target = tmp_path / "train_features.h5"
-    numbers = [0, 3, 4] * 7
-    names = [f"video {number}" for number in range(21)]
-    first = replace(choose(numbers), video_ids=names, input_sha256=[sha256(n) for n in names])
+    first, numbers = choose_many(21, "old")
     publish(target, first, numbers)
-    inputs = [sha256(f"new {name}") for name in names]
+    inputs = [*choose_many(21, "new")[0].input_sha256]
     inputs[:3] = first.input_sha256[:3]
     with pytest.raises(OutputError, match="18 of its videos have other content, and 3 the same"):
         publish(target, replace(first, input_sha256=inputs), numbers)
@@ -539,12 +541,8 @@ def test_a_row_that_another_file_has(tmp_path: Path) -> None:
 def test_videos_that_are_told_by_their_file(tmp_path: Path) -> None:
     """Where another video in a file makes all of them others, that is no other data set."""
     target = tmp_path / "train_features.h5"
-    numbers = [0, 3, 4] * 5
-    names = [f"video {number}" for number in range(15)]
-    before, after = (
-        replace(choose(numbers), video_ids=names, input_sha256=[sha256(f"{k}{n}") for n in names])
-        for k in "12"
-    )
+    before, numbers = choose_many(15, "old")
+    after, _ = choose_many(15, "new")
     publish(target, before, numbers)
     with pytest.raises(OutputError, match="15 of its videos have other content, and 0 the same"):
         publish(target, after, numbers)
