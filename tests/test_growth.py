@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jobs
 import numpy as np
 import pytest
+import torch
 from helpers import EagerWriter, grey_levels, random_videos
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from featx.data.clip_file import write_clip
 from featx.data.dataset import VideoBatch
 from featx.data.processed_file import save_videos
 from featx.errors import IncompleteError, OutputError
+from featx.files import file_sha256
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
@@ -255,6 +257,38 @@ def test_one_split_after_the_other(contents: Path, tmp_path: Path) -> None:
     (root / "train" / "a" / "p.mp4").rename(place)
     save_clips(root, [Entry("test", "a", "r", 2)], contents)
     assert run(root, out, test, None, overwrite=False) == (1, True)
+
+
+def test_what_is_read(contents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes of a clip once, when its turn comes; of one that is known, none."""
+    root, out, kind = tmp_path / "root", tmp_path / "out", KINDS["clips"]
+    read: list[str] = []
+
+    def digest(path: Path) -> str:
+        read.append(path.stem)
+        return file_sha256(path)
+
+    monkeypatch.setattr("featx.data.clip_file.file_sha256", digest)
+    old = [
+        Entry(split, "a", f"{number}", number) for split, number in zip(SPLITS, (1, 3), strict=True)
+    ]
+    save_clips(root, old, contents)
+    assert run(root, out, kind, None, overwrite=False) == (2, True)
+    save_clips(root, [Entry("train", "a", "5", 5)], contents)
+    assert run(root, out, kind, None, overwrite=False) == (1, True)
+    assert run(root, out, kind, None, overwrite=False) == (0, True)
+    assert read == ["1", "3", "5"]
+
+
+def test_a_file_that_does_not_tell_its_videos_apart(tmp_path: Path) -> None:
+    """One video more makes all of them others: they are made again, and nobody is asked."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    place = root / "train" / "a" / "x"
+    place.mkdir(parents=True)
+    kind = Kind(save_processed, {"splits": ["train"]})
+    for count in (12, 13):
+        torch.save({"videos": random_videos(count, 3)}, place / "processed_data.pt")
+        assert run(root, out, kind, None, overwrite=False) == (count, True)
 
 
 def test_videos_that_are_noted_as_damaged(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import featx
 from featx import VideoDataModule
 from featx.cli import main
 from featx.commands.preprocess import preprocess
+from featx.data.clip_decoder import Choose, Decoded, Make, decode_clip
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips as scan_with
 from featx.data.manifest import Manifest, OnError, ScanSettings
@@ -182,6 +183,19 @@ def test_a_clip_that_changes_on_the_way(raw: Path, tmp_path: Path) -> None:
         file.read(0)
     file.path.unlink()
     with pytest.raises(ChangedInputError, match="expected a readable clip"):
+        file.read(0)
+
+
+def test_a_clip_that_changes_while_it_is_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames are not taken for those of what was digested."""
+    file, _ = scan_clips(raw, ["train"], num_frames=6, image_size=16).locate(0)
+
+    def write_and_decode(path: Path, choose: Choose, make: Make, whole: bool) -> Decoded:
+        write_clip(path, grey_levels(10))
+        return decode_clip(path, choose, make, whole)
+
+    monkeypatch.setattr("featx.data.clip_file.decode_clip", write_and_decode)
+    with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
         file.read(0)
 
 
