@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from featx import FeatureExtractor, VideoDataModule
-from featx.data.clip_file import write_clip
+from featx.data.clip_file import ClipFile, write_clip
 from featx.data.dataset import VideoBatch
 from featx.data.processed_file import save_videos
 from featx.errors import IncompleteError, OutputError
@@ -260,15 +260,25 @@ def test_one_split_after_the_other(contents: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_read(contents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All bytes of a clip once, when its turn comes; of one that is known, none."""
+    """All bytes of a clip once, when its turn comes; of one that is known, none.
+
+    What may be a copy, by its size, is read before.
+    """
     root, out, kind = tmp_path / "root", tmp_path / "out", KINDS["clips"]
     read: list[str] = []
+    before_its_turn: list[str] = []
+    find_digest = ClipFile.find_digest
 
     def digest(path: Path) -> str:
         read.append(path.stem)
         return file_sha256(path)
 
+    def find(clip: ClipFile) -> ClipFile:
+        before_its_turn.append(clip.path.stem)
+        return find_digest(clip)
+
     monkeypatch.setattr("featx.data.clip_file.file_sha256", digest)
+    monkeypatch.setattr(ClipFile, "find_digest", find)
     old = [
         Entry(split, "a", f"{number}", number) for split, number in zip(SPLITS, (1, 3), strict=True)
     ]
@@ -278,6 +288,10 @@ def test_what_is_read(contents: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert run(root, out, kind, None, overwrite=False) == (1, True)
     assert run(root, out, kind, None, overwrite=False) == (0, True)
     assert read == ["1", "3", "5"]
+    assert before_its_turn == []
+    save_clips(root, [Entry("test", "a", "copy", 5)], contents)
+    assert run(root, out, kind, None, overwrite=False) == (0, True)
+    assert before_its_turn == ["copy"]
 
 
 def test_a_file_that_does_not_tell_its_videos_apart(tmp_path: Path) -> None:

@@ -312,6 +312,9 @@ def test_times_are_kept(tmp_path: Path) -> None:
     staging.publish()
     with h5py.File(target) as file:
         assert file["times"][:].tolist() == [[1.0, 1.5, 2.0], [0.0, 0.5, 1.0]]
+    assert publish(target, choose([3, 0]), [3, 0])[0] == []
+    with h5py.File(target) as file:
+        assert "times" not in file
 
 
 def test_one_of_two_equal_videos(tmp_path: Path) -> None:
