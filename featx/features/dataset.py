@@ -1,10 +1,11 @@
 """`FeatureDataset`: the videos of a feature file, one by one, for training."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
@@ -17,14 +18,21 @@ from featx.errors import ChangedInputError
 from featx.features.feature_file import (
     DAMAGE,
     TIMES,
+    decode,
+    find_chunk_frames,
     open_feature_file,
     read_columns,
+    read_features,
     read_inputs,
+    read_row,
     read_times,
     refuse_damage,
 )
 from featx.features.provenance import Provenance
 from featx.files import expand, file_stats
+from featx.parallel import count_cores, map_ahead
+
+T = TypeVar("T")
 
 _RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
 
@@ -139,6 +147,47 @@ class FeatureDataset(Dataset[FeatureItem]):
                 for name, cell in cells.items()
             }
         return item
+
+    def map_rows(
+        self, function: Callable[[NDArray[np.float32]], T], rows: Sequence[int] | None = None
+    ) -> Iterator[T]:
+        """What a function gives for the features of each row, on all cores.
+
+        HDF5 reads for one thread at a time, but most of reading is to decompress.
+
+        Args:
+            function: Takes features `[num_frames, feature_dim]`, without padding; called in
+                threads, and nothing that it is given is to be changed.
+            rows: Which rows, in which order; by default all.
+
+        Raises:
+            InputError: The file is damaged.
+            ChangedInputError: It is another than at first.
+        """
+        file = self._open()
+        is_ours = find_chunk_frames(file["features"]) > 0
+        rows = range(len(self)) if rows is None else rows
+
+        def read(row: int) -> list[bytes] | NDArray[np.float32]:
+            try:
+                chunks = read_row(file, row) if is_ours else None
+                return read_features(file, row) if chunks is None else chunks
+            except DAMAGE as error:
+                raise refuse_damage(self.path, error) from error
+
+        def compute(item: tuple[int, list[bytes] | NDArray[np.float32]]) -> T:
+            row, found = item
+            if isinstance(found, list):
+                try:
+                    found = decode(found, int(self.num_frames[row]), self.feature_dim)
+                except ValueError as error:
+                    raise refuse_damage(self.path, error) from error
+            return function(found)
+
+        items = ((row, read(row)) for row in rows)
+        with closing(map_ahead(compute, items, count_cores(), "reading", ahead=4)) as ahead:
+            for _, result in ahead:
+                yield result.result()
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but the open file: another process opens its own."""

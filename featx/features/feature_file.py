@@ -236,6 +236,20 @@ def encode(features: NDArray[np.float32], layout: FileLayout) -> list[bytes]:
     return chunks
 
 
+def decode(chunks: Sequence[bytes], num_frames: int, feature_dim: int) -> NDArray[np.float32]:
+    """The features `[num_frames, feature_dim]` of a video, of its compressed chunks.
+
+    Raises:
+        ValueError: They are damaged.
+    """
+    try:
+        content = b"".join(map(zlib.decompress, chunks))
+    except zlib.error as error:
+        raise ValueError(f"a damaged chunk ({error})") from error
+    values = np.frombuffer(content, np.float32, num_frames * feature_dim)
+    return values.reshape(num_frames, feature_dim)
+
+
 def create(file: h5py.File, layout: FileLayout) -> None:
     """Write everything but the features into an empty file."""
     count = len(layout.labels)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from helpers import make_rows, problems, write_feature_file
@@ -164,3 +165,37 @@ def test_a_file_that_was_replaced(path: Path) -> None:
         pickle.loads(pickle.dumps(opened))[0]
     assert torch.equal(opened[0].features, expected)  # it was open before
     assert len(FeatureDataset(path)) == 3
+
+
+def test_rows_through_a_function(path: Path) -> None:
+    """Read in any order, in our layout and in that of another program."""
+    other = path.with_name("val_features_multiscale.h5")
+    with h5py.File(path) as ours, h5py.File(other, "w") as file:
+        for name in ("labels", "num_frames", "video_ids"):
+            ours.copy(name, file)
+        file.create_dataset("features", data=ours["features"][:], chunks=(2, 2, 4), shuffle=True)
+        file.attrs.update(ours.attrs)
+    expected = make_rows(LENGTHS)
+    for dataset in (FeatureDataset(path), FeatureDataset(other)):
+        found = [*dataset.map_rows(lambda features: features.copy())]
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert [*dataset.map_rows(len, [2, 0])] == [5, 3]
+
+
+def test_a_damaged_chunk_on_the_way(path: Path) -> None:
+    """It is told in one line, and so is what a function raises of itself."""
+    dataset = FeatureDataset(path)
+    with h5py.File(path, "r+") as file:
+        place = file["features"].id.get_chunk_info_by_coord((2, 0, 0))
+    content = bytearray(path.read_bytes())
+    content[place.byte_offset + 5] ^= 255
+    path.write_bytes(content)
+    dataset = FeatureDataset(path)
+    with pytest.raises(InputError, match=r"expected a readable feature file, found: a damaged"):
+        [*dataset.map_rows(len)]
+
+    def fail(features: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        [*dataset.map_rows(fail, [0])]
