@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
-from featx.errors import InputError, MissingInputError, UsageError, check_at_least, check_choice
+from featx.errors import InputError, MissingInputError, check_at_least, check_choice
 from featx.features.dataset import FeatureDataset, FeatureItem
-from featx.features.feature_file import file_name
+from featx.features.folder import find_feature_files
 from featx.files import expand
 from featx.parallel import count_cores
 
@@ -112,17 +112,8 @@ class FeatureDataModule(LightningDataModule):
     @cached_property
     def datasets(self) -> dict[str, FeatureDataset]:
         """The dataset of each split that there is."""
-        datasets = {
-            split: FeatureDataset(path)
-            for split in ("train", "val", "test")
-            if (path := self._find(split))
-        }
-        if not datasets:
-            raise MissingInputError(
-                f"{self.folder}: expected {file_name('train', True)} or "
-                f"{file_name('train', False)}, or those of val or test, found none. "
-                "Extract them with featx predict, or set multi_scale to what there is."
-            )
+        paths = find_feature_files(self.folder, self.multi_scale, ("train", "val", "test"))
+        datasets = {split: FeatureDataset(path) for split, path in paths.items()}
         first = next(iter(datasets.values()))
         for dataset in datasets.values():
             for name in ("feature_dim", "categories", "recipe"):
@@ -171,16 +162,3 @@ class FeatureDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-    def _find(self, split: str) -> Path | None:
-        """The feature file of a split, if there is one."""
-        wanted = (True, False) if self.multi_scale is None else (self.multi_scale,)
-        found = [
-            path for multi in wanted if (path := self.folder / file_name(split, multi)).exists()
-        ]
-        if len(found) > 1:
-            raise UsageError(
-                f"{self.folder}: expected one file of {split}, found "
-                f"{' and '.join(path.name for path in found)}. Set multi_scale."
-            )
-        return found[0] if found else None

@@ -1,0 +1,91 @@
+"""The feature files of a folder, by split."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
+from featx.features.feature_file import file_name
+
+_FIRST = ("train", "val", "test")
+_NAME = re.compile(r"([^.].*)_features(?:_multiscale)?\.h5", re.DOTALL)  # a hidden file is none
+
+
+def find_feature_files(
+    folder: Path,
+    multi_scale: bool | None = None,
+    splits: Collection[str] | None = None,
+) -> dict[str, Path]:
+    """The feature files of a folder by split: train, val and test, then others sorted by name.
+
+    Args:
+        folder: The folder that featx predict wrote to.
+        multi_scale: Which files, where there are both kinds; by default, those that there are.
+        splits: Which splits, as far as they have a file; by default, all.
+
+    Raises:
+        UsageError: A split has files of both kinds, and `multi_scale` does not say which.
+        MissingInputError: There is no such folder, or no such file in it.
+        InputError: The folder cannot be read.
+    """
+    kinds = (True, False) if multi_scale is None else (multi_scale,)
+    known = _list_files(folder)
+    first = [split for split in _FIRST if split in known]
+    paths = {}
+    for split in first + sorted(known.keys() - {*first}):
+        if splits is not None and split not in splits:
+            continue
+        found = [name for multi in kinds if (name := file_name(split, multi)) in known[split]]
+        if len(found) > 1:
+            raise UsageError(
+                f"{folder}: expected one file of {split}, found {' and '.join(found)}. "
+                "Set multi_scale."
+            )
+        if found:
+            paths[split] = folder / found[0]
+    if not paths:
+        raise _tell_missing(folder, kinds, splits, known)
+    return paths
+
+
+def _list_files(folder: Path) -> dict[str, list[str]]:
+    """Names of the feature files of each split; a link without a target is none."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"{folder}: expected a folder of feature files, found none. Check the path."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder of feature files, found: {first_line(error)}. "
+            "Give the folder that featx predict wrote to."
+        ) from error
+    known: dict[str, list[str]] = {}
+    for name in names:
+        if match := _NAME.fullmatch(name):
+            known.setdefault(match[1], []).append(name)
+    return known
+
+
+def _tell_missing(
+    folder: Path,
+    kinds: Collection[bool],
+    splits: Collection[str] | None,
+    known: dict[str, list[str]],
+) -> MissingInputError:
+    """An error about a folder that has no such file, but may have others."""
+    first, *others = splits or _FIRST
+    wanted = " or ".join(file_name(first, multi) for multi in kinds)
+    if others:
+        wanted += f", or those of {' or '.join(others)}"
+    way_out = "set multi_scale to what there is"
+    if not known:
+        way_out = "give the folder that it wrote to"
+    elif splits is not None and known.keys().isdisjoint(splits):
+        way_out = "ask for a split that there is"
+    found = shorten([name for names in known.values() for name in names]) or "none"
+    return MissingInputError(
+        f"{folder}: expected {wanted}, found {found}. "
+        f"Extract them with featx predict, or {way_out}."
+    )
