@@ -25,6 +25,7 @@ COMMANDS = {
         "verify.command",
         "Recompute rows of a feature file, and say how far they are off.",
     ),
+    "probe": ("probe.command", "Tell how good features are, side by side."),
     "merge": ("merge", "Make one file of several feature files of the same settings."),
     "export": ("export", "Write the features of each video into a file of its own."),
     "bench": (

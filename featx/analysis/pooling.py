@@ -41,4 +41,5 @@ def pooled_dim(feature_dim: int, pool: PoolName) -> int:
 
 
 def _mean(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: NDArray[np.float64] = features.mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
+from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import file_name
 
 _FIRST = ("train", "val", "test")
@@ -46,6 +47,36 @@ def find_feature_files(
     if not paths:
         raise _tell_missing(folder, kinds, splits, known)
     return paths
+
+
+def open_feature_files(
+    path: Path,
+    multi_scale: bool | None = None,
+    splits: Collection[str] | None = None,
+) -> dict[str, FeatureDataset]:
+    """Open the feature files of a folder by split, as `find_feature_files` finds them, or one file.
+
+    Raises:
+        UsageError: A split has files of both kinds, and `multi_scale` does not say which.
+        MissingInputError: There is no such file.
+        InputError: One is no feature file, or files do not belong together.
+    """
+    if path.is_dir() or not path.exists():
+        paths = find_feature_files(path, multi_scale, splits)
+    else:
+        match = _NAME.fullmatch(path.name)
+        paths = {match[1] if match else path.stem: path}
+    datasets = {split: FeatureDataset(found) for split, found in paths.items()}
+    first = next(iter(datasets.values()))
+    for dataset in datasets.values():
+        for name in ("feature_dim", "categories", "recipe"):
+            if getattr(dataset, name) != getattr(first, name):
+                raise InputError(
+                    f"{dataset.path}: expected the {name} of {first.path.name}, found another: "
+                    f"{getattr(dataset, name)} instead of {getattr(first, name)}. "
+                    "Extract all splits together."
+                )
+    return datasets
 
 
 def _list_files(folder: Path) -> dict[str, list[str]]:

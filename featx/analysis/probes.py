@@ -1,0 +1,143 @@
+"""Probes: simple classifiers that show what can be read off frozen features."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.analysis.protocol import Fold
+
+NUM_NEIGHBOURS = 20
+TEMPERATURE = 0.07
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths of the regularization of which one is chosen, as scikit-learn has them."""
+
+_MAX_ITERATIONS = 100  # for each strength, from where the one before has ended
+_PATIENCE = 2  # strengths in a row that are no better
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A probe that has learned.
+
+    Attributes:
+        predict: From vectors `[videos, dim]` to a score `[videos, categories]` for each category
+            that it has seen.
+        categories: The labels of these.
+        settings: What was chosen.
+    """
+
+    predict: Callable[[Floats], NDArray[np.float64]]
+    categories: Labels
+    settings: Mapping[str, Any]
+
+
+def fit_neighbours(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -> Fitted:
+    """The votes of the nearest neighbours by cosine, weighted by `exp(cosine / 0.07)`.
+
+    Nothing is chosen: 20 neighbours and the temperature are those of DINO. As its features are
+    normalized by their last layer, and a CNN's are not, the mean of train is taken away first.
+
+    Source: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
+    2018; Caron et al., Emerging Properties in Self-Supervised Vision Transformers, 2021.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def weigh(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        cosines = 1 - distances**2 / 2
+        weights: NDArray[np.float64] = np.exp((cosines - 1) / TEMPERATURE)
+        return weights
+
+    # Of vectors of length 1, the nearest by distance are those by cosine, which it finds faster.
+    model = KNeighborsClassifier(
+        min(NUM_NEIGHBOURS, len(train)), weights=weigh, algorithm="brute"
+    ).fit(unit(train - mean), labels)
+    return Fitted(lambda vectors: model.predict_proba(unit(vectors - mean)), model.classes_, {})
+
+
+def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -> Fitted:
+    """Logistic regression on standardized vectors; val chooses how much it is regularized.
+
+    Of equally good strengths, the strongest. Each starts from the one before, and the search ends
+    when two in a row are no better.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train)
+    train, val = scaler.transform(train), scaler.transform(val)
+    model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
+    best, since = -1.0, 0
+    kept: dict[str, Any] = {}
+    chosen = STRENGTHS[0]
+    with warnings.catch_warnings():  # stopped early, it is regularized a little more
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for strength in STRENGTHS:
+            model.set_params(C=strength).fit(train, labels)
+            accuracy = float((model.predict(val) == val_labels).mean()) if len(val) else 0.0
+            if accuracy > best:
+                best, since, chosen = accuracy, 0, strength
+                kept = {"coef_": model.coef_.copy(), "intercept_": model.intercept_.copy()}
+            else:
+                since += 1
+            if since == _PATIENCE:
+                break
+    vars(model).update(kept)
+    return Fitted(
+        lambda vectors: model.predict_proba(scaler.transform(vectors)),
+        model.classes_,
+        {"C": chosen},
+    )
+
+
+PROBES: dict[str, Callable[[Floats, Labels, Floats, Labels], Fitted]] = {
+    "kNN": fit_neighbours,
+    "linear": fit_linear,
+}
+"""By name: from the vectors and labels to learn from, and those that choose, to a fitted probe."""
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors `[videos, dim]` of length 1; those of length 0 as they are."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: Floats = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return result
+
+
+def predict_folds(
+    name: str, vectors: Floats, labels: Labels, folds: list[Fold], categories: Labels
+) -> tuple[NDArray[np.float64], list[Mapping[str, Any]]]:
+    """Fit a probe in each fold, and have it tell about the videos that are tested.
+
+    Args:
+        name: One of `PROBES`.
+        vectors: `[num_videos, dim]`.
+        labels: Label `[num_videos]` of each video.
+        folds: Which videos are for what.
+        categories: The labels, sorted.
+
+    Returns:
+        The scores `[tested, categories]` of the videos of all folds, one after the other; 0 for a
+        category that a fold has not learned. And what was chosen in each fold.
+    """
+    scores, settings = [], []
+    for fold in folds:
+        fitted = PROBES[name](
+            vectors[fold.train], labels[fold.train], vectors[fold.val], labels[fold.val]
+        )
+        found = np.zeros((len(fold.test), len(categories)))
+        found[:, np.searchsorted(categories, fitted.categories)] = fitted.predict(
+            vectors[fold.test]
+        )
+        scores.append(found)
+        settings.append(fitted.settings)
+    return np.concatenate(scores), settings

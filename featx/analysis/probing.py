@@ -1,0 +1,219 @@
+"""How good the features of some files are, by what probes make of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.analysis.pooling import PoolName
+from featx.analysis.probes import PROBES, predict_folds
+from featx.analysis.protocol import Protocol, choose_protocol
+from featx.analysis.scores import Interval, Scores, find_interval, score
+from featx.analysis.vectors import Videos, evenly, gather_vectors
+from featx.features.dataset import FeatureDataset
+from featx.features.feature_file import UNLABELLED
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What probes have made of features.
+
+    Attributes:
+        protocol: How they were trained and tested.
+        labelled: Number of videos that have a label.
+        used: Number of those that were read: all, or an even sample.
+        unlabelled: Number of videos without a label, which are left out.
+        copies: Number of tested videos whose very content was learned from, too; in
+            cross-validation there are none, as copies are left out.
+        left_out: Number of copies that were left out.
+        unseen: Names of the categories that are tested, but not learned.
+        categories: Names of the categories, in the order of their labels.
+        names: Name of each tested video.
+        truth: Place `[tested]` of its category in `categories`.
+        chance: Share that a guess among the categories gets right.
+        majority: Share that is got right by always saying the category that is learned most.
+        scores: Those of each probe, by its name.
+        settings: What each probe chose in each fold.
+    """
+
+    protocol: Protocol
+    labelled: int
+    used: int
+    unlabelled: int
+    copies: int
+    left_out: int
+    unseen: list[str]
+    categories: list[str]
+    names: list[str]
+    truth: NDArray[np.int64]
+    chance: float
+    majority: float
+    scores: Mapping[str, Scores]
+    settings: Mapping[str, list[Mapping[str, Any]]]
+
+
+def probe(
+    datasets: Mapping[str, FeatureDataset],
+    pool: PoolName = "mean",
+    max_videos: int = 20_000,
+    seed: int = 0,
+) -> Probed:
+    """Train and test every probe on the features of some files.
+
+    Args:
+        datasets: Files that belong together, by split.
+        pool: How the frames of a video become one vector.
+        max_videos: Of more videos, as many are read, evenly spaced.
+        seed: Of all that is drawn.
+
+    Raises:
+        InputError: A file is damaged, or there is nothing to learn.
+    """
+    everything = Videos.of(datasets)
+    has_label = np.flatnonzero(everything.labels != UNLABELLED)
+    videos = everything.select(has_label[evenly(len(has_label), max_videos)])
+    used = len(videos)
+    splits = np.array(videos.splits)[videos.split]
+    where = next(iter(datasets.values())).path
+    where = where.parent if len(datasets) > 1 else where
+    protocol = choose_protocol(splits, videos.labels, seed, where)
+    left_out = 0
+    if protocol.tested == "all":
+        originals = _find_originals(videos)
+        left_out = used - len(originals)
+        videos = videos.select(originals)
+        protocol = choose_protocol(splits[originals], videos.labels, seed, where)
+    folds = protocol.folds
+    tested = np.concatenate([fold.test for fold in folds])
+    learned = np.concatenate([fold.train for fold in folds])
+    labels, places = np.unique(videos.labels, return_inverse=True)
+    truth = places[tested]
+    vectors = gather_vectors(datasets, videos, pool)
+    scores, settings = {}, {}
+    for name in PROBES:
+        found, settings[name] = predict_folds(name, vectors, videos.labels, folds, labels)
+        scores[name] = score(found, truth, seed)
+    name_of = {label: name for name, label in videos.categories.items()}
+    categories = [name_of.get(label, str(label)) for label in labels.tolist()]
+    most = np.bincount(places[learned]).argmax()
+    known = {videos.contents[i] for i in learned} - {""}
+    return Probed(
+        protocol,
+        labelled=len(has_label),
+        used=used,
+        unlabelled=len(everything) - len(has_label),
+        copies=0 if left_out else sum(videos.contents[i] in known for i in tested),
+        left_out=left_out,
+        unseen=[categories[i] for i in np.setdiff1d(truth, places[learned])],
+        categories=categories,
+        names=[f"{splits[i]}/{videos.names[i]}" for i in tested],
+        truth=truth,
+        chance=1 / len(labels),
+        majority=float((truth == most).mean()),
+        scores=scores,
+        settings=settings,
+    )
+
+
+def _find_originals(videos: Videos) -> NDArray[np.int64]:
+    """Places of videos, without those whose content has been there before."""
+    seen: set[str] = set()
+    kept = []
+    for place, content in enumerate(videos.contents):
+        if not content or content not in seen:
+            kept.append(place)
+        seen.add(content)
+    return np.array(kept, np.int64)
+
+
+class Weakness(NamedTuple):
+    """A category that is often taken for others.
+
+    Attributes:
+        category: Its name.
+        recall: Share of its videos that are right.
+        videos: Number of its videos.
+        taken_for: What the wrong ones are taken for most often; None if none is wrong.
+    """
+
+    category: str
+    recall: float
+    videos: int
+    taken_for: str | None
+
+
+class Confusion(NamedTuple):
+    """Videos of one category that are taken for another."""
+
+    category: str
+    taken_for: str
+    videos: int
+
+
+def find_weaknesses(probed: Probed, name: str) -> tuple[list[Weakness], list[Confusion]]:
+    """The categories that a probe gets right, the worst first, and its confusions by frequency."""
+    matrix = confusion_matrix(probed, name)
+    sizes = matrix.sum(axis=1)
+    right = matrix.diagonal()
+    wrong = matrix - np.diag(right)
+    names = probed.categories
+    present = np.flatnonzero(sizes)
+    weaknesses = [
+        Weakness(
+            names[i],
+            float(right[i] / sizes[i]),
+            int(sizes[i]),
+            names[wrong[i].argmax()] if wrong[i].any() else None,
+        )
+        for i in present[np.argsort(right[present] / sizes[present], kind="stable")]
+    ]
+    rows, columns = np.nonzero(wrong)
+    order = np.argsort(-wrong[rows, columns], kind="stable")
+    confusions = [
+        Confusion(names[i], names[j], int(wrong[i, j]))
+        for i, j in zip(rows[order], columns[order], strict=True)
+    ]
+    return weaknesses, confusions
+
+
+def confusion_matrix(probed: Probed, name: str) -> NDArray[np.int64]:
+    """How many videos of each category `[categories, categories]` a probe takes for each one."""
+    count = len(probed.categories)
+    pairs = probed.truth * count + probed.scores[name].predicted
+    return np.bincount(pairs, minlength=count**2).reshape(count, count)
+
+
+class Difference(NamedTuple):
+    """By how much the accuracy of one set of features is above another's, on the same videos.
+
+    Attributes:
+        points: The difference.
+        videos: Number of videos that both were tested on.
+    """
+
+    points: Interval
+    videos: int
+
+    @property
+    def is_more_than_chance(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.points.low > 0 or self.points.high < 0
+
+
+def compare(better: Probed, other: Probed, name: str, seed: int = 0) -> Difference | None:
+    """Compare two sets of features by a probe, on the videos that both were tested on.
+
+    The videos are drawn together (paired bootstrap), as what is hard for one is for the other.
+
+    Returns:
+        None if there are no such videos, which are known by split and name.
+    """
+    places = {video: place for place, video in enumerate(other.names)}
+    pairs = [(i, places[video]) for i, video in enumerate(better.names) if video in places]
+    if len(pairs) < 2:
+        return None
+    here, there = np.array(pairs).T
+    first, second = better.scores[name].correct[here], other.scores[name].correct[there]
+    return Difference(find_interval(first.astype(int) - second.astype(int), seed), len(pairs))

@@ -1,0 +1,98 @@
+"""The videos of feature files as vectors, in memory that holds these alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.analysis.pooling import PoolName, pool_frames, pooled_dim
+from featx.features.dataset import FeatureDataset
+
+
+@dataclass(frozen=True, slots=True)
+class Videos:
+    """Videos of one split or more, one after the other.
+
+    Attributes:
+        splits: The splits, in order.
+        split: Which of them each video `[num_videos]` is of, as a place in `splits`.
+        row: Its row `[num_videos]` in the file of the split.
+        labels: Its label `[num_videos]`; -1 for none.
+        names: Its name.
+        contents: What it was made of; empty where the file does not tell.
+        categories: Label of each category.
+    """
+
+    splits: Sequence[str]
+    split: NDArray[np.int64]
+    row: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    names: Sequence[str]
+    contents: Sequence[str]
+    categories: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, datasets: Mapping[str, FeatureDataset]) -> "Videos":
+        """All videos of some files that belong together."""
+        files = [*datasets.values()]
+        return cls(
+            [*datasets],
+            np.repeat(np.arange(len(files)), [len(file) for file in files]),
+            np.concatenate([np.arange(len(file)) for file in files]),
+            np.concatenate([file.labels for file in files]),
+            [name for file in files for name in file.video_ids],
+            [content for file in files for content in file.input_sha256 or [""] * len(file)],
+            files[0].categories,
+        )
+
+    def select(self, chosen: NDArray[np.int64]) -> "Videos":
+        """Some of the videos, by their places."""
+        return Videos(
+            self.splits,
+            self.split[chosen],
+            self.row[chosen],
+            self.labels[chosen],
+            [self.names[i] for i in chosen],
+            [self.contents[i] for i in chosen],
+            self.categories,
+        )
+
+
+def evenly(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` of the numbers below `count`, evenly spaced, the first one included."""
+    kept = min(count, limit)
+    return np.arange(kept, dtype=np.int64) * count // max(kept, 1)
+
+
+def read_vectors(
+    datasets: Mapping[str, FeatureDataset], videos: Videos, pool: PoolName
+) -> Iterator[NDArray[np.float32]]:
+    """The vectors `[pooled_dim]` of videos, one after the other.
+
+    Args:
+        datasets: The files of their splits.
+        videos: In the order of their splits.
+        pool: How the frames of a video become one vector.
+
+    Raises:
+        InputError: A file is damaged.
+        ChangedInputError: It has been replaced since it was opened.
+    """
+    for number, split in enumerate(videos.splits):
+        rows = videos.row[videos.split == number].tolist()
+        yield from datasets[split].map_rows(lambda features: pool_frames(features, pool), rows)
+
+
+def gather_vectors(
+    datasets: Mapping[str, FeatureDataset], videos: Videos, pool: PoolName
+) -> NDArray[np.float32]:
+    """The vectors `[num_videos, pooled_dim]` of videos: see `read_vectors`."""
+    dim = pooled_dim(next(iter(datasets.values())).feature_dim, pool)
+    vectors = np.empty((len(videos), dim), np.float32)
+    for place, vector in enumerate(read_vectors(datasets, videos, pool)):
+        vectors[place] = vector
+    return vectors
