@@ -131,9 +131,9 @@ def make_rows(lengths: list[int]) -> list[NDArray[np.float32]]:
     return [rng.standard_normal((length, ROW_DIM)).astype(np.float32) for length in lengths]
 
 
-def write_feature_file(path: Path, lengths: list[int]) -> Path:
-    """A complete feature file."""
-    layout = plan(lengths)
+def write_feature_file(path: Path, lengths: list[int], **settings: object) -> Path:
+    """A complete feature file, made with these settings."""
+    layout = plan(lengths, **settings)
     with h5py.File(path, "w") as file:
         create(file, layout)
         for row, features in enumerate(make_rows(lengths)):

@@ -28,13 +28,20 @@ from featx.features.feature_file import (
     read_times,
     refuse_damage,
 )
-from featx.features.provenance import Provenance
+from featx.features.provenance import USUAL, Provenance
 from featx.files import expand, file_stats
 from featx.parallel import count_cores, map_ahead
 
 T = TypeVar("T")
 
-_RECIPE = ("multi_scale", "scales", "backbone", "weights_sha256")
+_RECIPE = (
+    "multi_scale",
+    "scales",
+    "scale_average",
+    "scale_align",
+    "backbone",
+    "weights_sha256",
+)
 
 
 class _Item(NamedTuple):
@@ -78,7 +85,8 @@ class FeatureDataset(Dataset[FeatureItem]):
         feature_dim: Number of features per frame.
         max_frames: Number of frames of the longest video.
         categories: Label of each category.
-        recipe: What else the features depend on, as far as the file records it.
+        recipe: What else the features depend on, as far as the file records it, and without what
+            is as usual.
         labels: Label `[num_videos]` of each video, int64.
         num_frames: Number of frames `[num_videos]` of each video, int32.
         video_ids: Name of each video; its row, if the file has no names.
@@ -104,7 +112,8 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.categories = dict(provenance.categories)
                 self.labels: NDArray[np.int64] = file["labels"][:]
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
-                self.recipe = {name: str(getattr(provenance, name)) for name in _RECIPE}
+                told = {name: str(getattr(provenance, name)) for name in _RECIPE}
+                self.recipe = {n: value for n, value in told.items() if value != USUAL.get(n)}
                 names = file["video_ids"].asstr()[:] if "video_ids" in file else None
                 self.columns = read_columns(file)
                 self.has_times = TIMES in file

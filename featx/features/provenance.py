@@ -28,7 +28,14 @@ LAST_BITS = ("frames_per_forward", "compile", "device", "torch", "torchvision")
 _FREE = (*LAST_BITS, "root", "split", "weights", "keep_damaged", "preprocessing")
 """Settings that do not bind a file: of those of the weights, it is the digest that counts."""
 
-_USUAL = {"allow_tf32": False, "pixels": "normalized", "decoder": "pyav", "source": "processed"}
+USUAL: Mapping[str, Any] = {
+    "allow_tf32": False,
+    "pixels": "normalized",
+    "decoder": "pyav",
+    "source": "processed",
+    "scale_average": "zeros",
+    "scale_align": "index",
+}
 """What goes without saying, or was not said by older files."""
 
 
@@ -133,7 +140,8 @@ class Provenance:
     def _bind(self, are_clips: bool, has_rgb: bool) -> dict[str, Any]:
         """See `bindings`. How RGB was made of clips is not told by rows of format 1."""
         run: dict[str, Any] = json.loads(json.dumps(self.run))
-        bound = _USUAL | {name: value for name, value in run.items() if name not in _FREE}
+        bound = {**USUAL, **{name: value for name, value in run.items() if name not in _FREE}}
+        bound["scale_average"] = self.scale_average
         if are_clips and isinstance(made := run.get("preprocessing"), dict):
             bound |= {name: value for name, value in made.items() if has_rgb or name != "rgb"}
             bound["source"] = "clips"
@@ -198,6 +206,20 @@ class Provenance:
         scales = self._find(list, "scales") or []
         numbers = all(isinstance(scale, (int, float)) for scale in scales)
         return tuple(map(float, scales)) if scales and numbers else None
+
+    @property
+    def scale_average(self) -> str:
+        """What the sum over the scales is divided by: `zeros`, as for `scale_align` time, too.
+
+        There, all scales are present in all rows.
+        """
+        found = None if self.scale_align == "time" else self._find(str, "scale_average")
+        return found or str(USUAL["scale_average"])
+
+    @property
+    def scale_align(self) -> str:
+        """Which frames of the scales stand in one row."""
+        return self._find(str, "scale_align") or str(USUAL["scale_align"])
 
     @property
     def input_size(self) -> int | None:

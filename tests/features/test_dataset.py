@@ -41,6 +41,18 @@ def test_an_item(path: Path) -> None:
         assert item.features.shape == (item.num_frames, dataset.feature_dim)
 
 
+def test_the_recipe_tells_what_is_unusual(path: Path) -> None:
+    """Of how scales are averaged, nothing where it is as usual, recorded or not."""
+    before = FeatureDataset(path).recipe
+    assert before.keys() == {"multi_scale", "scales", "backbone", "weights_sha256"}
+    write_feature_file(path, LENGTHS, scale_average="zeros", scale_align="index")
+    assert FeatureDataset(path).recipe == before
+    write_feature_file(path, LENGTHS, scale_average="present")
+    assert FeatureDataset(path).recipe == before | {"scale_average": "present"}
+    write_feature_file(path, LENGTHS, scale_average="present", scale_align="time")
+    assert FeatureDataset(path).recipe == before | {"scale_align": "time"}
+
+
 def test_rows_from_the_end(path: Path) -> None:
     """As any sequence has them; beyond both ends there are none."""
     dataset = FeatureDataset(path)

@@ -194,6 +194,8 @@ def test_what_does_not_fit(write: Write, tmp_path: Path) -> None:
     first, out = write("first", rows), tmp_path / "c.h5"
     for other, told in (
         (write("settings", rows, precision="bf16-mixed"), "precision is 32-true instead of bf16"),
+        (write("average", rows, scale_average="present"), "scale_average is zeros instead of pres"),
+        (write("align", rows, scale_align="time"), "scale_align is index instead of time"),
         (write("width", {"y": ("a", 2)}, dim=3), "feature_dim is 4 instead of 3"),
         (write("label", {"y": ("b", 1)}), "found a for x and b for y"),
     ):

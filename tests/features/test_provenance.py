@@ -68,11 +68,35 @@ def test_settings_that_do_not_bind(free: dict[str, object]) -> None:
         ({"backbone": "resnet101"}, "backbone is resnet50 instead of resnet101"),
         ({"decoder": "nvdec"}, "decoder is pyav instead of nvdec"),
         ({"source": "clips"}, "source is processed instead of clips"),
+        ({"scale_average": "present"}, "scale_average is zeros instead of present"),
+        ({"scale_align": "time"}, "scale_align is index instead of time"),
     ],
 )
 def test_settings_that_bind(bound: dict[str, object], told: str) -> None:
     """What changes numbers makes another file, and a person is told what it is."""
     assert told in MADE.find_differences(Provenance({"a": 0}, True, RUN | bound))
+
+
+def test_how_scales_are_averaged() -> None:
+    """What is not recorded is the usual way; with `time`, one average is as good as the other."""
+    assert (MADE.scale_average, MADE.scale_align) == ("zeros", "index")
+    usual = Provenance({}, True, RUN | {"scale_average": "zeros", "scale_align": "index"})
+    assert (usual.bindings(), MADE.find_differences(usual)) == (MADE.bindings(), [])
+    present, aligned, both = (
+        Provenance({}, True, RUN | dict(settings))
+        for settings in (
+            {"scale_average": "present"},
+            {"scale_align": "time"},
+            {"scale_average": "present", "scale_align": "time"},
+        )
+    )
+    assert (present.scale_average, present.scale_align) == ("present", "index")
+    assert (both.scale_average, both.scale_align) == ("zeros", "time")
+    assert (both.bindings(), aligned.find_differences(both)) == (aligned.bindings(), [])
+    told = ["scale_average is zeros instead of present", "scale_align is time instead of index"]
+    assert both.find_differences(present) == told
+    odd = Provenance({}, True, {"scale_average": 5, "scale_align": ["time"]})
+    assert (odd.scale_average, odd.scale_align) == ("zeros", "index")
 
 
 def test_how_clips_are_sampled_binds() -> None:

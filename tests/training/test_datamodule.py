@@ -145,6 +145,19 @@ def test_other_recipes(folder: Path) -> None:
         _ = FeatureDataModule(folder).datasets
 
 
+@pytest.mark.parametrize("other", [{"scale_average": "present"}, {"scale_align": "time"}])
+def test_scales_that_were_averaged_in_another_way(folder: Path, other: dict[str, str]) -> None:
+    """Rows of one meaning in train, and of another in test: it is told which."""
+    path = folder / "train_features_multiscale.h5"
+    write_feature_file(path, LENGTHS, **other)
+    [(name, value)] = other.items()
+    with pytest.raises(InputError, match=r"the recipe of train_.*found another") as caught:
+        _ = FeatureDataModule(folder).datasets
+    assert str(caught.value).count(f"'{name}': '{value}'") == 1
+    write_feature_file(folder / "test_features_multiscale.h5", LENGTHS, **other)
+    assert FeatureDataModule(folder).datasets.keys() == {"train", "test"}
+
+
 def test_wrong_settings(folder: Path) -> None:
     """They are refused at once."""
     with pytest.raises(UsageError, match="batch_size: expected 1 or more, found 0"):
