@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from itertools import groupby
 from multiprocessing import current_process
 from multiprocessing.context import ForkProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -24,8 +24,14 @@ from featx.backbones.runtime import (
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.backbones.weights import state_dict_sha256
 from featx.data.dataset import VideoBatch
-from featx.errors import UsageError, check_at_least
-from featx.extraction.temporal import DEFAULT_SCALES, average_scales
+from featx.errors import UsageError, check_at_least, check_choice
+from featx.extraction.temporal import (
+    DEFAULT_SCALES,
+    ScaleAlign,
+    ScaleAverage,
+    average_scales,
+)
+from featx.features.provenance import USUAL
 
 _MAX_SCALE = 100
 _CHANGED = ", changed since"  # of weights that were loaded into an extractor
@@ -58,6 +64,12 @@ class FeatureExtractor(LightningModule):
             above and modules of your own take frames as they are, and others the size that their
             weights were made for.
         feature_dim: Number of features per frame, for a module of your own.
+        scale_average: What a row is divided by: zeros is the number of all scales, so that the last
+            rows, which the shorter scales do not reach, have a smaller norm; present is the number
+            of the scales that reach the row.
+        scale_align: Which frames of the scales make a row: index for those of the same index,
+            though they show different moments; time for those of the same moment, so that every
+            scale reaches every row. There are as many rows, and no frame more through the CNN.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -76,6 +88,8 @@ class FeatureExtractor(LightningModule):
         allow_tf32: bool = False,
         input_size: int | None = None,
         feature_dim: int | None = None,
+        scale_average: ScaleAverage = "zeros",
+        scale_align: ScaleAlign = "index",
     ) -> None:
         super().__init__()
         if not scales or not all(0 < scale <= _MAX_SCALE for scale in scales):
@@ -88,6 +102,8 @@ class FeatureExtractor(LightningModule):
             input_size=input_size,
             feature_dim=feature_dim,
         )
+        check_choice("scale_average", scale_average, get_args(ScaleAverage))
+        check_choice("scale_align", scale_align, get_args(ScaleAlign))
         if weights == "random":
             rank_zero_warn("weights: random. The features mean nothing; use them only for tests.")
         if isinstance(backbone, str):
@@ -108,6 +124,8 @@ class FeatureExtractor(LightningModule):
         self.feature_dim = built.feature_dim
         self.multi_scale = multi_scale
         self.scales = tuple(map(float, scales)) if multi_scale else (1.0,)
+        self.scale_average = scale_average
+        self.scale_align = scale_align
         self.frames_per_forward = frames_per_forward
         self.compiled = compile
         self.allow_tf32 = allow_tf32
@@ -236,7 +254,10 @@ class FeatureExtractor(LightningModule):
         if batch.frame_index:
             pairs = zip(per_frame, batch.frame_index, strict=True)
             per_frame = [features[index] for features, index in pairs]
-        return [average_scales(features, self.scales) for features in per_frame]
+        return [
+            average_scales(features, self.scales, self.scale_average, self.scale_align)
+            for features in per_frame
+        ]
 
     def forward(self, frames: Tensor, white: float | None = None) -> Tensor:
         """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`.
@@ -282,6 +303,9 @@ class FeatureExtractor(LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """The settings that the features depend on."""
+        # What is as it always was is not recorded, so that the bytes of a file stay as they were.
+        unusual = {"scale_average": self.scale_average, "scale_align": self.scale_align}
+        unusual = {n: v for n, v in unusual.items() if self.multi_scale and v != USUAL[n]}
         return {
             "backbone": self.backbone_name,
             "weights": self.weights,
@@ -289,6 +313,7 @@ class FeatureExtractor(LightningModule):
             "input": self.transform._asdict(),
             "multi_scale": self.multi_scale,
             "scales": [*self.scales],
+            **unusual,
             "frames_per_forward": self.frames_per_forward,
             "compile": self.compiled,
             "allow_tf32": self.allow_tf32,

@@ -12,7 +12,7 @@ from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
 from featx.data.sources import SourceName
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import BackboneChoice, FeatureExtractor
-from featx.extraction.temporal import DEFAULT_SCALES
+from featx.extraction.temporal import DEFAULT_SCALES, ScaleAlign, ScaleAverage
 from featx.extraction.writer import FeatureWriter
 from featx.features.feature_file import file_name
 
@@ -31,6 +31,8 @@ def extract(
     allow_tf32: bool = False,
     input_size: int | None = None,
     feature_dim: int | None = None,
+    scale_average: ScaleAverage = "zeros",
+    scale_align: ScaleAlign = "index",
     batch_size: int = 1,
     num_workers: int | None = None,
     on_error: OnError = "stop",
@@ -91,6 +93,8 @@ def extract(
         allow_tf32=allow_tf32,
         input_size=input_size,
         feature_dim=feature_dim,
+        scale_average=scale_average,
+        scale_align=scale_align,
     )
     data = VideoDataModule(
         root,

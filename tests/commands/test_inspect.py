@@ -55,6 +55,16 @@ def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["bytes"] == (tmp_path / "a.h5").stat().st_size
 
 
+def test_how_scales_were_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is shown where it is recorded, and nothing is where it is as usual."""
+    assert inspect(write(tmp_path / "a.h5", [3, 5]))
+    assert "scale_" not in capsys.readouterr().out
+    assert inspect(write(tmp_path / "b.h5", [3, 5], scale_average="present", scale_align="time"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["scale_average", "present"] in lines
+    assert ["scale_align", "time"] in lines
+
+
 def test_an_old_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file without video_ids, and with chunks across videos, is valid; even without videos."""
     for count in (0, 9):

@@ -50,6 +50,28 @@ def test_a_good_file(
     assert last.endswith(f", tolerance {tolerance}")
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"scale_average": "present"},
+        {"scale_align": "time"},
+        {"scale_average": "present", "scale_align": "time"},
+    ],
+)
+def test_scales_that_were_averaged_in_another_way(
+    small_root: Path, tiny: None, choice: dict[str, str]
+) -> None:
+    """Rows are recomputed as the file records it: not so, if it no longer does."""
+    file = extract(small_root, **choice)
+    assert verify(file, small_root, all=True)
+    with h5py.File(file, "r+") as opened:
+        config = json.loads(opened.attrs["config"])
+        assert choice.items() <= config.items()
+        kept = {name: value for name, value in config.items() if name not in choice}
+        opened.attrs["config"] = json.dumps(kept)
+    assert not verify(file, small_root, all=True)
+
+
 def swap_rows(file: h5py.File) -> None:
     """Exchange the features of two videos of the same length."""
     first, second = find_twins(file)
@@ -91,6 +113,18 @@ def claim_other_scales(file: h5py.File) -> None:
     file.attrs["config"] = json.dumps(config | {"scales": [1.0, 0.5, 1.15]})
 
 
+def claim_another_average(file: h5py.File) -> None:
+    """Record that no scale counted as zeros."""
+    config = json.loads(file.attrs["config"])
+    file.attrs["config"] = json.dumps(config | {"scale_average": "present"})
+
+
+def claim_another_alignment(file: h5py.File) -> None:
+    """Record that rows were moments."""
+    config = json.loads(file.attrs["config"])
+    file.attrs["config"] = json.dumps(config | {"scale_align": "time"})
+
+
 def claim_other_weights(file: h5py.File) -> None:
     """Record the digest of other weights."""
     config = json.loads(file.attrs["config"])
@@ -111,6 +145,8 @@ WRONGS: dict[Callable[[h5py.File], None], str] = {
     rename_rows: r"video_ids: expected those .* 2 rows \(0, 1\): row 0 has train/.* instead of",
     change_lengths: r"num_frames: expected those of the inputs, found others in 1 rows \(0\)",
     claim_other_scales: r"features\[4\]: expected those of train/hello/b/1, found a relative error",
+    claim_another_average: r"features\[4\]: expected those of train/hello/b/1, found a relative",
+    claim_another_alignment: r"features\[4\]: expected those of train/hello/b/1, found a relative",
     claim_other_weights: r"weights: expected those of resnet50 with random, found other values",
     add_noise: r"features\[0\]: .* found a relative error of 1\.0e-02",
 }

@@ -107,6 +107,42 @@ def test_single_scale_is_the_cnn_alone() -> None:
     torch.testing.assert_close(averaged, average_scales(alone, (1.0, 0.5)))
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"scale_average": "present"},
+        {"scale_align": "time"},
+        {"scale_average": "present", "scale_align": "time"},
+    ],
+)
+def test_how_scales_are_averaged(choice: dict[str, Any]) -> None:
+    """However they are, no frame more goes through the CNN; what is unusual is recorded."""
+    videos = [random_video(length, seed=length) for length in (1, 3, 7, 64)]
+    alone = step(make(multi_scale=False), videos)
+    extractor = make(frames_per_forward=25, **choice)
+    shapes = count_passes(extractor)
+    found = step(extractor, videos)
+    assert shapes == [(25, 3, 8, 8)] * 3
+    names = [name.removeprefix("scale_") for name in choice]
+    said = dict(zip(names, choice.values(), strict=True))
+    for features, per_frame in zip(found, alone, strict=True):
+        assert len(features) == output_length(len(per_frame), extractor.scales)
+        torch.testing.assert_close(features, average_scales(per_frame, extractor.scales, **said))
+    usual = make().settings()
+    assert extractor.settings() == usual | {"frames_per_forward": 25} | choice
+    assert [*usual] == [name for name in extractor.settings() if name not in choice]
+    assert not {"scale_average", "scale_align"} & usual.keys()
+
+
+def test_a_single_scale_has_nothing_to_average() -> None:
+    """Without `multi_scale`, how scales are averaged leaves no trace, also not in the record."""
+    choice = {"scale_average": "present", "scale_align": "time"}
+    extractor, usual = make(multi_scale=False, **choice), make(multi_scale=False)
+    assert extractor.settings() == usual.settings()
+    assert torch.equal(step(extractor, [random_video(9)])[0], step(usual, [random_video(9)])[0])
+
+
 def test_it_stays_in_eval_mode() -> None:
     """Whatever is asked, nothing trains: also a batch norm that was not fused."""
     extractor = make()
@@ -158,6 +194,8 @@ def test_compiled_it_gives_the_same() -> None:
         ({"scales": (1.0, -0.5)}, "scales: expected"),
         ({"scales": (1e9,)}, "scales: expected"),
         ({"scales": (float("nan"),)}, "scales: expected"),
+        ({"scale_average": "mean"}, "scale_average: expected zeros or present, found 'mean'"),
+        ({"scale_align": "frame"}, "scale_align: expected index or time, found 'frame'"),
         ({"frames_per_forward": 0}, "frames_per_forward: expected 1 or more, found 0"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import nn
 
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
+from featx.errors import OutputError
 from featx.features.provenance import LAST_BITS
 
 SCALES = (1.0, 0.85, 1.15)
@@ -179,6 +180,41 @@ def test_what_the_file_says_of_itself(small_root: Path, tmp_path: Path) -> None:
     assert config["device"] == "cpu"
     assert {"frames_per_forward", "compile", "torch", "torchvision"} <= config.keys()
     assert not {"batch_size", "num_workers", "devices", "output_dir"} & config.keys()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_file_goes_on_with_the_average_that_it_was_made_with(
+    small_root: Path, tmp_path: Path
+) -> None:
+    """Another one is refused in one line that names it; the usual one is not recorded."""
+    present = TINY_JOB | {"scale_average": "present"}
+    featx.extract(small_root, tmp_path / "out", **present)  # type: ignore[arg-type]
+    told = r"found other ones: scale_average is zeros instead of present\. Set overwrite"
+    with pytest.raises(OutputError, match=told) as caught:
+        featx.extract(small_root, tmp_path / "out", **TINY_JOB)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    again = TINY_JOB | {"overwrite": True}
+    paths = featx.extract(small_root, tmp_path / "out", **again)  # type: ignore[arg-type]
+    with h5py.File(paths["train"]) as file:
+        assert not {"scale_average", "scale_align"} & json.loads(file.attrs["config"]).keys()
+    told = r"other ones: scale_align is time instead of index\. Set overwrite"
+    aligned = TINY_JOB | {"scale_align": "time"}
+    with pytest.raises(OutputError, match=told):
+        featx.extract(small_root, tmp_path / "out", **aligned)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_averages_that_are_the_same_go_on(small_root: Path, tmp_path: Path) -> None:
+    """With `time`, zeros or present: the rows stay, and the file is that of a fresh run."""
+    both = TINY_JOB | {"scale_align": "time", "scale_average": "present"}
+    [old, new] = (
+        featx.extract(small_root, tmp_path / name, **settings)["train"]  # type: ignore[arg-type]
+        for name, settings in {"old": TINY_JOB | {"scale_align": "time"}, "new": both}.items()
+    )
+    before = old.read_bytes()
+    assert before != new.read_bytes()  # it says what was asked for
+    featx.extract(small_root, old.parent, **both)  # type: ignore[arg-type]
+    assert old.read_bytes() == new.read_bytes()
 
 
 @pytest.mark.usefixtures("tiny")

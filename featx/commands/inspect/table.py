@@ -19,6 +19,8 @@ _PROVENANCE = (
     "format_version",
 )
 
+_IF_UNUSUAL = ("scale_average", "scale_align")  # recorded by the run, if they are not as usual
+
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """A table of the structure, the provenance and the categories, and the verdict.
@@ -73,6 +75,8 @@ def _describe_structure(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _describe_provenance(attributes: Mapping[str, Any]) -> dict[str, object]:
     rows = {name: attributes.get(name, _NOT_RECORDED) for name in _PROVENANCE}
+    if isinstance(run := attributes.get("config"), dict):
+        rows |= {name: run[name] for name in _IF_UNUSUAL if name in run}
     if skipped := attributes.get("skipped"):
         rows["left out"] = f"{len(skipped)} inputs: {shorten([*skipped])}"
     if damaged := attributes.get("damaged_videos"):

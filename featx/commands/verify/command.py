@@ -203,6 +203,8 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
             "weights": weights,
             "multi_scale": made.multi_scale,
             "scales": made.scales if made.multi_scale and made.scales else DEFAULT_SCALES,
+            "scale_average": made.scale_average,
+            "scale_align": made.scale_align,
             "frames_per_forward": made.frames_per_forward or 32,
             "input_size": made.input_size if backbone == recorded else None,
         },
