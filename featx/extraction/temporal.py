@@ -87,7 +87,7 @@ def average_scales(
         index = torch.from_numpy(indices)
         index = index.to(features.device, non_blocking=True)  # else CUDA waits for the CNN
         total[: len(index)] += features[index]
-    if average == "zeros" or align == "time":  # one number, by which CUDA divides in its own way
+    if average == "zeros" or align == "time":  # CUDA rounds otherwise by a tensor
         return total / len(scales)
     count = torch.from_numpy(present).to(features.device, non_blocking=True)
     return total / count[:, None]
