@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones.architectures import ARCHITECTURES, Architecture
-from featx.data.manifest import Manifest, OnError, ScanSettings
+from featx.data.choices import OnError
+from featx.data.manifest import Manifest, ScanSettings
 from featx.data.processed_source import scan_processed
 from featx.features.feature_file import (
     FileLayout,

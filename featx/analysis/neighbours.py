@@ -9,6 +9,7 @@ from featx.analysis.probes import NUM_NEIGHBOURS, TEMPERATURE, unit
 from featx.features.feature_file import UNLABELLED
 
 _BATCH = 4096
+_MAJORITY = 0.5
 
 
 class Neighbours(NamedTuple):
@@ -63,14 +64,27 @@ class Doubt(NamedTuple):
     own: float
 
 
+class Doubts(NamedTuple):
+    """Which labels are likely wrong.
+
+    Attributes:
+        listed: The videos, the likeliest first.
+        agreement: Mean share of votes for the own label over all videos that have one: where
+            neighbours hardly know labels, doubts mean little.
+    """
+
+    listed: list[Doubt]
+    agreement: float
+
+
 def find_doubts(
     neighbours: Neighbours, labels: NDArray[np.int64], contents: NDArray[np.str_]
-) -> list[Doubt]:
-    """Videos whose label is likely wrong, the likeliest first.
+) -> Doubts:
+    """Find videos whose label is likely wrong.
 
     Neighbours vote as in the kNN probe; copies of the video itself and videos without a label do
-    not. A label is in doubt if another one gets most votes, and as many of them as it gets on
-    average from the neighbours of videos that have it: so sure are neighbours where they are right.
+    not. A label is in doubt if another one gets more than half of the votes, and as many as it gets
+    on average from the neighbours of the videos that have it: so sure are they of it otherwise.
 
     Source: the rule is that of Northcutt et al., Confident Learning, 2021.
 
@@ -103,10 +117,12 @@ def find_doubts(
     known_labels, index = np.unique(labels, return_inverse=True)
     usual = np.bincount(index, weights=own) / np.bincount(index)
     needed = usual[np.searchsorted(known_labels, suggested).clip(max=len(usual) - 1)]
-    doubtful = (labels != UNLABELLED) & (best > own) & (best >= needed) & (best > 0)
+    doubtful = (labels != UNLABELLED) & (best > _MAJORITY) & (best >= needed)
     order = np.argsort(own - best, kind="stable")
-    return [
+    listed = [
         Doubt(int(i), int(suggested[i]), float(best[i]), float(own[i]))
         for i in order
         if doubtful[i]
     ]
+    has_label = labels != UNLABELLED
+    return Doubts(listed, float(own[has_label].mean()) if has_label.any() else 0.0)

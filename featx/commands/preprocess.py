@@ -18,19 +18,14 @@ from featx.backbones.transforms import normalize
 from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
+from featx.data.choices import LayoutName, SourceName
 from featx.data.clip_file import ClipFile
 from featx.data.clip_source import FILES, FOLDERS, Kind, find_misplaced
 from featx.data.folders import is_hidden, list_entries, list_folders
-from featx.data.manifest import (
-    ANALYSIS_FILE,
-    UNLABELLED,
-    LayoutName,
-    Manifest,
-    ScanSettings,
-)
+from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
 from featx.data.processed_file import FILE_NAME, save_videos
-from featx.data.sources import SourceName, check_source, choose_source
+from featx.data.sources import check_source, choose_source
 from featx.errors import (
     FeatxError,
     InputError,

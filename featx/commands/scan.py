@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featx.commands.parser import ConciseParser
+from featx.data.choices import LayoutName, SourceName
 from featx.data.folders import walk_files
-from featx.data.manifest import LayoutName, Manifest, ScanSettings
+from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_file import FILE_NAME
-from featx.data.sources import SourceName, choose_source
+from featx.data.sources import choose_source
 from featx.files import expand
 
 

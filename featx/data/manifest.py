@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.console import make_bar
+from featx.data.choices import LayoutName, OnError
 from featx.data.folders import natural_key, normalize_name
 from featx.data.known import Facts, Known
 from featx.data.pixels import PixelsName, Span
@@ -38,10 +39,6 @@ UNLABELLED = -1
 """The label of a video without a category."""
 
 CPU = torch.device("cpu")
-
-OnError = Literal["stop", "skip"]
-
-LayoutName = Literal["tree", "flat"]
 
 
 @dataclass(frozen=True, slots=True)

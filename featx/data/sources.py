@@ -6,13 +6,12 @@ files beside `processed_file` and `clip_file`, and here its name and its entry.
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast, get_args
 
-from featx.data.manifest import LayoutName, Manifest, ScanSettings
+from featx.data.choices import LayoutName, SourceName
+from featx.data.manifest import Manifest, ScanSettings
 from featx.data.processed_source import find_processed_splits, scan_processed
 from featx.errors import UsageError, check_choice
-
-SourceName = Literal["processed", "clips", "frames"]
 
 Scan = Callable[[ScanSettings], Manifest]
 FindSplits = Callable[[ScanSettings], list[str]]

@@ -13,17 +13,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
+from featx.data.choices import LayoutName, OnError, SourceName
 from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.known import Known
-from featx.data.manifest import (
-    ANALYSIS_FILE,
-    CPU,
-    LayoutName,
-    Manifest,
-    OnError,
-    ScanSettings,
-    missing_categories,
-)
+from featx.data.manifest import ANALYSIS_FILE, CPU, Manifest, ScanSettings, missing_categories
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
 from featx.data.preprocessing import (
     IMAGE_SIZE,
@@ -33,7 +26,7 @@ from featx.data.preprocessing import (
     Preprocessing,
     ResizeName,
 )
-from featx.data.sources import SourceName, check_source, choose_source
+from featx.data.sources import check_source, choose_source
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
 from featx.files import expand

@@ -6,10 +6,9 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
-from featx.data.manifest import LayoutName, OnError
+from featx.data.choices import LayoutName, OnError, SourceName
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
-from featx.data.sources import SourceName
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import BackboneChoice, FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES, ScaleAlign, ScaleAverage

@@ -108,7 +108,7 @@ class FeatureDataset(Dataset[FeatureItem]):
             try:
                 self.feature_dim = int(file.attrs["feature_dim"])
                 self.max_frames = int(file.attrs["max_frames"])
-                provenance = Provenance.from_attributes(file.attrs)
+                self.provenance = provenance = Provenance.from_attributes(file.attrs)
                 self.categories = dict(provenance.categories)
                 self.labels: NDArray[np.int64] = file["labels"][:]
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]

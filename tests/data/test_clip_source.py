@@ -16,10 +16,11 @@ import featx
 from featx import VideoDataModule
 from featx.cli import main
 from featx.commands.preprocess import preprocess
+from featx.data.choices import OnError
 from featx.data.clip_decoder import Choose, Decoded, Make, decode_clip
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips as scan_with
-from featx.data.manifest import Manifest, OnError, ScanSettings
+from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, Preprocessing
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
 

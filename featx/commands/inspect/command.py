@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from featx.commands.inputs import Inputs
 from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
+from featx.data.choices import LayoutName, SourceName
+from featx.errors import UsageError, require
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -32,8 +35,13 @@ if TYPE_CHECKING:
 def main(args: Sequence[str], summary: str) -> int:
     """Run `featx inspect`; returns its exit status."""
     parser = ConciseParser(prog="featx inspect", description=summary)
-    parser.add_function_arguments(inspect, as_positional=True, skip={"as_json"})
+    parser.add_function_arguments(inspect, as_positional=True, skip={"as_json", "duplicates"})
     parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--duplicates",
+        action="store_true",
+        help="tell which videos are there twice, in two splits or in one",
+    )
     return 0 if inspect(**vars(parser.parse_args(args))) else 1
 
 
@@ -43,47 +51,102 @@ def inspect(
     plot: Path | None = None,
     expect_dim: int | None = None,
     checkpoint: Path | None = None,
+    duplicates: bool = False,
+    html: Path | None = None,
+    root: Path | None = None,
+    source: SourceName = "processed",
+    layout: LayoutName = "tree",
+    table: Path | None = None,
+    columns: dict[str, str] | None = None,
+    multi_scale: bool | None = None,
 ) -> bool:
-    """Print the structure, statistics and attributes of a feature file, and check it.
+    """Print the structure, statistics and attributes of feature files, and check them.
 
     Args:
-        file: A feature file.
+        file: A feature file, or a folder of them.
         as_json: Print one JSON object instead of text.
-        plot: A PNG to draw: videos per category, their lengths, feature norms over time, mean
-            features in two dimensions, and the similarity of frames.
+        plot: A PNG to draw of a file: videos per category, their lengths, feature norms over time,
+            mean features in two dimensions, and the similarity of frames.
         expect_dim: The feature_dim that the file should have.
         checkpoint: The checkpoint of a model, or its state dict, that the features should fit.
+        duplicates: Also tell which videos are there twice: for certain, by what they were made of,
+            and nearly, by their features.
+        html: A page to write: a map of all videos, their neighbours, and what looks wrong.
+        root: For the page, the data set that the features were made from: frames are shown.
+        source: What is in the root: processed (processed_data.pt files), clips, or frames.
+        layout: How clips lie in the root: tree or flat.
+        table: The table that the features were made from; then, root may be left out.
+        columns: What the table calls its columns, as for featx predict.
+        multi_scale: Which files of a folder, where there are both.
 
     Returns:
-        Whether the file is valid, and fits what it should.
+        Whether the files are valid, and fit what they should.
 
     Raises:
-        InputError: It is not a feature file, or the checkpoint cannot be read.
-        UsageError: The plot's name is not that of a PNG.
-        MissingDependencyError: There is to be a plot, and matplotlib is not installed.
-        OutputError: The plot cannot be written.
+        InputError: One is not a feature file, or the checkpoint cannot be read.
+        UsageError: A name is not that of a PNG or of a page, or an option does not fit.
+        MissingDependencyError: A package that a plot or a page needs is not installed.
+        OutputError: The plot or the page cannot be written.
     """
     path = expand(file)
+    if html is not None:
+        from featx.commands.inspect.page import check_page
+
+        html = expand(html)
+        check_page(html)
     if plot is not None:
+        if path.is_dir():
+            raise UsageError(f"plot: expected a feature file, found a folder: {path}. Give a file.")
         plot = expand(plot)
         check_plot(plot)
+    if duplicates or html is not None:
+        with require("scikit-learn", "duplicates" if duplicates else "html"):
+            import sklearn  # noqa: F401  # it takes a second, which other commands save
     size = None
     if checkpoint is not None:
         checkpoint = expand(checkpoint)
         from featx.training.checkpoint import read_input_size  # it needs torch, which takes seconds
 
         size = read_input_size(checkpoint)
-    summary = summarize(path)
-    summary["misfits"] = _find_misfits(summary, expect_dim, checkpoint, size)
-    summary["expect_dim"] = expect_dim
-    summary["checkpoint"] = checkpoint and {
-        "path": str(checkpoint),
-        "feature_dim": size and size.feature_dim,
-        "source": size and size.source,
-    }
-    summary["plot"] = plot and {"path": str(plot), "drawn": _plot(summary, path, plot)}
-    print(json.dumps(summary, indent=2, default=str) if as_json else format_summary(summary))
-    return not summary["problems"] and not summary["misfits"]
+    paths = {"": path}
+    if path.is_dir():
+        from featx.features.folder import find_feature_files
+
+        paths = find_feature_files(path, multi_scale)
+    summaries = {}
+    for split, found in paths.items():
+        summary = summarize(found)
+        summary["misfits"] = _find_misfits(summary, expect_dim, checkpoint, size)
+        summary["expect_dim"] = expect_dim
+        summary["checkpoint"] = checkpoint and {
+            "path": str(checkpoint),
+            "feature_dim": size and size.feature_dim,
+            "source": size and size.source,
+        }
+        summary["plot"] = plot and {"path": str(plot), "drawn": _plot(summary, found, plot)}
+        summaries[split] = summary
+    report: dict[str, Any] = {"files": summaries} if path.is_dir() else {**summaries[""]}
+    are_valid = not any(summary["problems"] for summary in summaries.values())
+    lines = [format_summary(summary) for summary in summaries.values()]
+    if not are_valid and (duplicates or html is not None):
+        lines.append("duplicates and page: not made, as not all files are valid")
+    if are_valid and (duplicates or html is not None):
+        from featx.analysis.overview import look_over
+        from featx.commands.inspect.duplicates import describe_duplicates, format_duplicates
+        from featx.commands.inspect.page import format_page, write_overview
+        from featx.features.folder import open_feature_files
+
+        datasets = open_feature_files(path, multi_scale)
+        overview = look_over(datasets)
+        if duplicates:
+            report["duplicates"] = describe_duplicates(overview)
+            lines.insert(0, format_duplicates(report["duplicates"]))
+        if html is not None:
+            inputs = Inputs(root, source, layout, table, columns)
+            report["html"] = write_overview(html, path, datasets, overview, inputs)
+            lines.append(format_page(report["html"]))
+    print(json.dumps(report, indent=2, default=str) if as_json else "\n\n".join(lines))
+    return are_valid and not any(summary["misfits"] for summary in summaries.values())
 
 
 def summarize(path: Path) -> dict[str, Any]:

@@ -10,14 +10,13 @@ import torch
 from tabulate import tabulate
 
 from featx.backbones.architectures import find_architecture
+from featx.commands.inputs import Inputs, open_inputs
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
-from featx.data.manifest import CPU, LayoutName
-from featx.data.pixels import PIXELS
-from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC
-from featx.data.sources import SourceName
+from featx.data.choices import LayoutName, SourceName
+from featx.data.manifest import CPU
+from featx.data.preprocessing import NVDEC
 from featx.errors import InputError, UsageError, check_at_least, first_line
-from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES
 from featx.features.dataset import FeatureDataset
@@ -40,7 +39,7 @@ class Recipe(NamedTuple):
         weights_sha256: Digest of its weights; empty if it is not recorded.
         tolerance: Relative error up to which features count as equal.
         skipped: Names of the videos that were left out.
-        reading: Arguments of `VideoDataModule`: how its inputs were read.
+        made: All that it records.
         by_nvdec: Whether a GPU decoded the clips.
     """
 
@@ -49,7 +48,7 @@ class Recipe(NamedTuple):
     weights_sha256: str
     tolerance: float
     skipped: Sequence[str]
-    reading: dict[str, Any]
+    made: Provenance
     by_nvdec: bool
 
 
@@ -123,22 +122,13 @@ def verify(
         )
     tolerance = recipe.tolerance if tolerance is None else tolerance
     data = FeatureDataset(path)
-    reading = dict(recipe.reading)
-    if source == "processed" and table is None:  # they were sampled and resized before
-        for name in ("stride", "fps", "frame_rate", "resize"):
-            reading.pop(name, None)
-    videos = VideoDataModule(
-        root,
+    videos = open_inputs(
+        Inputs(root, source, layout, table, columns),
+        recipe.made,
         [recipe.split],
         on_error="skip" if recipe.skipped else "stop",
-        source=source,
-        layout=layout,
-        table=table,
-        columns=columns,
-        **reading,
         decoder="torchcodec" if recipe.by_nvdec and on_cuda else "pyav",
     )
-    videos.setup("predict")
     manifest, split = videos.manifest, recipe.split
     names, skipped = manifest.video_ids(split), {*recipe.skipped}
     indices = [index for index, name in enumerate(names) if name not in skipped]
@@ -194,8 +184,6 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
     tolerance = _TOLERANCES.get(made.precision, _COARSE) if made.precision else _TF32
     if made.allow_tf32:
         tolerance = max(tolerance, _TF32)
-    known = made.num_frames is not None and made.image_size is not None
-    known = known or (made.sampling is not None and made.image_size is not None)
     return Recipe(
         split=made.split or path.name.partition("_features")[0],
         settings={
@@ -211,14 +199,7 @@ def read_recipe(file: h5py.File, backbone: str | None, weights: str | None) -> R
         weights_sha256=made.weights_sha256 or "",
         tolerance=tolerance,
         skipped=[*(made.skipped or {})],
-        reading={
-            **(made.sampling or {"num_frames": made.num_frames if known else NUM_FRAMES}),
-            "image_size": made.image_size if known else IMAGE_SIZE,
-            "pixels": next((name for name in PIXELS if name == made.pixels), "normalized"),
-            "keep_damaged": made.keep_damaged,
-            "frame_rate": made.frame_rate,
-            "resize": made.resize or "squash",
-        },
+        made=made,
         by_nvdec=made.decoder == NVDEC,
     )
 

@@ -1,0 +1,90 @@
+"""The videos of feature files that are there twice, for programs and for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+from featx.analysis.overview import Overview
+from featx.errors import shorten
+from featx.features.feature_file import UNLABELLED
+
+_MAX_LISTED = 20  # of leaks, and of others
+
+
+def describe_duplicates(overview: Overview) -> dict[str, Any]:
+    """The object that `featx inspect --duplicates --json` prints."""
+    videos, duplicates = overview.videos, overview.duplicates
+    name_of = {label: name for name, label in videos.categories.items()}
+
+    def describe(place: int) -> dict[str, Any]:
+        label = int(videos.labels[place])
+        return {
+            "split": videos.splits[videos.split[place]],
+            "row": int(videos.row[place]),
+            "video": videos.names[place],
+            "category": None if label == UNLABELLED else name_of.get(label, str(label)),
+        }
+
+    pairs: list[dict[str, Any]] = [
+        {
+            "first": describe(pair.first),
+            "second": describe(pair.second),
+            "cosine": pair.cosine,
+            "same_content": pair.is_certain,
+        }
+        for pair in duplicates.pairs
+    ]
+    return {
+        "videos": len(videos),
+        "content_is_known": all(videos.contents),
+        "threshold": duplicates.threshold,
+        "usual": duplicates.usual,
+        "leaks": [pair for pair in pairs if pair["first"]["split"] != pair["second"]["split"]],
+        "duplicates": [pair for pair in pairs if pair["first"]["split"] == pair["second"]["split"]],
+    }
+
+
+def format_duplicates(found: Mapping[str, Any]) -> str:
+    """The same as text: leaks are said first."""
+    lines = []
+    titles = {
+        "leaks": "leaks: {} of videos that stand in two splits",
+        "duplicates": "duplicates: {} of videos that stand in a split twice",
+    }
+    for kind, title in titles.items():
+        pairs = found[kind]
+        lines.append(title.format(_count(len(pairs))) if pairs else f"{kind}: none")
+        if pairs:
+            rows = [
+                (
+                    "same content" if pair["same_content"] else f"{pair['cosine']:.4f}",
+                    *(_name(pair[side]) for side in ("first", "second")),
+                    "" if pair["first"]["category"] == pair["second"]["category"] else "two labels",
+                )
+                for pair in pairs[:_MAX_LISTED]
+            ]
+            lines.append(tabulate(rows, tablefmt="plain", disable_numparse=True))
+        if len(pairs) > _MAX_LISTED:
+            lines.append(f"... and {len(pairs) - _MAX_LISTED:,} more (--json)")
+    if not found["content_is_known"]:
+        lines.append("same content: not known of all videos, as files of older formats do not tell")
+    if found["threshold"] is None:
+        lines.append(f"near duplicates: not looked for among {found['videos']} videos")
+    else:
+        lines.append(
+            f"near duplicates: a cosine above {found['threshold']:.4f} of the means of beginning, "
+            f"middle and end, around the mean of all videos. As the data says: half of the videos "
+            f"have their nearest neighbour above {found['usual']:.3f}; this near, less than one "
+            "would be by chance"
+        )
+    return "\n".join(lines)
+
+
+def _name(video: Mapping[str, Any]) -> str:
+    name, split = video["video"], video["split"]
+    return shorten([name if name.startswith(f"{split}/") else f"{split}: {name}"])
+
+
+def _count(number: int) -> str:
+    return f"{number:,} pair{'' if number == 1 else 's'}"
