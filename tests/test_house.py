@@ -30,7 +30,7 @@ MAY_IMPORT = {
 KNOWING = {
     "lightning": ("extraction", "training", "commands.predict", "commands.bench"),
     "h5py": ("features", "commands.inspect", "commands.verify", "commands.bench"),
-    "sklearn": ("analysis", "commands.probe"),
+    "sklearn": ("analysis",),
     "plotly": ("commands.inspect",),
     "torchcodec": ("data.torchcodec_decoder",),
     "av": ("data.clip_decoder", "data.clip_file", "data.clip_survey"),

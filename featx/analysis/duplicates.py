@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.neighbours import Neighbours, find_neighbours
+from featx.analysis.probes import NUM_NEIGHBOURS
 
-MIN_VIDEOS = 20
+MIN_VIDEOS = 50
 """Of fewer videos, nobody can tell what is unusually near."""
 
 _MIN_DEVIATIONS = 3.0
+_NEARER = 5  # times as near as the last of the neighbours
 _QUARTILE = NormalDist().inv_cdf(0.75)  # in standard deviations
 _SMALLEST = 1e-7  # what float32 leaves of the distance of equal vectors
 
@@ -62,7 +64,8 @@ def find_duplicates(
     data says: the distances (1 - cosine) of videos to their nearest neighbour are taken for
     log-normal. Median and upper quartile say how wide, as duplicates are at the lower end, and the
     threshold is where less than one video of all would be by chance (at least three standard
-    deviations below the median).
+    deviations below the median). Where videos lie densely, all are near: so a near duplicate is
+    also five times as near as the twentieth neighbour.
 
     Args:
         points: Videos `[num_videos, dims]`, around their mean.
@@ -88,11 +91,14 @@ def find_duplicates(
         deviations = max(_MIN_DEVIATIONS, -NormalDist().inv_cdf(1 / len(originals)))
         limit = float(np.exp(median - deviations * (upper - median) / _QUARTILE))
         threshold, usual = 1 - limit, 1 - float(np.exp(median))
-        rows, columns = np.nonzero(distances <= limit)
+        near = distances <= limit
+        if neighbours.places.shape[1] == NUM_NEIGHBOURS:
+            near &= distances <= distances[:, -1:] / _NEARER
+        rows, columns = np.nonzero(near)
         found = {
             (min(i, j), max(i, j)): float(neighbours.cosines[i, column])
             for i, column in zip(rows.tolist(), columns.tolist(), strict=True)
-            if (j := int(neighbours.places[i, column])) != i
+            for j in [int(neighbours.places[i, column])]
         }
         pairs += [Pair(originals[i], originals[j], c, False) for (i, j), c in found.items()]
 

@@ -10,6 +10,7 @@ from featx.features.feature_file import UNLABELLED
 
 _BATCH = 4096
 _MAJORITY = 0.5
+_NEARLY = 0.85  # wrong labels nearby take votes from both sides
 
 
 class Neighbours(NamedTuple):
@@ -83,10 +84,10 @@ def find_doubts(
     """Find videos whose label is likely wrong.
 
     Neighbours vote as in the kNN probe; copies of the video itself and videos without a label do
-    not. A label is in doubt if another one gets more than half of the votes, and as many as it gets
-    on average from the neighbours of the videos that have it: so sure are they of it otherwise.
+    not. A label is in doubt if another one gets more than half of the votes, and nearly as many as
+    it gets on average from the neighbours of the videos that have it.
 
-    Source: the rule is that of Northcutt et al., Confident Learning, 2021.
+    Source: the second half of the rule is that of Northcutt et al., Confident Learning, 2021.
 
     Args:
         neighbours: Those of each video.
@@ -117,7 +118,7 @@ def find_doubts(
     known_labels, index = np.unique(labels, return_inverse=True)
     usual = np.bincount(index, weights=own) / np.bincount(index)
     needed = usual[np.searchsorted(known_labels, suggested).clip(max=len(usual) - 1)]
-    doubtful = (labels != UNLABELLED) & (best > _MAJORITY) & (best >= needed)
+    doubtful = (labels != UNLABELLED) & (best > _MAJORITY) & (best >= _NEARLY * needed)
     order = np.argsort(own - best, kind="stable")
     listed = [
         Doubt(int(i), int(suggested[i]), float(best[i]), float(own[i]))

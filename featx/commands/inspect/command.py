@@ -13,7 +13,7 @@ from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.data.choices import LayoutName, SourceName
-from featx.errors import UsageError, require
+from featx.errors import UsageError
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -100,8 +100,9 @@ def inspect(
         plot = expand(plot)
         check_plot(plot)
     if duplicates or html is not None:
-        with require("scikit-learn", "duplicates" if duplicates else "html"):
-            import sklearn  # noqa: F401  # it takes a second, which other commands save
+        from featx.analysis.probes import check_scikit_learn
+
+        check_scikit_learn("duplicates" if duplicates else "html")
     size = None
     if checkpoint is not None:
         checkpoint = expand(checkpoint)

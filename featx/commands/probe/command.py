@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featx.analysis.pooling import PoolName
+from featx.analysis.probes import check_scikit_learn
 from featx.analysis.probing import probe
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.commands.probe.report import Entry, describe, find_best, format_report
-from featx.errors import check_at_least, require
+from featx.errors import check_at_least
 from featx.features.folder import open_feature_files
 from featx.files import expand
 
@@ -63,8 +64,7 @@ def probe_all(
     """
     check_at_least(2, max_videos=max_videos)
     check_at_least(0, seed=seed)
-    with require("scikit-learn", "probe"):
-        import sklearn  # noqa: F401  # it takes a second, which other commands save
+    check_scikit_learn("probe")
     if plot is not None:
         plot = expand(plot)
         check_plot(plot)

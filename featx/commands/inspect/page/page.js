@@ -277,7 +277,8 @@ function describePairs(pairs, total, what) {
   } else {
     parts.push(make("p", { textContent:
       `Near means a cosine above ${data.threshold.toFixed(4)}, as the data itself says: half of the videos have ` +
-      `their nearest neighbour above ${data.usual.toFixed(3)}, and this near, less than one would be by chance.` }));
+      `their nearest neighbour above ${data.usual.toFixed(3)}. This near, and five times as near as the twentieth ` +
+      "neighbour, less than one would be by chance." }));
   }
   for (const [first, second, cosine, sure] of pairs) {
     const label = categoryOf[first] === categoryOf[second] ? "" : " · under two labels";

@@ -1,0 +1,190 @@
+"""Neighbours, duplicates and doubtful labels of videos of which the answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from analysis import known
+from featx.analysis.duplicates import MIN_VIDEOS, find_duplicates
+from featx.analysis.neighbours import find_doubts, find_neighbours
+from featx.analysis.overview import Overview, look_over
+from featx.analysis.space import find_space
+from featx.analysis.vectors import Videos, evenly, gather_vectors
+from featx.features.folder import open_feature_files
+
+
+def look(folder: Path) -> Overview:
+    """What there is to see of a folder."""
+    return look_over(open_feature_files(folder))
+
+
+def draw(count: int, dims: int = 20, seed: int = 0) -> NDArray[np.float32]:
+    """Points at random."""
+    return np.random.default_rng(seed).standard_normal((count, dims)).astype(np.float32)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 12), st.integers(1, 6), st.integers(0, 9))
+def test_neighbours_against_a_loop(number: int, count: int, seed: int) -> None:
+    """The nearest others by cosine, the nearest first; also among copies of a point."""
+    points = draw(number, 3, seed)
+    points[number // 2 :] = points[: number - number // 2]  # each is there twice, or nearly all
+    found = find_neighbours(points, count)
+    kept = max(0, min(count, number - 1))
+    assert found.places.shape == found.cosines.shape == (number, kept)
+    for i in range(number):
+        lengths = np.linalg.norm(points, axis=1)
+        cosines = [
+            float(points[i] @ points[j] / lengths[i] / lengths[j]) for j in range(number) if j != i
+        ]
+        assert i not in found.places[i]
+        assert len({*found.places[i].tolist()}) == kept
+        assert np.allclose(found.cosines[i], sorted(cosines, reverse=True)[:kept], atol=1e-5)
+
+
+def test_the_space_is_that_of_the_vectors(tmp_path: Path) -> None:
+    """Distances of points are those of the vectors, and the first axes have most variance."""
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 12, "test": 7}.items():
+        labels = [i % 3 for i in range(count)]
+        known.write(tmp_path, split, known.separable(rng, labels), labels)
+    datasets = open_feature_files(tmp_path)
+    videos = Videos.of(datasets)
+    vectors = gather_vectors(datasets, videos, "thirds")
+    points, shares = find_space(datasets, videos)
+    assert len(videos) == len(points) == 19
+    centred = vectors - vectors.mean(0)
+    assert np.allclose(points @ points.T, centred @ centred.T, atol=1e-3)
+    assert np.allclose(shares, points.var(0) / vectors.var(0).sum(), atol=1e-5)
+    assert (np.diff(shares) <= 1e-6).all()
+    assert [videos.splits[s] for s in videos.split] == ["train"] * 12 + ["test"] * 7
+
+
+def test_more_videos_than_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The components are those of a sample, and every video has its point, in order."""
+    monkeypatch.setattr("featx.analysis.space._SAMPLE", 30)
+    monkeypatch.setattr("featx.analysis.space._BATCH", 7)
+    rng = np.random.default_rng(0)
+    labels = [i % 3 for i in range(60)]
+    known.write(tmp_path, "train", known.separable(rng, labels), labels)
+    datasets = open_feature_files(tmp_path)
+    videos = Videos.of(datasets)
+    vectors = gather_vectors(datasets, videos, "thirds")
+    sample = vectors[evenly(60, 30)]
+    points, _ = find_space(datasets, videos)
+    centred = sample - sample.mean(0)
+    expected = (vectors - sample.mean(0)) @ np.linalg.svd(centred)[2].T
+    assert points.shape == (60, 30)  # the last of them is rounding, of 30 points around their mean
+    assert np.allclose(np.abs(points[:, :29]), np.abs(expected[:, :29]), atol=1e-3)
+
+
+def test_videos_that_are_all_alike(tmp_path: Path) -> None:
+    """They have a place, and nothing that divides by zero."""
+    for count in (1, 30):
+        folder = tmp_path / f"{count}"
+        known.write(folder, "train", [np.ones((3, 4), np.float32)] * count, [0] * count)
+        found = look(folder)
+        assert not found.space.points.any()
+        assert not found.doubts.listed
+
+
+def test_planted_leaks_are_found(tmp_path: Path) -> None:
+    """Copies for certain, nearly equal ones by the data's own threshold, and nothing else."""
+    rng = np.random.default_rng(3)
+    labels = [i % 4 for i in range(200)]
+    train, test = known.separable(rng, labels, 9), known.separable(rng, labels[:80], 9)
+    for i in range(4):
+        test[i] = train[10 + i]
+        noise = 0.03 * rng.standard_normal(test[i].shape)
+        test[10 + i] = (train[30 + i] + noise).astype(np.float32)
+    contents = [f"test {i}" if i >= 4 else f"train {10 + i}" for i in range(80)]
+    known.write(tmp_path, "train", train, labels, contents=[f"train {i}" for i in range(200)])
+    known.write(tmp_path, "test", test, labels[:80], contents=contents)
+    found = look(tmp_path).duplicates
+    assert [pair[:2] for pair in found.pairs if pair.is_certain] == [
+        (10 + i, 200 + i) for i in range(4)
+    ]
+    near = {pair[:2] for pair in found.pairs if not pair.is_certain}
+    assert near == {(30 + i, 210 + i) for i in range(4)}
+    assert found.threshold is not None
+    assert found.usual is not None
+    assert 0 < found.usual < found.threshold < 1
+    assert [pair.is_certain for pair in found.pairs] == [True] * 4 + [False] * 4
+
+
+def test_a_category_that_is_there_twice(tmp_path: Path) -> None:
+    """All of its videos, under another label, within the split; across splits come first."""
+    rng = np.random.default_rng(3)
+    labels = [i // 20 for i in range(100)]
+    videos = known.separable(rng, labels, 9)
+    names = {f"{i}": i for i in range(6)}
+    known.write(tmp_path, "train", videos + videos[20:40], [*labels, *[5] * 20], categories=names)
+    known.write(tmp_path, "val", [videos[50], *known.noise(rng, [0], 9)], [2, 0], categories=names)
+    pairs = look(tmp_path).duplicates.pairs
+    assert pairs[0][:2] == (50, 120)
+    assert {pair[:2] for pair in pairs[1:]} == {(20 + i, 100 + i) for i in range(20)}
+
+
+def test_points_without_duplicates() -> None:
+    """Less than one video in a data set is near by chance."""
+    counts = [
+        len(find_duplicates(draw(300, 64, seed), [""] * 300, np.zeros(300, int)).pairs)
+        for seed in range(20)
+    ]
+    assert sum(counts) <= 5
+
+
+def test_too_few_to_tell() -> None:
+    """Near duplicates are looked for from a number of videos on; content counts always."""
+    points = draw(MIN_VIDEOS, 8)
+    points[1] = points[0]
+    splits = np.zeros(MIN_VIDEOS, int)
+    assert [pair[:2] for pair in find_duplicates(points, [""] * MIN_VIDEOS, splits).pairs] == [
+        (0, 1)
+    ]
+    few = find_duplicates(points[1:], [*"abb"] + [""] * (MIN_VIDEOS - 4), splits[1:])
+    assert few.threshold is None
+    assert [pair[:2] for pair in few.pairs] == [(1, 2)]
+
+
+def test_planted_labels_are_found() -> None:
+    """5 % wrong ones among categories that overlap a little: most are found, few are false."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 6
+    points = (draw(6, 12, 9)[labels] * 2 + draw(600, 12)).astype(np.float32)
+    wrong = rng.permutation(600)[:30]
+    planted = labels.copy()
+    planted[wrong] = (labels[wrong] + rng.integers(1, 6, 30)) % 6
+    doubts = find_doubts(find_neighbours(points), planted, np.array([""] * 600))
+    found = {doubt.place for doubt in doubts.listed}
+    right = found & {*wrong.tolist()}
+    assert len(right) >= 28
+    assert len(right) >= 0.9 * len(found)
+    assert all(d.suggested == labels[d.place] for d in doubts.listed if d.place in right)
+    margins = [doubt.share - doubt.own for doubt in doubts.listed]
+    assert margins == sorted(margins, reverse=True)
+    assert doubts.agreement > 0.8
+
+
+def test_who_does_not_vote() -> None:
+    """Copies of a video do not confirm its wrong label, and videos without a label say nothing."""
+    labels = np.array([0] * 30 + [1] * 30)
+    points = draw(60, 4, 1) * 0.1
+    points[labels == 0, 0] += 3
+    points[labels == 1, 0] -= 3
+    points[20:30] = points[20]
+    planted = labels.copy()
+    planted[20:30] = 1
+    contents = np.array([f"{i}" for i in range(60)])
+    contents[20:30] = "copies"
+    found = {
+        doubt.place for doubt in find_doubts(find_neighbours(points), planted, contents).listed
+    }
+    assert found == {*range(20, 30)}
+    planted[:20] = -1
+    neighbours = find_neighbours(points)
+    assert not find_doubts(neighbours, planted, contents).listed

@@ -1,0 +1,202 @@
+"""Probes on data sets of which the answer is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import known
+from featx.analysis.pooling import PoolName
+from featx.analysis.probes import predict_folds
+from featx.analysis.probing import Probed, compare, confusion_matrix, find_weaknesses, probe
+from featx.analysis.protocol import choose_protocol
+from featx.analysis.scores import find_interval, score
+from featx.errors import InputError
+from featx.features.folder import open_feature_files
+
+Kind = Callable[..., known.Videos]
+SPLITS = {"train": 90, "val": 30, "test": 60}
+
+
+def make(folder: Path, kind: Kind, categories: int = 6, **splits: int) -> Path:
+    """A data set, with as many videos of each category in turn."""
+    rng = np.random.default_rng(5)
+    for split, count in (splits or SPLITS).items():
+        labels = [i % categories for i in range(count)]
+        known.write(folder, split, kind(rng, labels), labels)
+    return folder
+
+
+def run(folder: Path, pool: PoolName = "mean", **settings: Any) -> Probed:  # noqa: ANN401
+    """Probe a folder."""
+    return probe(open_feature_files(folder), pool, **settings)
+
+
+def test_separable(tmp_path: Path) -> None:
+    """Both probes are right nearly always, and say on what they were told."""
+    found = run(make(tmp_path, known.separable))
+    assert found.protocol.summary == (
+        "trained on train (90 videos), chosen on val (30), told on test (60)"
+    )
+    for scores in found.scores.values():
+        assert scores.accuracy.value >= 0.98
+        assert scores.balanced.value >= 0.98
+        assert scores.top_5 is not None
+        assert scores.top_5.value == 1
+    assert found.chance == pytest.approx(1 / 6)
+    assert found.majority == pytest.approx(1 / 6)
+
+
+def test_noise_is_at_chance() -> None:
+    """Of 40 seeds, the interval holds chance in 34 or more, as 95 of 100 do."""
+    held = {"kNN": 0, "linear": 0}
+    splits = np.repeat(["train", "val", "test"], [60, 30, 120])
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        vectors = rng.standard_normal((210, 12)).astype(np.float32)
+        labels = rng.permutation(210) % 3
+        folds = choose_protocol(splits, labels, seed).folds
+        for name in held:
+            found, _ = predict_folds(name, vectors, labels, folds, np.arange(3))
+            interval = score(found, labels[folds[0].test], seed).accuracy
+            held[name] += interval.low <= 1 / 3 <= interval.high
+    assert min(held.values()) >= 34  # P(fewer) is below 1 % for each
+
+
+def test_only_thirds_see_the_order(tmp_path: Path) -> None:
+    """Where a category is another one's reverse, the mean is at chance, and thirds are right."""
+    make(tmp_path, known.ordered)
+    mean, thirds = run(tmp_path), run(tmp_path, "thirds")
+    for name in ("kNN", "linear"):
+        assert mean.scores[name].accuracy.low <= 1 / 6 + 0.02
+        assert thirds.scores[name].accuracy.value >= 0.95
+    difference = compare(thirds, mean, "linear")
+    assert difference is not None
+    assert difference.is_more_than_chance
+    assert difference.videos == 60
+
+
+@pytest.mark.parametrize(
+    ("splits", "summary"),
+    [
+        (
+            {"train": 50, "test": 20},
+            "trained on train (40 videos), chosen on more of it (10)",
+        ),
+        ({"train": 50, "val": 20}, "trained on train (40 videos), chosen on more of it (10)"),
+        ({"test": 50}, "cross-validated in 5 folds (50 videos)"),
+        ({"dev": 30, "eval": 20}, "cross-validated in 5 folds (50 videos)"),
+    ],
+)
+def test_other_splits(tmp_path: Path, splits: dict[str, int], summary: str) -> None:
+    """Whatever splits there are, no video is both learned and tested in a fold."""
+    found = run(make(tmp_path, known.separable, categories=2, **splits))
+    assert found.protocol.summary.startswith(summary)
+    assert found.scores["linear"].accuracy.value >= 0.95
+    tested = [place for fold in found.protocol.folds for place in fold.test.tolist()]
+    assert len(tested) == len({*tested})
+    for fold in found.protocol.folds:
+        parts = [{*part.tolist()} for part in (fold.train, fold.val, fold.test)]
+        assert len(set.union(*parts)) == sum(map(len, parts))
+        assert all(parts)
+
+
+def test_copies(tmp_path: Path) -> None:
+    """Tested videos that were learned are counted; cross-validation leaves copies out."""
+    rng = np.random.default_rng(0)
+    labels = [i % 2 for i in range(20)]
+    for split in ("train", "test"):
+        contents = [f"{split}{i}" for i in range(20)]
+        contents[:3] = [f"both{i}" for i in range(3)]
+        known.write(tmp_path, split, known.noise(rng, labels), labels, contents=contents)
+    assert run(tmp_path).copies == 3
+    contents = [f"{i % 10}" for i in range(20)]
+    known.write(tmp_path / "one", "all", known.noise(rng, labels), labels, contents=contents)
+    found = run(tmp_path / "one")
+    assert (found.left_out, found.copies, len(found.truth)) == (10, 0, 10)
+
+
+def test_labels_that_are_missing_or_new(tmp_path: Path) -> None:
+    """Videos without a label are left out; a category that is not learned is always wrong."""
+    rng = np.random.default_rng(0)
+    categories = {"a": 0, "b": 1, "c": 2}
+    labels = [0, 1] * 10
+    known.write(tmp_path, "train", known.separable(rng, labels), labels, categories=categories)
+    tested = [0, 1, 2, -1]
+    videos = known.separable(rng, [0, 1, 2, 0])
+    known.write(tmp_path, "test", videos, tested, categories=categories)
+    found = run(tmp_path)
+    assert found.unlabelled == 1
+    assert found.unseen == ["c"]
+    assert found.scores["linear"].correct.tolist() == [True, True, False]
+    worst, confusions = find_weaknesses(found, "linear")
+    assert (worst[0].category, worst[0].recall, worst[0].videos) == ("c", 0.0, 1)
+    assert [(each.category, each.videos) for each in confusions] == [("c", 1)]
+    assert confusion_matrix(found, "linear").sum() == 3
+
+
+def test_an_even_sample(tmp_path: Path) -> None:
+    """Of more videos than asked for, each split keeps its share; seeds make it repeatable."""
+    make(tmp_path, known.noise)
+    found = run(tmp_path, max_videos=90)
+    assert (found.used, found.labelled) == (90, 180)
+    assert len(found.truth) == 30
+    again = run(tmp_path, max_videos=90)
+    assert again.scores["linear"].accuracy == found.scores["linear"].accuracy
+    assert np.array_equal(again.scores["kNN"].predicted, found.scores["kNN"].predicted)
+
+
+def test_nothing_to_learn(tmp_path: Path) -> None:
+    """One category, none, or one video of each: a line that names the folder or the file."""
+    rng = np.random.default_rng(0)
+    for labels, words in (
+        ([0, 0, 0], "two categories or more to learn from, found one"),
+        ([-1, -1], "two categories or more to learn from, found none"),
+        ([0, 1, 2], "two videos or more of a category"),
+    ):
+        path = known.write(tmp_path, "all", known.noise(rng, labels), labels, categories={"a": 0})
+        with pytest.raises(InputError, match=rf"all_features_multiscale.h5: expected .*{words}"):
+            run(path)
+
+
+def test_intervals() -> None:
+    """The bootstrap's are about as wide as the normal approximation, and repeatable."""
+    values = np.arange(400) % 4 == 0
+    found = find_interval(values, 3)
+    assert found.value == 0.25
+    assert found.low == pytest.approx(0.25 - 1.96 * (0.25 * 0.75 / 400) ** 0.5, abs=0.006)
+    assert found.high == pytest.approx(0.25 + 1.96 * (0.25 * 0.75 / 400) ** 0.5, abs=0.006)
+    assert found == find_interval(values, 3)
+    assert find_interval(values[:1]) == (1.0, 0.0, 1.0)
+
+
+def test_top_5_and_balance() -> None:
+    """A category without a score is in no top five; balance counts each category alike."""
+    truth = np.array([0, 0, 0, 1, 6])
+    scores = np.zeros((5, 7))
+    scores[:3, 0] = 1
+    scores[3, [2, 3, 4, 5, 1]] = [5, 4, 3, 2, 1]
+    scores[4, 0] = 1
+    found = score(scores, truth)
+    assert found.correct.tolist() == [True, True, True, False, False]
+    assert found.balanced.value == pytest.approx(1 / 3)
+    assert found.top_5 is not None
+    assert found.top_5.value == pytest.approx(4 / 5)
+    assert score(scores[:, :5], np.array([0, 0, 0, 1, 2])).top_5 is None
+
+
+def test_which_chance_may_explain(tmp_path: Path) -> None:
+    """Two sets of noise do not differ; sets with other videos cannot be compared."""
+    first = run(make(tmp_path / "a", known.noise))
+    rng = np.random.default_rng(77)
+    for split, count in SPLITS.items():
+        labels = [i % 6 for i in range(count)]
+        known.write(tmp_path / "b", split, known.noise(rng, labels), labels)
+        names = [f"other {i}" for i in range(count)]
+        known.write(tmp_path / "c", split, known.noise(rng, labels), labels, names)
+    found = compare(first, run(tmp_path / "b"), "linear")
+    assert found is not None
+    assert not found.is_more_than_chance
+    assert compare(first, run(tmp_path / "c"), "linear") is None
