@@ -98,7 +98,7 @@ def require(package: str, purpose: str) -> Iterator[None]:
     """Import an optional package inside.
 
     Args:
-        package: Its name, as pip has it.
+        package: Its name, as pip has it, or those of several, with spaces between.
         purpose: What needs it.
 
     Raises:
@@ -107,9 +107,12 @@ def require(package: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        found = "none" if isinstance(error, ModuleNotFoundError) else f"one that fails: {error}"
+        missing = isinstance(error, ModuleNotFoundError)
+        found = f"no module {error.name}" if missing else f"one that fails: {error}"
+        names = package.split()
         raise MissingDependencyError(
-            f"{purpose}: expected the package {package}, found {found}. "
+            f"{purpose}: expected the package{'s' * (len(names) > 1)} {' and '.join(names)}, "
+            f"found {found}. "
             f"Install it: pip install {package}."
         ) from error
 

@@ -111,7 +111,7 @@ WRONG_USES = {
     "a misspelled block": (["--modle.backbone=resnet50"], "Did you mean --model.backbone?"),
     "an unknown backbone": (
         ["--model.backbone=resnet5"],
-        "one of resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, another of",
+        "one of resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, efficientnet_lite0, ",
     ),
     "text for a number": (["--data.batch_size=many"], "Expected int. Got value: many"),
     "text for a switch": (["--model.multi_scale=perhaps"], "Expected bool"),

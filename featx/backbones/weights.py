@@ -34,7 +34,7 @@ class LoadedWeights(NamedTuple):
 
 
 class Pretrained(NamedTuple):
-    """Weights that can be downloaded.
+    """Weights that have a name: those that can be downloaded, or that a package has.
 
     Attributes:
         name: Their name.
@@ -59,7 +59,7 @@ def load_weights(
         weights: A name in `pretrained`; or the path of a state dict, with or without the head, or
             of a checkpoint that has one as `state_dict`, `model_state_dict` or `model`. Its names
             may have prefixes: module, _orig_mod, backbone, encoder, model.
-        pretrained: What can be downloaded, by name.
+        pretrained: Those that have a name, by name.
         heads: Names of the layers that were removed.
 
     Raises:
@@ -98,7 +98,7 @@ def _download(entry: Pretrained) -> object:
         if entry.cached:
             way_out += f"put it at {entry.cached()} (if there is one already, it is damaged), or "
         raise WeightsError(
-            f"{entry.url}: expected to download the weights {entry.name}, found: "
+            f"{entry.url}: expected to load the weights {entry.name}, found: "
             f"{_describe(error)}. {way_out}give its path as weights."
         ) from error
 

@@ -24,7 +24,8 @@ the options that matter first:
   --data.table FILE           or a table of clips: .csv, .tsv, .jsonl, .parquet, ...
   --writer.output_dir DIR     where the feature files go (default: features)
   --model.backbone NAME       resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m (default),
-                              another of torchvision's classification models, or timm:<name>
+                              efficientnet_lite0 (small, its weights are a package), another of
+                              torchvision's classification models, or timm:<name>
   --trainer.devices N         how many GPUs, or processes on a CPU (default: all GPUs)
   --trainer.precision P       32-true (default), or bf16-mixed: up to twice as fast where there are
                               instructions for it, with an error of 3e-2 to 1e-1 (trained weights)

@@ -47,8 +47,8 @@ class FeatureExtractor(LightningModule):
     """A frozen CNN that turns videos into per-frame features, averaged over temporal scales.
 
     Args:
-        backbone: resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, any other of
-            torchvision's classification models, timm:<name>, or a module of your own.
+        backbone: resnet50, resnet101, efficientnet_v2_s, efficientnet_v2_m, efficientnet_lite0, any
+            other of torchvision's classification models, timm:<name>, or a module of your own.
         weights: A torchvision weights name (DEFAULT, IMAGENET1K_V1, ...), the path of a local
             state dict (with or without the head) or of a checkpoint that has one, or random
             (seeded; for tests and demos).
@@ -60,7 +60,7 @@ class FeatureExtractor(LightningModule):
             C++ compiler, and Triton on CUDA.
         allow_tf32: On CUDA, let float32 convolutions and matrix products round their operands to
             the 10 bits of TF32: faster, with a relative error of about 1e-3.
-        input_size: Height and width to which frames are resized. By default, the four backbones
+        input_size: Height and width to which frames are resized. By default, the five backbones
             above and modules of your own take frames as they are, and others the size that their
             weights were made for.
         feature_dim: Number of features per frame, for a module of your own.
@@ -74,7 +74,7 @@ class FeatureExtractor(LightningModule):
     Raises:
         UsageError: A setting is out of its range.
         WeightsError: The weights do not exist, cannot be downloaded, or do not fit.
-        MissingDependencyError: The backbone is one of timm's, and there is no timm.
+        MissingDependencyError: The package that the backbone comes from is not installed.
     """
 
     def __init__(

