@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.analysis.probes import check_scikit_learn
 from featx.backbones.architectures import LITE0, find_architecture
 from featx.commands.inspect.command import inspect
+from featx.commands.inspect.page import check_plotly
 from featx.commands.parser import ConciseParser
 from featx.commands.preprocess import preprocess
+from featx.commands.probe.command import probe_all
 from featx.data.clip_file import write_clip
 from featx.errors import MissingDependencyError, check_at_least
 from featx.extraction.run import extract
@@ -29,16 +32,20 @@ _MEANING = {
 def main(args: Sequence[str], summary: str) -> int:
     """Run `featx demo`; returns its exit status."""
     parser = ConciseParser(prog="featx demo", description=summary)
-    parser.add_function_arguments(demo)
+    parser.add_function_arguments(demo, skip={"page"})
+    parser.add_argument(
+        "--page", action="store_true", help="end with a page to look at, and with a probe"
+    )
     demo(**vars(parser.parse_args(args)))
     return 0
 
 
 def demo(
     output_dir: Path = Path("featx_demo"),
-    clips: int = 2,
+    clips: int | None = None,
     num_frames: int = 64,
     image_size: int = 128,
+    page: bool = False,
 ) -> None:
     """Make clips, preprocess them, extract their features, and inspect the files.
 
@@ -49,15 +56,22 @@ def demo(
 
     Args:
         output_dir: Folder for the clips, the videos and the features.
-        clips: Clips per category in train; val and test have half as many.
+        clips: Clips per category in train; val and test have half as many. By default 2, or 12 for
+            a page, as a probe of fewer tells nothing.
         num_frames: Frames per video.
         image_size: Height and width of a video.
+        page: End with a page to look at, and with a probe.
 
     Raises:
         UsageError: A number is out of range.
+        MissingDependencyError: A package that a page needs is not installed.
     """
+    clips = (12 if page else 2) if clips is None else clips
     check_at_least(1, clips=clips)
     output_dir = expand(output_dir)
+    if page:
+        check_scikit_learn("page")
+        check_plotly("page")
     raw, processed, features = (output_dir / name for name in ("raw", "processed", "features"))
     _announce(1, f"Making clips in {raw}")
     with writing(raw):
@@ -86,11 +100,24 @@ def demo(
             accelerator="cpu",
             devices=1,
         )
-    _announce(4, "featx inspect, for each file")
-    for path in paths.values():
-        inspect(path)
+    if page:
+        shown = output_dir / "page.html"
+        _announce(
+            4,
+            f"featx inspect {_quote(features)} --duplicates --html {_quote(shown)} "
+            f"--root {_quote(processed)}",
+        )
+        inspect(features, duplicates=True, html=shown, root=processed)
+        _announce(5, f"featx probe {_quote(features)} --pool thirds")
+        probe_all([features], "thirds")
+    else:
+        _announce(4, "featx inspect, for each file")
+        for path in paths.values():
+            inspect(path)
     print("\nThe feature files:")
     print("\n".join(f"  {path}" for path in paths.values()))
+    if page:
+        print(f"The page, for any browser:\n  {shown}")
     print(
         "\nNext, with your own clips in RAW_DIR/<split>/<category>/:\n"
         "  featx preprocess RAW_DIR PROCESSED_DIR\n"

@@ -42,7 +42,16 @@ def check_page(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"{path}: expected its folder to exist, found none. Make the folder.")
     check_replaceable(path)
-    with require("plotly", "html"):
+    check_plotly("html")
+
+
+def check_plotly(purpose: str) -> None:
+    """Find out before the reading whether a page can be drawn.
+
+    Raises:
+        MissingDependencyError: Plotly is not installed.
+    """
+    with require("plotly", purpose):
         import plotly.offline  # noqa: F401
 
 
