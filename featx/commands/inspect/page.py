@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -58,7 +59,9 @@ def check_plotly(purpose: str) -> None:
 def find_umap(seed: int = 0) -> Reduce | None:
     """UMAP, if it is installed: it takes minutes for tens of thousands of videos."""
     try:
-        from umap import UMAP
+        with warnings.catch_warnings():  # of what it could do besides
+            warnings.simplefilter("ignore", ImportWarning)
+            from umap import UMAP
     except ImportError:
         return None
 

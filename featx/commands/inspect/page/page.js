@@ -23,7 +23,7 @@ const SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "
 const MAX_MARKED = COLOURS.length * SHAPES.length;
 const FIRST_MARKED = 24; // of more categories, the largest are marked until others are chosen
 const REST = "#c9ced4";
-const MAX_SVG = 2500; // points that a browser without WebGL draws smoothly
+const MAX_SVG = 1000; // points that are moved smoothly without WebGL
 
 const byId = (id) => document.getElementById(id);
 const make = (tag, properties = {}, ...children) => {
@@ -125,23 +125,25 @@ const plot = byId("map");
 let traces = []; // places of the videos of each trace
 
 function gather() {
-  const { of, names } = groups[state.colour];
-  const shown = names.map(() => []);
+  const { of } = groups[state.colour];
+  const shown = marks.map((mark) => (mark ? [] : null));
   const rest = [];
   for (let place = 0; place < count; place += 1) {
-    if (isShown(place)) (marks[of[place]] ? shown[of[place]] : rest).push(place);
+    if (isShown(place)) (shown[of[place]] ?? rest).push(place);
   }
-  traces = [rest, ...shown];
-  return traces.reduce((sum, places) => sum + places.length, 0);
+  const marked = [...marks.keys()].filter((group) => marks[group]);
+  traces = [rest, ...marked.map((group) => shown[group])];
+  return [null, ...marked.map((group) => marks[group])];
 }
 
 function draw() {
   chooseMarks();
-  const total = gather();
+  const traceMarks = gather();
+  const total = traces.reduce((sum, places) => sum + places.length, 0);
   const { x, y, axes } = maps[state.map];
   const size = Math.max(4, Math.min(9, 9 - Math.log10(Math.max(total, 100) / 100) * 2));
   const series = traces.map((places, i) => {
-    const mark = i ? marks[i - 1] : null;
+    const mark = traceMarks[i];
     return {
       type: traceType, mode: "markers", hoverinfo: "none", showlegend: false,
       x: places.map((place) => x[place]), y: places.map((place) => y[place]),
@@ -157,7 +159,9 @@ function draw() {
     modeBarButtons: [["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]],
   });
   markSelection();
+  const unmarked = state.colour === "category" && traces[0].length > 0;
   byId("shown").textContent = `${number(total)} of ${number(count)} videos are shown. ` +
+    (unmarked ? `The ${traces.length - 1} largest categories have a mark; choose fewer, to give each one. ` : "") +
     "Drag to move, scroll to zoom, click a point to see its video.";
 }
 
