@@ -25,7 +25,7 @@ class Probed:
         labelled: Number of videos that have a label.
         used: Number of those that were read: all, or an even sample.
         unlabelled: Number of videos without a label, which are left out.
-        copies: Number of tested videos whose very content was learned from, too; in
+        copies: Number of tested videos whose very content was learned from, or chose settings; in
             cross-validation there are none, as copies are left out.
         left_out: Number of copies that were left out.
         unseen: Names of the categories that are tested, but not learned.
@@ -98,13 +98,14 @@ def probe(
     name_of = {label: name for name, label in videos.categories.items()}
     categories = [name_of.get(label, str(label)) for label in labels.tolist()]
     most = np.bincount(places[learned]).argmax()
-    known = {videos.contents[i] for i in learned} - {""}
+    seen = np.concatenate([learned, *(fold.val for fold in folds)])
+    known = {videos.contents[i] for i in seen} - {""}
     return Probed(
         protocol,
         labelled=len(has_label),
         used=used,
         unlabelled=len(everything) - len(has_label),
-        copies=0 if left_out else sum(videos.contents[i] in known for i in tested),
+        copies=0 if protocol.tested == "all" else sum(videos.contents[i] in known for i in tested),
         left_out=left_out,
         unseen=[categories[i] for i in np.setdiff1d(truth, places[learned])],
         categories=categories,

@@ -62,7 +62,7 @@ def draw_confusions(entry: Entry, path: Path) -> None:
         figure.colorbar(
             image,
             ax=axes,
-            label="share of the category's videos (no unit; grey: no video was tested)",
+            label="share of the category's videos",
             shrink=0.8,
         )
         save_png(figure, path)

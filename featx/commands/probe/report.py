@@ -76,7 +76,7 @@ def _describe_entry(entry: Entry) -> dict[str, Any]:
     weaknesses, confusions = find_weaknesses(probed, LINEAR)
     return {
         "path": str(entry.path),
-        **entry.recipe,
+        **{name: None if value == "None" else value for name, value in entry.recipe.items()},
         "feature_dim": entry.feature_dim,
         "protocol": probed.protocol.summary,
         "labelled": probed.labelled,
@@ -227,9 +227,9 @@ def _format_mistakes(entry: Mapping[str, Any], named: bool) -> list[str]:
     ]
 
 
-def _show(recorded: str) -> str:
-    """A setting that older files do not record."""
-    return "not recorded" if recorded == "None" else shorten([recorded])
+def _show(recorded: str | None) -> str:
+    """A setting, which older files do not record."""
+    return "not recorded" if recorded is None else shorten([recorded])
 
 
 def cut(name: str) -> str:
