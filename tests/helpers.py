@@ -26,6 +26,7 @@ from featx.features.feature_file import (
     encode,
     open_feature_file,
     write_row,
+    write_times,
 )
 from featx.features.parts import PartLimits
 from featx.features.provenance import Provenance
@@ -132,13 +133,20 @@ def make_rows(lengths: list[int]) -> list[NDArray[np.float32]]:
     return [rng.standard_normal((length, ROW_DIM)).astype(np.float32) for length in lengths]
 
 
-def write_feature_file(path: Path, lengths: list[int], **settings: object) -> Path:
-    """A complete feature file, made with these settings."""
-    layout = plan(lengths, **settings)
+def write_feature_file(
+    path: Path,
+    lengths: list[int],
+    settings: dict[str, object] | None = None,
+    **changes: Any,  # noqa: ANN401
+) -> Path:
+    """A complete feature file, made with some settings; with times, eight frames are a second."""
+    layout = replace(plan(lengths, **(settings or {})), **changes)
     with h5py.File(path, "w") as file:
         create(file, layout)
         for row, features in enumerate(make_rows(lengths)):
             write_row(file, row, encode(features, layout))
+            if layout.has_times:
+                write_times(file, row, np.arange(len(features), dtype=np.float32) / np.float32(8))
     return path
 
 

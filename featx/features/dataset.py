@@ -137,14 +137,38 @@ class FeatureDataset(Dataset[FeatureItem]):
             InputError: The file is damaged.
             ChangedInputError: It is another than at first.
         """
+        return self.read(row)
+
+    def read(self, row: int, frames: NDArray[np.int64] | None = None) -> FeatureItem:
+        """Read a video, or some frames of it.
+
+        Args:
+            row: Which video; below 0, from the end.
+            frames: Which frames, in any order, also repeatedly; by default, all. What lies before
+                the first and after the last of them is not read.
+
+        Raises:
+            IndexError: There is no such row, or no such frame.
+            InputError: The file is damaged.
+            ChangedInputError: It is another than at first.
+        """
         if not -len(self) <= row < len(self):
             raise IndexError(f"{self.path}: expected a row below {len(self)}, found {row}.")
         row %= len(self)
         num_frames = int(self.num_frames[row])
+        part = slice(num_frames)
+        order: NDArray[np.int64] | slice = slice(None)
+        if frames is not None:
+            first, last = frames.min(), frames.max()
+            if first < 0 or last >= num_frames:
+                raise IndexError(
+                    f"{self.path}: expected frames below {num_frames}, found {first} to {last}."
+                )
+            num_frames, part, order = len(frames), slice(first, last + 1), frames - first
         file = self._open()
         try:
-            features = torch.from_numpy(file["features"][row, :num_frames])
-            times = torch.from_numpy(read_times(file, row)) if self.has_times else None
+            features = torch.from_numpy(file["features"][row, part][order])
+            times = torch.from_numpy(read_times(file, row)[part][order]) if self.has_times else None
         except DAMAGE as error:
             raise refuse_damage(self.path, error) from error
         item = FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])

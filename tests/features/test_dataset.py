@@ -62,6 +62,21 @@ def test_rows_from_the_end(path: Path) -> None:
             dataset[row]
 
 
+def test_some_frames(path: Path) -> None:
+    """In the order asked for, also repeatedly, with their times; the rest is of the video."""
+    columns = {"signer": np.array([7, 8, 7, 9])}
+    dataset = FeatureDataset(write_feature_file(path, LENGTHS, columns=columns, has_times=True))
+    item = dataset.read(-2, np.array([3, 1, 1]))
+    assert torch.equal(item.features, torch.from_numpy(make_rows(LENGTHS)[2][[3, 1, 1]]))
+    assert (item.label, item.num_frames, item.video_id) == (0, 3, "video 2")
+    assert item.times is not None
+    assert item.times.tolist() == [3 / 8, 1 / 8, 1 / 8]
+    assert item.columns == {"signer": 7}
+    for frames, found in (([2, 5], "2 to 5"), ([-1, 0], "-1 to 0")):
+        with pytest.raises(IndexError, match=f"expected frames below 5, found {found}"):
+            dataset.read(2, np.array(frames))
+
+
 def test_it_opens_lazily_and_travels(path: Path) -> None:
     """No file is open before the first item, and a copy in another process opens its own."""
     dataset = FeatureDataset(path)
