@@ -1,14 +1,11 @@
 """`FeatureDataModule`: feature files as batches for training, padded or packed."""
 
-from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
 from featx.errors import InputError, MissingInputError, check_at_least, check_choice
@@ -16,61 +13,11 @@ from featx.features.dataset import FeatureDataset, FeatureItem
 from featx.features.folder import find_feature_files
 from featx.files import expand
 from featx.parallel import count_cores
-
-BatchLayout = Literal["padded", "packed"]
+from featx.training.batches import BatchLayout, collate
+from featx.training.batches import PackedBatch as PackedBatch
+from featx.training.batches import PaddedBatch as PaddedBatch
 
 _MAX_WORKERS = 4  # each reads some 600 videos of [73, 1280] a second
-
-
-class PaddedBatch(NamedTuple):
-    """Videos of a batch, padded with zeros to the longest one.
-
-    Attributes:
-        features: float32 `[B, T, feature_dim]`.
-        mask: bool `[B, T]`, true where a frame is real.
-        labels: int64 `[B]`.
-        num_frames: int64 `[B]`.
-        video_ids: Their names.
-    """
-
-    features: Tensor
-    mask: Tensor
-    labels: Tensor
-    num_frames: Tensor
-    video_ids: list[str]
-
-
-class PackedBatch(NamedTuple):
-    """Videos of a batch without padding, as torch's recurrent layers take them.
-
-    Attributes:
-        features: float32, of `feature_dim` per frame; it knows the order of the batch.
-        labels: int64 `[B]`.
-        num_frames: int64 `[B]`.
-        video_ids: Their names.
-    """
-
-    features: PackedSequence
-    labels: Tensor
-    num_frames: Tensor
-    video_ids: list[str]
-
-
-def collate_padded(items: Sequence[FeatureItem]) -> PaddedBatch:
-    """Join videos, padded to the longest of them."""
-    num_frames = torch.tensor([item.num_frames for item in items])
-    features = pad_sequence([item.features for item in items], batch_first=True)
-    mask = torch.arange(features.shape[1]) < num_frames[:, None]
-    labels = torch.tensor([item.label for item in items])
-    return PaddedBatch(features, mask, labels, num_frames, [item.video_id for item in items])
-
-
-def collate_packed(items: Sequence[FeatureItem]) -> PackedBatch:
-    """Join videos without padding."""
-    features = pack_sequence([item.features for item in items], enforce_sorted=False)
-    labels = torch.tensor([item.label for item in items])
-    num_frames = torch.tensor([item.num_frames for item in items])
-    return PackedBatch(features, labels, num_frames, [item.video_id for item in items])
 
 
 class FeatureDataModule(LightningDataModule):
@@ -158,7 +105,7 @@ class FeatureDataModule(LightningDataModule):
             batch_size=self.batch_size,
             shuffle=split == "train",
             num_workers=self.num_workers,
-            collate_fn=collate_packed if self.layout == "packed" else collate_padded,
+            collate_fn=partial(collate, layout=self.layout),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
