@@ -5,7 +5,8 @@ An error with several messages has a line for each. Each class is also the built
 would have raised.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -91,6 +92,40 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """
     if value not in choices:
         raise UsageError(f"{name}: expected {' or '.join(choices)}, found {value!r}.")
+
+
+def check_known(name: str, values: Iterable[object], known: Collection[object], what: str) -> None:
+    """Check a setting whose values are among those that an input has.
+
+    Args:
+        name: Of the setting.
+        values: The setting.
+        known: What the input has.
+        what: That, in words.
+
+    Raises:
+        UsageError: A value is another; the error tells those that are alike.
+    """
+    for value in values:
+        if value in known:
+            continue
+        shown = {str(item): repr(item) for item in known}
+        alike = difflib.get_close_matches(str(value), shown, n=3, cutoff=0.5)
+        names = " or ".join(shown[text] for text in alike)
+        raise UsageError(
+            f"{name}: expected {what} ({shorten([*shown.values()], 20) or 'none'}), "
+            f"found {value!r}. {f'Did you mean {names}?' if names else 'Choose from these.'}"
+        )
+
+
+def check_collection(name: str, value: object) -> None:
+    """Check a setting that has several values: text is a single one.
+
+    Raises:
+        UsageError: It has not.
+    """
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise UsageError(f"{name}: expected a list, found {value!r}. Write [{value!r}].")
 
 
 @contextmanager

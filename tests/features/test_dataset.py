@@ -45,11 +45,11 @@ def test_the_recipe_tells_what_is_unusual(path: Path) -> None:
     """Of how scales are averaged, nothing where it is as usual, recorded or not."""
     before = FeatureDataset(path).recipe
     assert before.keys() == {"multi_scale", "scales", "backbone", "weights_sha256"}
-    write_feature_file(path, LENGTHS, scale_average="zeros", scale_align="index")
+    write_feature_file(path, LENGTHS, {"scale_average": "zeros", "scale_align": "index"})
     assert FeatureDataset(path).recipe == before
-    write_feature_file(path, LENGTHS, scale_average="present")
+    write_feature_file(path, LENGTHS, {"scale_average": "present"})
     assert FeatureDataset(path).recipe == before | {"scale_average": "present"}
-    write_feature_file(path, LENGTHS, scale_average="present", scale_align="time")
+    write_feature_file(path, LENGTHS, {"scale_average": "present", "scale_align": "time"})
     assert FeatureDataset(path).recipe == before | {"scale_align": "time"}
 
 
