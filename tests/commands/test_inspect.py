@@ -59,7 +59,9 @@ def test_how_scales_were_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[
     """It is shown where it is recorded, and nothing is where it is as usual."""
     assert inspect(write(tmp_path / "a.h5", [3, 5]))
     assert "scale_" not in capsys.readouterr().out
-    assert inspect(write(tmp_path / "b.h5", [3, 5], {"scale_average": "present", "scale_align": "time"}))
+    assert inspect(
+        write(tmp_path / "b.h5", [3, 5], {"scale_average": "present", "scale_align": "time"})
+    )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["scale_average", "present"] in lines
     assert ["scale_align", "time"] in lines
