@@ -1,7 +1,7 @@
 """The feature files of a folder, by split."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
@@ -67,8 +67,18 @@ def open_feature_files(
         match = _NAME.fullmatch(path.name)
         paths = {match[1] if match else path.stem: path}
     datasets = {split: FeatureDataset(found) for split, found in paths.items()}
-    first = next(iter(datasets.values()))
-    for dataset in datasets.values():
+    check_together([*datasets.values()])
+    return datasets
+
+
+def check_together(datasets: Sequence[FeatureDataset]) -> None:
+    """Check that files were made in one way, of one set of categories.
+
+    Raises:
+        InputError: They do not belong together.
+    """
+    first = datasets[0]
+    for dataset in datasets:
         for name in ("feature_dim", "categories", "recipe"):
             if getattr(dataset, name) != getattr(first, name):
                 raise InputError(
@@ -76,7 +86,6 @@ def open_feature_files(
                     f"{getattr(dataset, name)} instead of {getattr(first, name)}. "
                     "Extract all splits together."
                 )
-    return datasets
 
 
 def _list_files(folder: Path) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from featx.errors import (
     check_known,
 )
 from featx.features.dataset import FeatureDataset, FeatureItem
-from featx.features.folder import find_feature_files
+from featx.features.folder import check_together, find_feature_files
 from featx.files import expand
 from featx.parallel import count_cores
 from featx.training.augmentation import draw_frames
@@ -126,15 +126,7 @@ class FeatureDataModule(LightningDataModule):
             for role, split in self.splits.items()
             if split in paths
         }
-        first = next(iter(datasets.values()))
-        for dataset in datasets.values():
-            for name in ("feature_dim", "categories", "recipe"):
-                if getattr(dataset, name) != getattr(first, name):
-                    raise InputError(
-                        f"{dataset.path}: expected the {name} of {first.path.name}, found another: "
-                        f"{getattr(dataset, name)} instead of {getattr(first, name)}. "
-                        "Extract all splits together."
-                    )
+        check_together([*datasets.values()])
         return datasets
 
     @cached_property

@@ -114,3 +114,19 @@ def test_the_square_moves_its_way() -> None:
         moved = centres[-1] - centres[0]
         assert moved == pytest.approx((y * 64, x * 64), abs=2), name
         assert centres[24] == pytest.approx((64, 64), abs=12), name
+
+
+def test_a_page_and_a_probe(tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: None) -> None:
+    """They end the demo, by the commands that are printed; of more clips, unless it is told."""
+    small = ["--num-frames", "6", "--image-size", "32", "--output-dir", str(tmp_path / "a b")]
+    assert main(["demo", "--page", "--clips", "3", *small]) == 0
+    out = capsys.readouterr().out
+    commands = [line[3:] for line in out.splitlines() if line.startswith(("4. ", "5. "))]
+    assert [shlex.split(command)[1] for command in commands] == ["inspect", "probe"]
+    assert (tmp_path / "a b/page.html").read_text("utf-8").count("data:image/jpeg") >= 1
+    assert "details of 28 videos, frames of 28 of them" in out
+    assert "trained on train (12 videos), chosen on val (8), told on test (8)" in out
+    (tmp_path / "a b/page.html").unlink()
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0
+    assert (tmp_path / "a b/page.html").exists()

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from analysis import known
 from helpers import ROW_DIM, Evil
 from helpers import write_feature_file as write
 from torch import nn
@@ -278,3 +279,70 @@ def test_it_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "0 False False"
+
+
+def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of its files is shown, train first; one that is not valid, or does not fit, counts."""
+    for split in ("val", "train"):
+        write(tmp_path / f"{split}_features_multiscale.h5", [3, 5])
+    assert main(["inspect", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert 0 == out.index("train_features_multiscale.h5") < out.index("val_features_multiscale.h5")
+    assert out.count("\nvalid") == 2
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [*found["files"]] == ["train", "val"]
+    assert found["files"]["val"]["valid"]
+    assert main(["inspect", str(tmp_path), "--expect-dim", "7"]) == 1
+    with h5py.File(tmp_path / "val_features_multiscale.h5", "r+") as file:
+        file["labels"][0] = 9
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path), "--duplicates"]) == 1
+    assert "duplicates and page: not made, as not all files are valid" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path), "--plot", str(tmp_path / "a.png")]) == 2
+    assert "expected a feature file, found a folder" in capsys.readouterr().err
+
+
+def test_duplicates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Leaks are the first thing that is said; then what is there twice in a split."""
+    rng = np.random.default_rng(0)
+    labels = [i % 2 for i in range(60)]
+    train, test = known.separable(rng, labels, 9), known.separable(rng, labels[:20], 9)
+    test[3], train[9] = train[7], train[4]
+    contents = [f"train {i}" for i in range(60)]
+    contents[9] = contents[4]
+    known.write(tmp_path, "train", train, labels, contents=contents)
+    known.write(tmp_path, "test", test, labels[:20], contents=[f"test {i}" for i in range(20)])
+    assert main(["inspect", str(tmp_path), "--duplicates"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("leaks: 1 pair of videos that stand in two splits\n1.0000 ")
+    assert "train 7" in out.splitlines()[1]
+    assert "test 3" in out.splitlines()[1]
+    assert out.splitlines()[2].startswith("duplicates: 1 pair of videos")
+    assert out.splitlines()[3].startswith("same content")
+    assert out.splitlines()[3].endswith("two labels")
+    assert "near duplicates: a cosine above" in out
+    assert main(["inspect", str(tmp_path), "--duplicates", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["duplicates"]
+    assert found["videos"] == 80
+    assert [pair["second"]["row"] for pair in found["leaks"]] == [3]
+    assert found["leaks"][0]["second"] == {
+        "split": "test",
+        "row": 3,
+        "video": "test 3",
+        "category": "category 01",
+    }
+    assert [pair["same_content"] for pair in found["duplicates"]] == [True]
+    path = tmp_path / "test_features_multiscale.h5"
+    assert main(["inspect", str(path), "--duplicates"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("leaks: none\nduplicates: none\n")
+    assert "near duplicates: not looked for among 20 videos" in out
+
+
+def test_contents_that_are_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files of older formats do not tell: that is said."""
+    labels = [i % 2 for i in range(60)]
+    known.write(tmp_path, "all", known.noise(np.random.default_rng(0), labels), labels)
+    assert main(["inspect", str(tmp_path), "--duplicates"]) == 0
+    assert "same content: not known of all videos" in capsys.readouterr().out
