@@ -37,6 +37,7 @@ SMALL = {
     "preprocess": ["--num-frames", "6", "--image-size", "32"],
     "predict": ["--model.weights=random", "--model.frames_per_forward=8", "--trainer.devices=1"],
     "inspect": [],
+    "probe": [],
     "verify": ["--rows", "1"],
     "merge": [],
     "export": [],
@@ -52,7 +53,7 @@ def test_commands_of_featx(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     asked: list[Path | None] = []
     monkeypatch.setattr(bench, "bench", lambda root=None: asked.append(root))
-    shutil.copy(ROOT / ".github/features.png", make_folder(tmp_path / "frames/train/a/b"))
+    shutil.copy(ROOT / ".github/page.png", make_folder(tmp_path / "frames/train/a/b"))
     (raw / "clips.csv").write_text("path\ntrain/hello/2.mp4\n")
     folders = {"RAW_DIR": raw, "PROCESSED_DIR": "processed", "FRAMES_DIR": tmp_path / "frames"}
     ran: list[str] = []
@@ -72,9 +73,10 @@ def test_commands_of_featx(
             bench.bench(root=Path(args[1]) if args else None)
             continue
         assert main([command, *args, *SMALL[command]]) == 0, (command, args)
-    assert len(asked) == 2
+    assert len(asked) == 1
     assert ran.count("predict") == 5
     assert (tmp_path / "train.png").is_file()
+    assert (tmp_path / "page.html").is_file()
     assert (tmp_path / "both.h5").is_file()
     assert len([*(tmp_path / "NPY_DIR").rglob("*.npy")]) == 4
 

@@ -78,14 +78,18 @@ def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -
     """Logistic regression on standardized vectors; val chooses how much it is regularized.
 
     Of equally good strengths, the strongest. Each starts from the one before, and the search ends
-    when two in a row are no better.
+    when two in a row are no better. Where there is one category to learn, it is always that.
     """
+    from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
+    if len(np.unique(labels)) < 2:
+        constant = DummyClassifier(strategy="most_frequent").fit(train, labels)
+        return Fitted(constant.predict_proba, constant.classes_, {})
     scaler = StandardScaler().fit(train)
-    train, val = scaler.transform(train), scaler.transform(val)
+    train, val = scaler.transform(train), scaler.transform(val) if len(val) else val
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
     best, since = -1.0, 0
     kept: dict[str, Any] = {}

@@ -64,7 +64,7 @@ def choose_protocol(
     chosen_on = "val"
     if not len(val) or not len(test):
         test, told = (val, "val") if len(val) else (test, "test")
-        train, val = (train[places] for places in _split(labels[train], seed, where)[0])
+        train, val = (train[places] for places in _hold_out(labels[train], seed, where))
         chosen_on = "more of it"
     else:
         told = "test"
@@ -80,9 +80,20 @@ def choose_protocol(
 def _cross_validate(labels: NDArray[np.int64], seed: int, where: object) -> Protocol:
     folds = []
     for rest, test in _split(labels, seed, where):
-        kept, held = _split(labels[rest], seed, where)[0]
+        kept, held = _hold_out(labels[rest], seed, where)
         folds.append(Fold(rest[kept], rest[held], test))
     return Protocol(folds, f"cross-validated in {len(folds)} folds ({len(labels):,} videos)", "all")
+
+
+def _hold_out(
+    labels: NDArray[np.int64], seed: int, where: object
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places to learn from, of every category, and about a fifth, set apart."""
+    if len(np.unique(labels)) < 2 or np.unique(labels, return_counts=True)[1].max() < 2:
+        return np.arange(len(labels)), np.arange(0)
+    kept, held = _split(labels, seed, where)[0]
+    lost = ~np.isin(labels[held], labels[kept])
+    return np.sort(np.concatenate([kept, held[lost]])), held[~lost]
 
 
 def _split(

@@ -200,3 +200,18 @@ def test_which_chance_may_explain(tmp_path: Path) -> None:
     assert found is not None
     assert not found.is_more_than_chance
     assert compare(first, run(tmp_path / "c"), "linear") is None
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 1, 2, 0], [0, 0, 1, 2, 3, 4, 5]])
+def test_few_videos(tmp_path: Path, labels: list[int]) -> None:
+    """Of two videos of a category and one of others, all are learned from, or all tested once."""
+    rng = np.random.default_rng(0)
+    known.write(tmp_path, "train", known.separable(rng, labels), labels)
+    found = run(tmp_path)
+    assert len(found.truth) == len(labels)
+    categories = {f"category {i:02}": i for i in range(max(labels) + 1)}
+    test = known.separable(rng, [0, 1])
+    known.write(tmp_path, "test", test, [0, 1], categories=categories)
+    found = run(tmp_path)
+    assert {*labels} == {labels[place] for place in found.protocol.folds[0].train.tolist()}
+    assert len(found.truth) == 2
