@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.protocol import Fold
+from featx.console import make_bar
 from featx.errors import require
 
 NUM_NEIGHBOURS = 20
@@ -145,7 +146,7 @@ def predict_folds(
         category that a fold has not learned. And what was chosen in each fold.
     """
     scores, settings = [], []
-    for fold in folds:
+    for fold in make_bar(folds, f"Training {name}", len(folds), "fold"):
         fitted = PROBES[name](
             vectors[fold.train], labels[fold.train], vectors[fold.val], labels[fold.val]
         )

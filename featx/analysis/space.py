@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName
 from featx.analysis.vectors import Videos, evenly, gather_vectors, read_vectors
+from featx.console import make_bar
 from featx.features.dataset import FeatureDataset
 
 DIMS = 256
@@ -58,7 +59,7 @@ def find_space(
         return Space(pca.transform(vectors).astype(np.float32), shares)
     del vectors
     points = np.empty((len(videos), pca.n_components_), np.float32)
-    found = read_vectors(datasets, videos, pool)
+    found = iter(make_bar(read_vectors(datasets, videos, pool), "Reading", len(videos), "video"))
     for start in range(0, len(videos), _BATCH):
         batch = np.stack([*islice(found, _BATCH)])
         points[start : start + len(batch)] = pca.transform(batch)

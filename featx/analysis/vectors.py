@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName, pool_frames, pooled_dim
+from featx.console import make_bar
 from featx.features.dataset import FeatureDataset
 
 
@@ -93,6 +94,7 @@ def gather_vectors(
     """The vectors `[num_videos, pooled_dim]` of videos: see `read_vectors`."""
     dim = pooled_dim(next(iter(datasets.values())).feature_dim, pool)
     vectors = np.empty((len(videos), dim), np.float32)
-    for place, vector in enumerate(read_vectors(datasets, videos, pool)):
+    found = make_bar(read_vectors(datasets, videos, pool), "Reading", len(videos), "video")
+    for place, vector in enumerate(found):
         vectors[place] = vector
     return vectors

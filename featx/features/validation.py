@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 
+from featx.console import make_bar
 from featx.errors import first_line
 from featx.features.feature_file import (
     COLUMNS,
@@ -74,7 +75,7 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
         if (stored := features.id.get_num_chunks()) != expected:
             problems.append(f"features: expected {expected} chunks, found {stored}")
     if read_features and not problems:
-        for row, length in enumerate(lengths):
+        for row, length in enumerate(make_bar(lengths, "Checking", count, "video")):
             problems += find_row_problems(features, row, int(length))
             if TIMES in file and not np.isnan(file[TIMES][row, length:]).all():
                 problems.append(f"{TIMES}[{row}]: expected NaN after frame {length}, found times")
