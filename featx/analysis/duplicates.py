@@ -65,7 +65,8 @@ def find_duplicates(
     log-normal. Median and upper quartile say how wide, as duplicates are at the lower end, and the
     threshold is where less than one video of all would be by chance (at least three standard
     deviations below the median). Where videos lie densely, all are near: so a near duplicate is
-    also five times as near as the twentieth neighbour.
+    also five times as near as the twentieth neighbour, unless even that one is above the threshold,
+    as among many copies.
 
     Args:
         points: Videos `[num_videos, dims]`, around their mean.
@@ -74,33 +75,36 @@ def find_duplicates(
         neighbours: Their neighbours, if these are known.
     """
     first_of: dict[str, int] = {}
-    originals, pairs = [], []
-    for place, content in enumerate(contents):
-        first = first_of.setdefault(content, place) if content else place
-        if first == place:
-            originals.append(place)
-        else:
-            pairs.append(Pair(first, place, 1.0, True))
+    first = np.array(
+        [first_of.setdefault(c, place) if c else place for place, c in enumerate(contents)]
+    )
+    pairs = [
+        Pair(int(first[place]), place, 1.0, True)
+        for place in np.flatnonzero(first != np.arange(len(first))).tolist()
+    ]
     threshold = usual = None
+    originals = np.unique(first)
     if len(originals) >= MIN_VIDEOS:
-        chosen = np.array(originals)
-        if neighbours is None or len(originals) < len(points):
-            neighbours = find_neighbours(points[chosen])
-        distances = np.maximum(1 - neighbours.cosines.astype(np.float64), _SMALLEST)
-        median, upper = np.quantile(np.log(distances[:, 0]), [0.5, 0.75])
+        neighbours = neighbours or find_neighbours(points)
+        theirs = first[neighbours.places[originals]]
+        cosines = neighbours.cosines[originals].astype(np.float64)
+        distances = np.maximum(1 - cosines, _SMALLEST)
+        last = distances[:, -1:].copy()
+        distances[theirs == originals[:, None]] = np.inf  # its own copies are no neighbours
+        nearest = distances.min(axis=1)
+        median, upper = np.quantile(np.log(nearest[np.isfinite(nearest)]), [0.5, 0.75])
         deviations = max(_MIN_DEVIATIONS, -NormalDist().inv_cdf(1 / len(originals)))
         limit = float(np.exp(median - deviations * (upper - median) / _QUARTILE))
         threshold, usual = 1 - limit, 1 - float(np.exp(median))
-        near = distances <= limit
-        if neighbours.places.shape[1] == NUM_NEIGHBOURS:
-            near &= distances <= distances[:, -1:] / _NEARER
-        rows, columns = np.nonzero(near)
-        found = {
-            (min(i, j), max(i, j)): float(neighbours.cosines[i, column])
-            for i, column in zip(rows.tolist(), columns.tolist(), strict=True)
-            for j in [int(neighbours.places[i, column])]
-        }
-        pairs += [Pair(originals[i], originals[j], c, False) for (i, j), c in found.items()]
+        is_apart = (distances <= last / _NEARER) | (last <= limit)
+        if distances.shape[1] < NUM_NEIGHBOURS:
+            is_apart[:] = True
+        rows, columns = np.nonzero((distances <= limit) & is_apart)
+        found: dict[tuple[int, int], float] = {}
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            both = sorted((int(originals[row]), int(theirs[row, column])))
+            found.setdefault((both[0], both[1]), float(cosines[row, column]))
+        pairs += [Pair(i, j, cosine, False) for (i, j), cosine in found.items()]
 
     def rank(pair: Pair) -> tuple[bool, bool, float, int, int]:
         within = bool(splits[pair.first] == splits[pair.second])

@@ -188,3 +188,17 @@ def test_who_does_not_vote() -> None:
     planted[:20] = -1
     neighbours = find_neighbours(points)
     assert not find_doubts(neighbours, planted, contents).listed
+
+
+@pytest.mark.parametrize("copies", [3, 20, 40])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_many_copies(copies: int, is_known: bool) -> None:
+    """All of them are found, whether the files tell what they are or not, and nothing else."""
+    points = draw(200 + copies, 64)
+    points[200:] = points[0] + 1e-3 * draw(copies, 64, 1) * (not is_known)
+    contents = [f"{place}" if place < 200 else "0" for place in range(200 + copies)]
+    splits = (np.arange(200 + copies) >= 200).astype(int)
+    found = find_duplicates(points, contents if is_known else [""] * len(contents), splits)
+    assert {place for pair in found.pairs for place in pair[:2]} == {0, *range(200, 200 + copies)}
+    assert {pair.is_certain for pair in found.pairs} == {is_known}
+    assert len({pair[:2] for pair in found.pairs}) == len(found.pairs)
