@@ -158,7 +158,10 @@ def test_search_filters_and_colours(driver: WebDriver) -> None:
     for colour in range(3):
         run(driver, "document.querySelectorAll('#colours input')[arguments[0]].click()", colour)
         assert "64 of 64" in driver.find_element(By.ID, "shown").text
+    legend = driver.find_element(By.ID, "trouble").text.split("\n")
+    assert legend == ["nothing found", "61", "doubtful label", "1", "leak", "2"]
     run(driver, "document.querySelectorAll('#colours input')[0].click()")
+    assert driver.find_element(By.ID, "trouble").text == ""
     assert driver.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 

@@ -392,6 +392,16 @@ function listCategories() {
   if (focused >= 0 && options[focused]) options[focused].querySelector("input").focus();
 }
 
+function listTrouble() {
+  const { names, sizes: many } = groups.trouble;
+  const isColour = state.colour === "trouble";
+  byId("trouble").replaceChildren(...names.flatMap((name, place) => (!isColour || !many[place] ? [] : [
+    make("div", { className: "option" }, drawMark(marks[place]),
+      make("span", { className: "name", textContent: name }),
+      make("span", { className: "count", textContent: number(many[place]) })),
+  ])));
+}
+
 function listHits() {
   const wanted = byId("search").value.trim().toLowerCase();
   const hits = [];
@@ -446,7 +456,9 @@ function start() {
       draw();
       listSplits();
       listCategories();
+      listTrouble();
     })));
+  byId("colours").append(make("div", { id: "trouble" }));
   draw();
   listSplits();
   listCategories();
