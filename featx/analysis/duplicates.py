@@ -1,6 +1,6 @@
 """Which videos are there twice: for certain, or nearly."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.neighbours import Neighbours, find_neighbours
-from featx.analysis.probes import NUM_NEIGHBOURS
 
 MIN_VIDEOS = 50
 """Of fewer videos, nobody can tell what is unusually near."""
 
 _MIN_DEVIATIONS = 3.0
-_NEARER = 5  # times as near as the last of the neighbours
+_NEARER, _FAR_NEARER = 5, 20  # times as near as the last of the neighbours
+_MAX_TWINS = 2  # more neighbours that are so near are a small category
 _QUARTILE = NormalDist().inv_cdf(0.75)  # in standard deviations
-_SMALLEST = 1e-7  # what float32 leaves of the distance of equal vectors
+_SMALLEST = 1e-9  # so that distances have logarithms
+_EQUAL = 1e-6  # what float32 leaves of the distance of equal vectors
 
 
 class Pair(NamedTuple):
@@ -51,6 +52,15 @@ class Duplicates:
     threshold: float | None
     usual: float | None
 
+    def split(self, splits: NDArray[np.int64]) -> tuple[list[Pair], list[Pair]]:
+        """The pairs across splits, which are leaks, and those within one.
+
+        Args:
+            splits: The split `[num_videos]` of each video.
+        """
+        across = [pair for pair in self.pairs if splits[pair.first] != splits[pair.second]]
+        return across, self.pairs[len(across) :]
+
 
 def find_duplicates(
     points: NDArray[np.float32],
@@ -60,13 +70,13 @@ def find_duplicates(
 ) -> Duplicates:
     """Find them by what they were made of, and by the cosine of their vectors.
 
-    Of each content, the first video is paired with each other one. How near is too near, the
-    data says: the distances (1 - cosine) of videos to their nearest neighbour are taken for
-    log-normal. Median and upper quartile say how wide, as duplicates are at the lower end, and the
-    threshold is where less than one video of all would be by chance (at least three standard
-    deviations below the median). Where videos lie densely, all are near: so a near duplicate is
-    also five times as near as the twentieth neighbour, unless even that one is above the threshold,
-    as among many copies.
+    A video is paired with the first one of the same content, and with the first one in its split.
+    How near is too near for others, the data says. Where videos lie densely, all are near: so a
+    near duplicate is five times as near as the twentieth neighbour. Besides, the distances (1 -
+    cosine) to the nearest neighbour are taken for log-normal, without one or two that are twenty
+    times as near. Median and upper quartile say how wide, and the threshold is where less than one
+    video of all would be by chance (at least three standard deviations below the median). A video
+    with twenty neighbours within the threshold is one of many copies.
 
     Args:
         points: Videos `[num_videos, dims]`, around their mean.
@@ -74,14 +84,12 @@ def find_duplicates(
         splits: The split `[num_videos]` of each, as a number.
         neighbours: Their neighbours, if these are known.
     """
-    first_of: dict[str, int] = {}
-    first = np.array(
-        [first_of.setdefault(c, place) if c else place for place, c in enumerate(contents)]
-    )
-    pairs = [
-        Pair(int(first[place]), place, 1.0, True)
-        for place in np.flatnonzero(first != np.arange(len(first))).tolist()
-    ]
+    places = range(len(contents))
+    first = np.array(_find_firsts([contents[i] or i for i in places]))
+    within = _find_firsts([(contents[i] or i, int(splits[i])) for i in places])
+    same = {(first[i], i) for i in places if first[i] != i}
+    same |= {(within[i], i) for i in places if within[i] != i}
+    pairs = [Pair(int(i), j, 1.0, True) for i, j in same]
     threshold = usual = None
     originals = np.unique(first)
     if len(originals) >= MIN_VIDEOS:
@@ -91,15 +99,17 @@ def find_duplicates(
         distances = np.maximum(1 - cosines, _SMALLEST)
         last = distances[:, -1:].copy()
         distances[theirs == originals[:, None]] = np.inf  # its own copies are no neighbours
-        nearest = distances.min(axis=1)
+        is_apart = distances <= last / _NEARER
+        is_twin = distances <= last / _FAR_NEARER
+        is_twin &= is_twin.sum(axis=1, keepdims=True) <= _MAX_TWINS
+        nearest = np.where(is_twin, np.inf, distances).min(axis=1)
         median, upper = np.quantile(np.log(nearest[np.isfinite(nearest)]), [0.5, 0.75])
         deviations = max(_MIN_DEVIATIONS, -NormalDist().inv_cdf(1 / len(originals)))
         limit = float(np.exp(median - deviations * (upper - median) / _QUARTILE))
+        limit = max(limit, _EQUAL)
         threshold, usual = 1 - limit, 1 - float(np.exp(median))
-        is_apart = (distances <= last / _NEARER) | (last <= limit)
-        if distances.shape[1] < NUM_NEIGHBOURS:
-            is_apart[:] = True
-        rows, columns = np.nonzero((distances <= limit) & is_apart)
+        is_near = (distances <= limit) & (is_apart | (last <= limit))
+        rows, columns = np.nonzero(is_near | (distances <= _EQUAL))
         found: dict[tuple[int, int], float] = {}
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             both = sorted((int(originals[row]), int(theirs[row, column])))
@@ -111,3 +121,9 @@ def find_duplicates(
         return within, not pair.is_certain, -pair.cosine, pair.first, pair.second
 
     return Duplicates(sorted(pairs, key=rank), threshold, usual)
+
+
+def _find_firsts(keys: Sequence[Hashable]) -> list[int]:
+    """The place of the first of those that are equal to each."""
+    first_of: dict[Hashable, int] = {}
+    return [first_of.setdefault(key, place) for place, key in enumerate(keys)]

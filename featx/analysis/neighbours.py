@@ -11,6 +11,7 @@ from featx.features.feature_file import UNLABELLED
 _BATCH = 4096
 _MAJORITY = 0.5
 _NEARLY = 0.85  # wrong labels nearby take votes from both sides
+_KNOWN = 0.5  # of the way from chance to certainty
 
 
 class Neighbours(NamedTuple):
@@ -85,7 +86,8 @@ def find_doubts(
 
     Neighbours vote as in the kNN probe; copies of the video itself and videos without a label do
     not. A label is in doubt if another one gets more than half of the votes, and nearly as many as
-    it gets on average from the neighbours of the videos that have it.
+    it gets on average from the neighbours of the videos that have it; this must be half way from
+    chance to certainty at least, as neighbours that hardly know a label cannot doubt another.
 
     Source: the second half of the rule is that of Northcutt et al., Confident Learning, 2021.
 
@@ -115,15 +117,18 @@ def find_doubts(
         first = votes.argmax(axis=1)[:, None]
         best[rows] = np.take_along_axis(votes, first, axis=1)[:, 0]
         suggested[rows] = np.take_along_axis(theirs, first, axis=1)[:, 0]
+    has_label = labels != UNLABELLED
     known_labels, index = np.unique(labels, return_inverse=True)
     usual = np.bincount(index, weights=own) / np.bincount(index)
-    needed = usual[np.searchsorted(known_labels, suggested).clip(max=len(usual) - 1)]
-    doubtful = (labels != UNLABELLED) & (best > _MAJORITY) & (best >= _NEARLY * needed)
+    chance = np.bincount(index) / max(int(has_label.sum()), 1)
+    is_known = usual - chance >= _KNOWN * (1 - chance)
+    other = np.searchsorted(known_labels, suggested).clip(max=len(usual) - 1)
+    doubtful = has_label & is_known[other]
+    doubtful &= (best > _MAJORITY) & (best >= _NEARLY * usual[other])
     order = np.argsort(own - best, kind="stable")
     listed = [
         Doubt(int(i), int(suggested[i]), float(best[i]), float(own[i]))
         for i in order
         if doubtful[i]
     ]
-    has_label = labels != UNLABELLED
     return Doubts(listed, float(own[has_label].mean()) if has_label.any() else 0.0)

@@ -19,6 +19,7 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 _MAX_ITERATIONS = 100  # for each strength, from where the one before has ended
 _PATIENCE = 2  # strengths in a row that are no better
+_SMALLEST = 1e-12  # share of a category, so that it has a logarithm
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -63,6 +64,11 @@ def fit_neighbours(train: Floats, labels: Labels, val: Floats, val_labels: Label
 
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
 
+    def prepare(vectors: Floats) -> Floats:
+        centred: Floats = vectors - mean
+        centred /= lengths(centred)  # in place: there may be gigabytes
+        return centred
+
     def weigh(distances: NDArray[np.float64]) -> NDArray[np.float64]:
         cosines = 1 - distances**2 / 2
         weights: NDArray[np.float64] = np.exp((cosines - 1) / TEMPERATURE)
@@ -71,15 +77,16 @@ def fit_neighbours(train: Floats, labels: Labels, val: Floats, val_labels: Label
     # Of vectors of length 1, the nearest by distance are those by cosine, which it finds faster.
     model = KNeighborsClassifier(
         min(NUM_NEIGHBOURS, len(train)), weights=weigh, algorithm="brute"
-    ).fit(unit(train - mean), labels)
-    return Fitted(lambda vectors: model.predict_proba(unit(vectors - mean)), model.classes_, {})
+    ).fit(prepare(train), labels)
+    return Fitted(lambda vectors: model.predict_proba(prepare(vectors)), model.classes_, {})
 
 
 def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -> Fitted:
     """Logistic regression on standardized vectors; val chooses how much it is regularized.
 
-    Of equally good strengths, the strongest. Each starts from the one before, and the search ends
-    when two in a row are no better. Where there is one category to learn, it is always that.
+    The strength is that of the smallest cross-entropy on val. Each starts from the one before, and
+    the search ends when two in a row are no better. Where there is one category to learn, it is
+    always that; where there is no video to choose by, the strength is in the middle.
     """
     from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
@@ -90,18 +97,22 @@ def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -
         constant = DummyClassifier(strategy="most_frequent").fit(train, labels)
         return Fitted(constant.predict_proba, constant.classes_, {})
     scaler = StandardScaler().fit(train)
-    train, val = scaler.transform(train), scaler.transform(val) if len(val) else val
+    train = scaler.transform(train)
+    known = np.isin(val_labels, labels)
+    val, truth = val[known], np.searchsorted(np.unique(labels), val_labels[known])
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
-    best, since = -1.0, 0
+    best, since, chosen = np.inf, 0, STRENGTHS[len(STRENGTHS) // 2]
     kept: dict[str, Any] = {}
-    chosen = STRENGTHS[0]
     with warnings.catch_warnings():  # stopped early, it is regularized a little more
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for strength in STRENGTHS:
+        for strength in STRENGTHS if len(val) else (chosen,):
             model.set_params(C=strength).fit(train, labels)
-            accuracy = float((model.predict(val) == val_labels).mean()) if len(val) else 0.0
-            if accuracy > best:
-                best, since, chosen = accuracy, 0, strength
+            if not len(val):
+                break
+            shares = model.predict_proba(scaler.transform(val))[np.arange(len(val)), truth]
+            entropy = float(-np.log(np.maximum(shares, _SMALLEST)).mean())
+            if entropy < best:
+                best, since, chosen = entropy, 0, strength
                 kept = {"coef_": model.coef_.copy(), "intercept_": model.intercept_.copy()}
             else:
                 since += 1
@@ -124,9 +135,14 @@ PROBES: dict[str, Callable[[Floats, Labels, Floats, Labels], Fitted]] = {
 
 def unit(vectors: Floats) -> Floats:
     """Vectors `[videos, dim]` of length 1; those of length 0 as they are."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: Floats = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return result
+    return vectors / lengths(vectors)
+
+
+def lengths(vectors: Floats) -> Floats:
+    """The length `[videos, 1]` of each vector, to divide by: 1 for those that are zero."""
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    found: Floats = np.sqrt(np.where(squares > 0, squares, 1.0)).astype(np.float32)[:, None]
+    return found
 
 
 def predict_folds(

@@ -11,7 +11,7 @@ from featx.analysis.pooling import PoolName
 from featx.analysis.probes import PROBES, predict_folds
 from featx.analysis.protocol import Protocol, choose_protocol
 from featx.analysis.scores import Interval, Scores, find_interval, score
-from featx.analysis.vectors import Videos, evenly, gather_vectors
+from featx.analysis.vectors import Videos, gather_vectors
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import UNLABELLED
 
@@ -30,7 +30,8 @@ class Probed:
         left_out: Number of copies that were left out.
         unseen: Names of the categories that are tested, but not learned.
         categories: Names of the categories, in the order of their labels.
-        names: Name of each tested video.
+        keys: What tells each tested video from the others: its split and name, or else its content;
+            empty where neither does.
         truth: Place `[tested]` of its category in `categories`.
         chance: Share that a guess among the categories gets right.
         majority: Share that is got right by always saying the category that is learned most.
@@ -46,7 +47,7 @@ class Probed:
     left_out: int
     unseen: list[str]
     categories: list[str]
-    names: list[str]
+    keys: list[str]
     truth: NDArray[np.int64]
     chance: float
     majority: float
@@ -72,8 +73,8 @@ def probe(
         InputError: A file is damaged, or there is nothing to learn.
     """
     everything = Videos.of(datasets)
-    has_label = np.flatnonzero(everything.labels != UNLABELLED)
-    videos = everything.select(has_label[evenly(len(has_label), max_videos)])
+    labelled = everything.select(np.flatnonzero(everything.labels != UNLABELLED))
+    videos = labelled.select(labelled.sample(max_videos))
     used = len(videos)
     splits = np.array(videos.splits)[videos.split]
     where = next(iter(datasets.values())).path
@@ -95,27 +96,35 @@ def probe(
     for name in PROBES:
         found, settings[name] = predict_folds(name, vectors, videos.labels, folds, labels)
         scores[name] = score(found, truth, seed)
-    name_of = {label: name for name, label in videos.categories.items()}
-    categories = [name_of.get(label, str(label)) for label in labels.tolist()]
+    categories = videos.name_categories(labels.tolist())
     most = np.bincount(places[learned]).argmax()
     seen = np.concatenate([learned, *(fold.val for fold in folds)])
     known = {videos.contents[i] for i in seen} - {""}
     return Probed(
         protocol,
-        labelled=len(has_label),
+        labelled=len(labelled),
         used=used,
-        unlabelled=len(everything) - len(has_label),
+        unlabelled=len(everything) - len(labelled),
         copies=0 if protocol.tested == "all" else sum(videos.contents[i] in known for i in tested),
         left_out=left_out,
         unseen=[categories[i] for i in np.setdiff1d(truth, places[learned])],
         categories=categories,
-        names=[f"{splits[i]}/{videos.names[i]}" for i in tested],
+        keys=_find_keys(videos, tested),
         truth=truth,
         chance=1 / len(labels),
         majority=float((truth == most).mean()),
         scores=scores,
         settings=settings,
     )
+
+
+def _find_keys(videos: Videos, chosen: NDArray[np.int64]) -> list[str]:
+    """What tells the chosen videos from each other, also in other files of the same data set."""
+    names = [f"{videos.splits[videos.split[i]]}/{videos.names[i]}" for i in chosen]
+    if videos.has_names and len({*names}) == len(names):
+        return names
+    contents = [videos.contents[i] for i in chosen]
+    return contents if all(contents) and len({*contents}) == len(contents) else [""] * len(chosen)
 
 
 def _find_originals(videos: Videos) -> NDArray[np.int64]:
@@ -155,26 +164,24 @@ class Confusion(NamedTuple):
 
 def find_weaknesses(probed: Probed, name: str) -> tuple[list[Weakness], list[Confusion]]:
     """The categories that a probe gets right, the worst first, and its confusions by frequency."""
-    matrix = confusion_matrix(probed, name)
-    sizes = matrix.sum(axis=1)
-    right = matrix.diagonal()
-    wrong = matrix - np.diag(right)
-    names = probed.categories
+    scores, names, truth = probed.scores[name], probed.categories, probed.truth
+    sizes = np.bincount(truth, minlength=len(names))
+    right = np.bincount(truth, weights=scores.correct, minlength=len(names))
+    # Of thousands of categories, only the pairs that there are have a place in memory.
+    wrong = np.stack([truth, scores.predicted])[:, ~scores.correct]
+    pairs, counts = np.unique(wrong, axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    confusions = [
+        Confusion(names[i], names[j], int(count))
+        for (i, j), count in zip(pairs.T[order].tolist(), counts[order], strict=True)
+    ]
+    taken_for: dict[str, str] = {}
+    for confusion in confusions:
+        taken_for.setdefault(confusion.category, confusion.taken_for)
     present = np.flatnonzero(sizes)
     weaknesses = [
-        Weakness(
-            names[i],
-            float(right[i] / sizes[i]),
-            int(sizes[i]),
-            names[wrong[i].argmax()] if wrong[i].any() else None,
-        )
+        Weakness(names[i], float(right[i] / sizes[i]), int(sizes[i]), taken_for.get(names[i]))
         for i in present[np.argsort(right[present] / sizes[present], kind="stable")]
-    ]
-    rows, columns = np.nonzero(wrong)
-    order = np.argsort(-wrong[rows, columns], kind="stable")
-    confusions = [
-        Confusion(names[i], names[j], int(wrong[i, j]))
-        for i, j in zip(rows[order], columns[order], strict=True)
     ]
     return weaknesses, confusions
 
@@ -209,12 +216,15 @@ def compare(better: Probed, other: Probed, name: str, seed: int = 0) -> Differen
     The videos are drawn together (paired bootstrap), as what is hard for one is for the other.
 
     Returns:
-        None if there are no such videos, which are known by split and name.
+        None if there are no two such videos, or if they have other categories there.
     """
-    places = {video: place for place, video in enumerate(other.names)}
-    pairs = [(i, places[video]) for i, video in enumerate(better.names) if video in places]
+    places = {key: place for place, key in enumerate(other.keys) if key}
+    pairs = [(i, places[key]) for i, key in enumerate(better.keys) if key in places]
     if len(pairs) < 2:
         return None
     here, there = np.array(pairs).T
+    names = zip(better.truth[here], other.truth[there], strict=True)
+    if any(better.categories[i] != other.categories[j] for i, j in names):
+        return None
     first, second = better.scores[name].correct[here], other.scores[name].correct[there]
     return Difference(find_interval(first.astype(int) - second.astype(int), seed), len(pairs))

@@ -13,7 +13,11 @@ _BATCH = 2**22  # numbers that are drawn at once
 
 
 class Interval(NamedTuple):
-    """A figure, and between what it lies: the 95 % percentile interval of the bootstrap."""
+    """A figure, and between what it lies: the 95 % percentile interval of the bootstrap.
+
+    A bootstrap of few videos, or of videos that are nearly all right, is too sure of itself: that
+    of a share is at least as wide as Wilson's interval.
+    """
 
     value: float
     low: float
@@ -42,7 +46,8 @@ class Scores:
 def score(probabilities: NDArray[np.float64], truth: NDArray[np.int64], seed: int = 0) -> Scores:
     """Compare predictions with what is true.
 
-    A category that has got no score is not among the best five, however few have got one.
+    A category that has got no score is not among the best five, however few have got one. Of equal
+    scores, the first category counts as better, as for the prediction itself.
 
     Args:
         probabilities: The score `[videos, categories]` of each category.
@@ -51,9 +56,11 @@ def score(probabilities: NDArray[np.float64], truth: NDArray[np.int64], seed: in
     """
     predicted = probabilities.argmax(axis=1)
     correct = predicted == truth
-    own = np.take_along_axis(probabilities, truth[:, None], axis=1)
-    top = (own[:, 0] > 0) & ((probabilities > own).sum(axis=1) < TOP)
     count = probabilities.shape[1]
+    own = np.take_along_axis(probabilities, truth[:, None], axis=1)
+    is_better = probabilities > own
+    is_better |= (probabilities == own) & (np.arange(count) < truth[:, None])
+    top = (own[:, 0] > 0) & (is_better.sum(axis=1) < TOP)
 
     def balance(correct: NDArray[np.bool_], truth: NDArray[np.int64]) -> float:
         sizes = np.bincount(truth, minlength=count)
@@ -64,15 +71,26 @@ def score(probabilities: NDArray[np.float64], truth: NDArray[np.int64], seed: in
     return Scores(
         predicted,
         correct,
-        find_interval(correct, seed),
-        find_interval(top, seed) if count > TOP else None,
-        _bootstrap(balance, (correct, truth), seed, paired=True, vectorized=False),
+        _widen(find_interval(correct, seed), len(truth)),
+        _widen(find_interval(top, seed), len(truth)) if count > TOP else None,
+        _widen(
+            _bootstrap(balance, (correct, truth), seed, paired=True, vectorized=False), len(truth)
+        ),
     )
 
 
 def find_interval(values: NDArray[Any], seed: int = 0) -> Interval:
     """The mean of values `[videos]`: whether each is right, or how two probes differ on it."""
     return _bootstrap(np.mean, (values.astype(np.float64),), seed)
+
+
+def _widen(share: Interval, count: int) -> Interval:
+    """The interval of a share of so many videos, at least as wide as Wilson's."""
+    from scipy.stats import binomtest
+
+    value, low, high = share
+    wilson = binomtest(round(value * count), count).proportion_ci(method="wilson")
+    return Interval(value, min(low, float(wilson.low)), max(high, float(wilson.high)))
 
 
 def _bootstrap(
@@ -82,7 +100,7 @@ def _bootstrap(
 
     value = float(statistic(*data))
     if len(data[0]) < 2:  # one video tells nothing about others
-        return Interval(value, 0.0, 1.0)
+        return Interval(value, value, value)
     found = bootstrap(
         data,
         statistic,

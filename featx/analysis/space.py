@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName
-from featx.analysis.vectors import Videos, evenly, gather_vectors, read_vectors
+from featx.analysis.vectors import Videos, gather_vectors, read_vectors
 from featx.console import make_bar
 from featx.features.dataset import FeatureDataset
 
@@ -49,7 +49,7 @@ def find_space(
     """
     from sklearn.decomposition import PCA
 
-    sample = evenly(len(videos), _SAMPLE)
+    sample = videos.sample(_SAMPLE)
     vectors = gather_vectors(datasets, videos.select(sample), pool)
     if len(vectors) < 2 or not np.ptp(vectors, axis=0).any():
         return Space(np.zeros((len(videos), 1), np.float32), np.zeros(1, np.float32))

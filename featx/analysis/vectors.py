@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName, pool_frames, pooled_dim
 from featx.console import make_bar
+from featx.errors import InputError
 from featx.features.dataset import FeatureDataset
+from featx.features.feature_file import UNLABELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Videos:
         names: Its name.
         contents: What it was made of; empty where the file does not tell.
         categories: Label of each category.
+        has_names: Whether the files tell their names; otherwise, these are the rows.
     """
 
     splits: Sequence[str]
@@ -32,6 +35,7 @@ class Videos:
     names: Sequence[str]
     contents: Sequence[str]
     categories: Mapping[str, int]
+    has_names: bool = True
 
     def __len__(self) -> int:
         return len(self.row)
@@ -48,6 +52,7 @@ class Videos:
             [name for file in files for name in file.video_ids],
             [content for file in files for content in file.input_sha256 or [""] * len(file)],
             files[0].categories,
+            all(file.has_names for file in files),
         )
 
     def select(self, chosen: NDArray[np.int64]) -> "Videos":
@@ -60,7 +65,22 @@ class Videos:
             [self.names[i] for i in chosen],
             [self.contents[i] for i in chosen],
             self.categories,
+            self.has_names,
         )
+
+    def sample(self, limit: int) -> NDArray[np.int64]:
+        """Places of at most so many videos, in order: each split and label keeps its share.
+
+        Those of a split and a label are evenly spaced.
+        """
+        order = np.lexsort((self.row, self.labels, self.split))
+        return np.sort(order[evenly(len(self), limit)])
+
+    def name_categories(self, labels: Sequence[int]) -> list[str]:
+        """What a person calls labels: their categories, or else the numbers."""
+        name_of = {label: name for name, label in self.categories.items()}
+        name_of.setdefault(UNLABELLED, "(no category)")
+        return [name_of.get(label, str(label)) for label in labels]
 
 
 def evenly(count: int, limit: int) -> NDArray[np.int64]:
@@ -80,18 +100,30 @@ def read_vectors(
         pool: How the frames of a video become one vector.
 
     Raises:
-        InputError: A file is damaged.
+        InputError: A file is damaged, or has features that are NaN or infinite.
         ChangedInputError: It has been replaced since it was opened.
     """
     for number, split in enumerate(videos.splits):
         rows = videos.row[videos.split == number].tolist()
-        yield from datasets[split].map_rows(lambda features: pool_frames(features, pool), rows)
+        found = datasets[split].map_rows(lambda features: pool_frames(features, pool), rows)
+        for row, vector in zip(rows, found, strict=True):
+            if not np.isfinite(vector).all():
+                raise InputError(
+                    f"{datasets[split].path}: expected finite features, found NaN or infinity in "
+                    f"row {row}. Extract them again."
+                )
+            yield vector
 
 
 def gather_vectors(
     datasets: Mapping[str, FeatureDataset], videos: Videos, pool: PoolName
 ) -> NDArray[np.float32]:
-    """The vectors `[num_videos, pooled_dim]` of videos: see `read_vectors`."""
+    """The vectors `[num_videos, pooled_dim]` of videos.
+
+    Raises:
+        InputError: A file is damaged, or has features that are NaN or infinite.
+        ChangedInputError: It has been replaced since it was opened.
+    """
     dim = pooled_dim(next(iter(datasets.values())).feature_dim, pool)
     vectors = np.empty((len(videos), dim), np.float32)
     found = make_bar(read_vectors(datasets, videos, pool), "Reading", len(videos), "video")

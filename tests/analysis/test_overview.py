@@ -13,7 +13,7 @@ from featx.analysis.duplicates import MIN_VIDEOS, find_duplicates
 from featx.analysis.neighbours import find_doubts, find_neighbours
 from featx.analysis.overview import Overview, look_over
 from featx.analysis.space import find_space
-from featx.analysis.vectors import Videos, evenly, gather_vectors
+from featx.analysis.vectors import Videos, gather_vectors
 from featx.features.folder import open_feature_files
 
 
@@ -74,7 +74,7 @@ def test_more_videos_than_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyP
     datasets = open_feature_files(tmp_path)
     videos = Videos.of(datasets)
     vectors = gather_vectors(datasets, videos, "thirds")
-    sample = vectors[evenly(60, 30)]
+    sample = vectors[videos.sample(30)]
     points, _ = find_space(datasets, videos)
     centred = sample - sample.mean(0)
     expected = (vectors - sample.mean(0)) @ np.linalg.svd(centred)[2].T

@@ -169,7 +169,7 @@ def test_intervals() -> None:
     assert found.low == pytest.approx(0.25 - 1.96 * (0.25 * 0.75 / 400) ** 0.5, abs=0.006)
     assert found.high == pytest.approx(0.25 + 1.96 * (0.25 * 0.75 / 400) ** 0.5, abs=0.006)
     assert found == find_interval(values, 3)
-    assert find_interval(values[:1]) == (1.0, 0.0, 1.0)
+    assert find_interval(values[:1]) == (1.0, 1.0, 1.0)
 
 
 def test_top_5_and_balance() -> None:

@@ -28,7 +28,7 @@ def test_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert "trained on train (48 videos), chosen on val (16), told on test (32)" in out
     assert "4 categories; chance 25.0 %, always the largest 25.0 %" in out
-    assert "separable   resnet50, 16  kNN      100.0 (100.0 to 100.0)" in out
+    assert "separable   resnet50, 16  kNN      100.0 (89.3 to 100.0)" in out  # as Wilson has it
     assert "separable is better than noise by" in out
     assert "on the same 32 videos (linear): more than chance" in out
     assert "no mistakes" in out
@@ -93,7 +93,7 @@ def test_other_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ids = [f"{name} {i}" for i in range(20)]
         known.write(tmp_path / name, "all", known.noise(rng, labels), labels, ids)
     assert main(["probe", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert "were tested on other videos: they cannot be compared" in capsys.readouterr().out
+    assert "cannot be compared: the videos" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

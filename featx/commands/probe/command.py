@@ -10,7 +10,7 @@ from featx.analysis.probing import probe
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.commands.probe.report import Entry, describe, find_best, format_report
-from featx.errors import check_at_least
+from featx.errors import UsageError, check_at_least, shorten
 from featx.features.folder import open_feature_files
 from featx.files import expand
 
@@ -68,13 +68,18 @@ def probe_all(
     if plot is not None:
         plot = expand(plot)
         check_plot(plot)
+    paths = [expand(path) for path in features]
+    if twice := [path for path in paths if [p.resolve() for p in paths].count(path.resolve()) > 1]:
+        raise UsageError(
+            f"features: expected different folders or files, found {shorten(twice)} more than "
+            "once. Give each of them once."
+        )
     entries = []
-    for path in map(expand, features):
+    for path in paths:
         datasets = open_feature_files(path, multi_scale)
         first = next(iter(datasets.values()))
-        entries.append(
-            Entry(path, first.recipe, first.feature_dim, probe(datasets, pool, max_videos, seed))
-        )
+        found = probe(datasets, pool, max_videos, seed)
+        entries.append(Entry(path, first.provenance, first.feature_dim, found))
     report = describe(entries, pool, seed)
     if plot is not None:
         from featx.commands.probe.figures import draw_confusions

@@ -11,6 +11,7 @@ from tabulate import tabulate
 from featx.analysis.probing import Probed, compare, find_weaknesses
 from featx.analysis.scores import Interval, Scores
 from featx.errors import shorten
+from featx.features.provenance import Provenance
 
 LINEAR = "linear"
 """The probe by which the best features are chosen, and mistakes are told."""
@@ -25,13 +26,13 @@ class Entry:
 
     Attributes:
         path: Where they are.
-        recipe: What they depend on, by name.
+        made: How they were made.
         feature_dim: Number of features per frame.
         probed: What probes made of them.
     """
 
     path: Path
-    recipe: Mapping[str, str]
+    made: Provenance
     feature_dim: int
     probed: Probed
 
@@ -76,7 +77,11 @@ def _describe_entry(entry: Entry) -> dict[str, Any]:
     weaknesses, confusions = find_weaknesses(probed, LINEAR)
     return {
         "path": str(entry.path),
-        **{name: None if value == "None" else value for name, value in entry.recipe.items()},
+        "backbone": entry.made.backbone,
+        "weights": entry.made.weights,
+        "weights_sha256": entry.made.weights_sha256,
+        "multi_scale": entry.made.multi_scale,
+        "scales": entry.made.scales,
         "feature_dim": entry.feature_dim,
         "protocol": probed.protocol.summary,
         "labelled": probed.labelled,
@@ -125,8 +130,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         lines += _introduce(entry, named=not alike)
     lines += ["", _format_table(report["features"])]
     lines += [
-        "accuracy in %, between what it lies in 95 of 100 draws of the videos (bootstrap); "
-        f"pool {report['pool']}, seed {report['seed']}"
+        f"in %, with 95 % intervals of the bootstrap; pool {report['pool']}, seed {report['seed']}"
     ]
     best = first
     if comparison := report["comparison"]:
@@ -186,8 +190,13 @@ def _format_table(features: Sequence[Mapping[str, Any]]) -> str:
 def _format_comparison(comparison: Mapping[str, Any]) -> str:
     best, following = (shorten([comparison[name]]) for name in ("best", "next"))
     if comparison["difference"] is None:
-        return f"{best} and {following} were tested on other videos: they cannot be compared"
+        return (
+            f"{best} and {following} cannot be compared: the videos that they were tested on have "
+            "other names, other categories, or no names of their own"
+        )
     points = comparison["difference"]
+    if not any(points.values()):
+        return f"{best} and {following} are right on the same videos ({comparison['probe']})"
     verdict = "more than chance" if comparison["more_than_chance"] else "which chance may explain"
     return (
         f"{best} is better than {following} by {_show_interval(points)} points on the same "
