@@ -31,9 +31,8 @@ def find_feature_files(
     """
     kinds = (True, False) if multi_scale is None else (multi_scale,)
     known = _list_files(folder)
-    first = [split for split in _FIRST if split in known]
     paths = {}
-    for split in first + sorted(known.keys() - {*first}):
+    for split in known:
         if splits is not None and split not in splits:
             continue
         found = [name for multi in kinds if (name := file_name(split, multi)) in known[split]]
@@ -47,6 +46,19 @@ def find_feature_files(
     if not paths:
         raise _tell_missing(folder, kinds, splits, known)
     return paths
+
+
+def list_feature_files(folder: Path) -> list[Path]:
+    """All feature files of a folder, of both kinds, in the order of `find_feature_files`.
+
+    Raises:
+        MissingInputError: There is no such folder, or no such file in it.
+        InputError: The folder cannot be read.
+    """
+    known = _list_files(folder)
+    if not known:
+        raise _tell_missing(folder, (True, False), None, known)
+    return [folder / name for names in known.values() for name in names]
 
 
 def open_feature_files(
@@ -81,11 +93,21 @@ def check_together(datasets: Sequence[FeatureDataset]) -> None:
     for dataset in datasets:
         for name in ("feature_dim", "categories", "recipe"):
             if getattr(dataset, name) != getattr(first, name):
+                here, there = _tell_apart(getattr(dataset, name), getattr(first, name))
                 raise InputError(
                     f"{dataset.path}: expected the {name} of {first.path.name}, found another: "
-                    f"{getattr(dataset, name)} instead of {getattr(first, name)}. "
-                    "Extract all splits together."
+                    f"{here} instead of {there}. Extract all splits together."
                 )
+
+
+def _tell_apart(here: object, there: object) -> tuple[object, object]:
+    """Two different values; of two mappings, a few of the entries that differ."""
+    if not isinstance(here, dict) or not isinstance(there, dict):
+        return here, there
+    entries = (here.items() - there.items(), there.items() - here.items())
+    shown = (shorten([f"{name!r}: {value!r}" for name, value in sorted(e)]) for e in entries)
+    first, second = (text or "nothing" for text in shown)
+    return first, second
 
 
 def _list_files(folder: Path) -> dict[str, list[str]]:
@@ -101,11 +123,11 @@ def _list_files(folder: Path) -> dict[str, list[str]]:
             f"{folder}: expected a folder of feature files, found: {first_line(error)}. "
             "Give the folder that featx predict wrote to."
         ) from error
-    known: dict[str, list[str]] = {}
+    known: dict[str, list[str]] = {split: [] for split in _FIRST}
     for name in names:
         if match := _NAME.fullmatch(name):
             known.setdefault(match[1], []).append(name)
-    return known
+    return {split: found for split, found in known.items() if found}
 
 
 def _tell_missing(

@@ -291,8 +291,9 @@ def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out.count("\nvalid") == 2
     assert main(["inspect", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [*found["files"]] == ["train", "val"]
-    assert found["files"]["val"]["valid"]
+    names = [f"{split}_features_multiscale.h5" for split in ("train", "val")]
+    assert [*found["files"]] == names
+    assert found["files"][names[1]]["valid"]
     assert main(["inspect", str(tmp_path), "--expect-dim", "7"]) == 1
     with h5py.File(tmp_path / "val_features_multiscale.h5", "r+") as file:
         file["labels"][0] = 9
@@ -315,7 +316,7 @@ def test_duplicates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known.write(tmp_path, "test", test, labels[:20], contents=[f"test {i}" for i in range(20)])
     assert main(["inspect", str(tmp_path), "--duplicates"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("leaks: 1 pair of videos that stand in two splits\n1.0000 ")
+    assert out.startswith("leaks: 1 pair of videos that stand in two splits\n1.0000000 ")
     assert "train 7" in out.splitlines()[1]
     assert "test 3" in out.splitlines()[1]
     assert out.splitlines()[2].startswith("duplicates: 1 pair of videos")

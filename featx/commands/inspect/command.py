@@ -13,7 +13,7 @@ from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.data.choices import LayoutName, SourceName
-from featx.errors import UsageError
+from featx.errors import InputError, UsageError
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -103,20 +103,30 @@ def inspect(
         from featx.analysis.probes import check_scikit_learn
 
         check_scikit_learn("duplicates" if duplicates else "html")
+    if html is None and (given := _name_given(root=root, table=table, columns=columns)):
+        raise UsageError(
+            f"{given}: expected it with html, as a page alone shows frames, found no html. Set "
+            "html, or leave it out."
+        )
     size = None
     if checkpoint is not None:
         checkpoint = expand(checkpoint)
         from featx.training.checkpoint import read_input_size  # it needs torch, which takes seconds
 
         size = read_input_size(checkpoint)
-    paths = {"": path}
-    if path.is_dir():
-        from featx.features.folder import find_feature_files
-
-        paths = find_feature_files(path, multi_scale)
+    is_compared = duplicates or html is not None
+    paths = _list_files(path, multi_scale, is_compared) if path.is_dir() else [path]
     summaries = {}
-    for split, found in paths.items():
-        summary = summarize(found)
+    lines = []
+    for found in paths:
+        try:
+            summary = summarize(found)
+        except InputError as error:
+            if not path.is_dir():
+                raise
+            summaries[found.name] = {"valid": False, "problems": [str(error)], "misfits": []}
+            lines.append(f"{error}\nnot valid")
+            continue
         summary["misfits"] = _find_misfits(summary, expect_dim, checkpoint, size)
         summary["expect_dim"] = expect_dim
         summary["checkpoint"] = checkpoint and {
@@ -125,29 +135,35 @@ def inspect(
             "source": size and size.source,
         }
         summary["plot"] = plot and {"path": str(plot), "drawn": _plot(summary, found, plot)}
-        summaries[split] = summary
-    report: dict[str, Any] = {"files": summaries} if path.is_dir() else {**summaries[""]}
+        summaries[found.name] = summary
+        lines.append(format_summary(summary))
+    report: dict[str, Any] = {"files": summaries} if path.is_dir() else {**summaries[path.name]}
     are_valid = not any(summary["problems"] for summary in summaries.values())
-    lines = [format_summary(summary) for summary in summaries.values()]
-    if not are_valid and (duplicates or html is not None):
+    if is_compared and not are_valid:
         lines.append("duplicates and page: not made, as not all files are valid")
-    if are_valid and (duplicates or html is not None):
-        from featx.analysis.overview import look_over
-        from featx.commands.inspect.duplicates import describe_duplicates, format_duplicates
-        from featx.commands.inspect.page import format_page, write_overview
-        from featx.features.folder import open_feature_files
+    elif is_compared:
+        from featx.commands.inspect.comparison import compare_videos
 
-        datasets = open_feature_files(path, multi_scale)
-        overview = look_over(datasets)
-        if duplicates:
-            report["duplicates"] = describe_duplicates(overview)
-            lines.insert(0, format_duplicates(report["duplicates"]))
-        if html is not None:
-            inputs = Inputs(root, source, layout, table, columns)
-            report["html"] = write_overview(html, path, datasets, overview, inputs)
-            lines.append(format_page(report["html"]))
+        inputs = Inputs(root and expand(root), source, layout, table, columns)
+        comparison = compare_videos(path, multi_scale, duplicates, html, inputs)
+        report |= comparison.report
+        lines = [*comparison.first, *lines, *comparison.last]
     print(json.dumps(report, indent=2, default=str) if as_json else "\n\n".join(lines))
     return are_valid and not any(summary["misfits"] for summary in summaries.values())
+
+
+def _name_given(**settings: object) -> str:
+    """The first of some settings that is given; empty if none is."""
+    return next((name for name, value in settings.items() if value is not None), "")
+
+
+def _list_files(folder: Path, multi_scale: bool | None, is_compared: bool) -> list[Path]:
+    """The feature files of a folder: of both kinds, unless they are compared."""
+    from featx.features.folder import find_feature_files, list_feature_files
+
+    if multi_scale is None and not is_compared:
+        return list_feature_files(folder)
+    return [*find_feature_files(folder, multi_scale).values()]
 
 
 def summarize(path: Path) -> dict[str, Any]:

@@ -15,33 +15,35 @@ _MAX_LISTED = 20  # of leaks, and of others
 def describe_duplicates(overview: Overview) -> dict[str, Any]:
     """The object that `featx inspect --duplicates --json` prints."""
     videos, duplicates = overview.videos, overview.duplicates
-    name_of = {label: name for name, label in videos.categories.items()}
+    categories = videos.name_categories(videos.labels.tolist())
 
     def describe(place: int) -> dict[str, Any]:
-        label = int(videos.labels[place])
         return {
             "split": videos.splits[videos.split[place]],
             "row": int(videos.row[place]),
             "video": videos.names[place],
-            "category": None if label == UNLABELLED else name_of.get(label, str(label)),
+            "category": None if videos.labels[place] == UNLABELLED else categories[place],
         }
 
-    pairs: list[dict[str, Any]] = [
-        {
-            "first": describe(pair.first),
-            "second": describe(pair.second),
-            "cosine": pair.cosine,
-            "same_content": pair.is_certain,
-        }
-        for pair in duplicates.pairs
-    ]
+    across, within = (
+        [
+            {
+                "first": describe(pair.first),
+                "second": describe(pair.second),
+                "cosine": pair.cosine,
+                "same_content": pair.is_certain,
+            }
+            for pair in pairs
+        ]
+        for pairs in duplicates.split(videos.split)
+    )
     return {
         "videos": len(videos),
         "content_is_known": all(videos.contents),
         "threshold": duplicates.threshold,
         "usual": duplicates.usual,
-        "leaks": [pair for pair in pairs if pair["first"]["split"] != pair["second"]["split"]],
-        "duplicates": [pair for pair in pairs if pair["first"]["split"] == pair["second"]["split"]],
+        "leaks": across,
+        "duplicates": within,
     }
 
 
@@ -58,7 +60,7 @@ def format_duplicates(found: Mapping[str, Any]) -> str:
         if pairs:
             rows = [
                 (
-                    "same content" if pair["same_content"] else f"{pair['cosine']:.4f}",
+                    "same content" if pair["same_content"] else _round(pair["cosine"]),
                     *(_name(pair[side]) for side in ("first", "second")),
                     "" if pair["first"]["category"] == pair["second"]["category"] else "two labels",
                 )
@@ -73,12 +75,17 @@ def format_duplicates(found: Mapping[str, Any]) -> str:
         lines.append(f"near duplicates: not looked for among {found['videos']} videos")
     else:
         lines.append(
-            f"near duplicates: a cosine above {found['threshold']:.4f} of the means of beginning, "
-            f"middle and end, around the mean of all videos. As the data says: half of the videos "
-            f"have their nearest neighbour above {found['usual']:.3f}; this near, and five times "
-            "as near as the twentieth neighbour, less than one would be by chance"
+            f"near duplicates: a cosine above {_round(found['threshold'])} of the means of "
+            "beginning, middle and end, around the mean of all videos. As the data says: half of "
+            f"the videos have their nearest neighbour above {found['usual']:.3f}; this near, and "
+            "five times as near as the twentieth neighbour, less than one would be by chance"
         )
     return "\n".join(lines)
+
+
+def _round(cosine: float) -> str:
+    """A cosine with as many digits as tell it from 1."""
+    return f"{cosine:.4f}" if cosine < 0.9999 else f"{cosine:.7f}"
 
 
 def _name(video: Mapping[str, Any]) -> str:

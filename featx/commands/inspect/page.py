@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from featx.analysis.overview import Overview
 from featx.analysis.probes import unit
 from featx.analysis.vectors import evenly
-from featx.commands.inputs import Inputs
 from featx.errors import OutputError, UsageError, require, shorten
 from featx.features.dataset import FeatureDataset
 from featx.files import check_replaceable, replace_file, writing
@@ -26,6 +25,7 @@ MAX_DETAILED = 2000  # videos that have a strip and a similarity of frames
 MAX_LISTED = 500  # doubtful labels, leaks and duplicates
 NUM_NEIGHBOURS = 8
 _MAX_TIMES = 32  # frames of a similarity
+_MIN_UMAP = 30  # videos: it looks at fifteen neighbours of each
 
 Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -72,46 +72,6 @@ def find_umap(seed: int = 0) -> Reduce | None:
         return places
 
     return reduce
-
-
-def write_overview(
-    path: Path,
-    folder: Path,
-    datasets: Mapping[str, FeatureDataset],
-    overview: Overview,
-    inputs: Inputs,
-) -> dict[str, Any]:
-    """Write the page of a folder's feature files, or of one file.
-
-    Args:
-        path: Where to.
-        folder: What it is of.
-        datasets: The files.
-        overview: What there is to see.
-        inputs: Where the videos are, if frames are to be shown.
-
-    Returns:
-        The path, and of how many videos there are details and frames, for JSON.
-
-    Raises:
-        FeatxError: A file is damaged, the inputs cannot be listed, or the page cannot be written.
-    """
-    chosen = choose_detailed(overview)
-    similarities = measure_similarities(datasets, overview, chosen)
-    strips: dict[int, bytes] = {}
-    if inputs.root is not None or inputs.table is not None:
-        from featx.commands.inspect.strips import read_strips  # it needs Lightning
-
-        made = next(iter(datasets.values())).provenance
-        strips = dict(read_strips(overview.videos, chosen, made, inputs))
-    write_page(path, folder.name, overview, similarities, strips, find_umap())
-    return {"path": str(path), "detailed": len(chosen), "with_frames": len(strips)}
-
-
-def format_page(page: Mapping[str, Any]) -> str:
-    """What is said of a page that has been written."""
-    frames = f", frames of {page['with_frames']:,} of them" if page["with_frames"] else ""
-    return f"page: {page['path']} (details of {page['detailed']:,} videos{frames})"
 
 
 def choose_detailed(overview: Overview, limit: int = MAX_DETAILED) -> list[int]:
@@ -223,7 +183,6 @@ def _describe(
     videos, duplicates = overview.videos, overview.duplicates
     labels, places = np.unique(videos.labels, return_inverse=True)
     place_of = {label: place for place, label in enumerate(labels.tolist())}
-    name_of = {label: name for name, label in videos.categories.items()}
     points, shares = overview.space
     flat = np.zeros((len(videos), 2), np.float32)
     flat[:, : points.shape[1]] = points[:, :2]
@@ -232,25 +191,20 @@ def _describe(
         for i, share in enumerate([*shares.tolist(), 0.0][:2])
     ]
     maps = [{"name": "PCA", "axes": axes, "x": _pack(flat[:, 0]), "y": _pack(flat[:, 1])}]
-    if reduce is not None and len(videos) > 3:
+    if reduce is not None and len(videos) >= _MIN_UMAP:
         x, y = reduce(points).astype(np.float32).T
         axes = ["UMAP 1 (no unit)", "UMAP 2 (no unit)"]
         maps.insert(0, {"name": "UMAP", "axes": axes, "x": _pack(x), "y": _pack(y)})
     near = overview.neighbours.places[:, :NUM_NEIGHBOURS]
     cosines = overview.neighbours.cosines[:, :NUM_NEIGHBOURS]
-    across = [
-        pair for pair in duplicates.pairs if videos.split[pair.first] != videos.split[pair.second]
-    ]
-    within = [
-        pair for pair in duplicates.pairs if videos.split[pair.first] == videos.split[pair.second]
-    ]
+    across, within = duplicates.split(videos.split)
     return {
-        "splits": [*videos.splits],
-        "categories": [name_of.get(label, "(no category)") for label in labels.tolist()],
+        "splits": [*map(_show, videos.splits)],
+        "categories": [*map(_show, videos.name_categories(labels.tolist()))],
         "maps": maps,
-        "names": [*videos.names],
+        "names": [*map(_show, videos.names)],
         "split": _pack(videos.split.astype(np.uint16)),
-        "category": _pack(places.astype(np.uint16)),
+        "category": _pack(places.astype(np.uint32)),
         "frames": _pack(overview.num_frames.astype(np.int32)),
         "neighbours": _pack(near.astype(np.uint32)),
         "cosines": _pack(cosines.astype(np.float32)),
@@ -268,6 +222,11 @@ def _describe(
         "threshold": duplicates.threshold,
         "usual": duplicates.usual,
     }
+
+
+def _show(name: str) -> str:
+    """A name without what could reorder or hide the text around it."""
+    return shorten([name])
 
 
 def _list(pairs: Iterable[tuple[int, int, float, bool]]) -> list[list[float]]:

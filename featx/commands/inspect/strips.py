@@ -1,8 +1,9 @@
 """A few frames of videos, as small pictures, from the inputs of their feature files."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,42 +19,39 @@ from featx.data.dataset import VideoBatch
 from featx.features.provenance import Provenance
 from featx.parallel import count_cores, map_ahead
 
+if TYPE_CHECKING:
+    from featx.extraction.datamodule import VideoDataModule
+
 NUM_FRAMES = 8
 _HEIGHT = 64  # pixels
 _QUALITY = 60
 _TO_RGB = InputTransform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def read_strips(
-    videos: Videos,
-    chosen: Sequence[int],
-    made: Provenance,
-    inputs: Inputs,
-) -> Iterator[tuple[int, bytes]]:
-    """Strips of videos that are found by name, as JPEG files: frames side by side, evenly spaced.
-
-    Those that are not found, or cannot be read, have none.
+def open_source(inputs: Inputs, made: Provenance, splits: Sequence[str]) -> "VideoDataModule":
+    """List the inputs of feature files.
 
     Args:
-        videos: All videos.
-        chosen: Places of those that are to have a strip.
-        made: How their features were made.
         inputs: Where the videos are.
-
-    Yields:
-        The place of a video, and its strip.
+        made: How their features were made.
+        splits: Splits that the files are of; of a folder in a tree, those that it has are listed.
 
     Raises:
         FeatxError: The inputs cannot be listed.
     """
-    splits = None
+    listed = None
     if inputs.root is not None and inputs.table is None and inputs.layout == "tree":
-        splits = [split for split in videos.splits if (inputs.root / split).is_dir()] or None
-    data = open_inputs(inputs, made, splits, on_error="skip")
-    manifest = data.manifest
+        listed = [split for split in splits if (inputs.root / split).is_dir()] or None
+    return open_inputs(inputs, made, listed, on_error="skip")
+
+
+def find_positions(
+    source: "VideoDataModule", videos: Videos, chosen: Sequence[int]
+) -> dict[int, int]:
+    """Positions in the inputs of the chosen videos, by place, as far as their names are there."""
     positions: dict[tuple[str, str], int] = {}
-    for split, span in manifest.positions.items():
-        for position, name in zip(span, manifest.video_ids(split), strict=True):
+    for split, span in source.manifest.positions.items():
+        for position, name in zip(span, source.manifest.video_ids(split), strict=True):
             positions[split, name] = position
             positions.setdefault(("", name), position)  # in a file of several splits
     found = {}
@@ -62,13 +60,35 @@ def read_strips(
             if (split, videos.names[place]) in positions:
                 found[place] = positions[split, videos.names[place]]
                 break
-    dataset = data.make_dataset()
+    return found
+
+
+def read_strips(
+    source: "VideoDataModule", videos: Videos, positions: Mapping[int, int]
+) -> Iterator[tuple[int, bytes]]:
+    """Strips of videos, as JPEG files: frames side by side, evenly spaced.
+
+    Those that cannot be read, or that are made of something else by now, have none.
+
+    Args:
+        source: The inputs.
+        videos: All videos.
+        positions: Where the chosen ones are, by place.
+
+    Yields:
+        The place of a video, and its strip.
+    """
+    dataset = source.make_dataset()
 
     def draw(place: int) -> bytes | None:
-        return _draw(dataset[found[place]])
+        batch = dataset[positions[place]]
+        made_of = batch.made_of.get(positions[place])
+        expected = videos.contents[place]
+        is_other = made_of is not None and expected and made_of.sha256 != expected
+        return None if is_other else _draw(batch)
 
-    with closing(map_ahead(draw, found, count_cores(), "strips")) as ahead:
-        for place, strip in make_bar(ahead, "Drawing", len(found), "video"):
+    with closing(map_ahead(draw, positions, count_cores(), "strips")) as ahead:
+        for place, strip in make_bar(ahead, "Drawing", len(positions), "video"):
             if content := strip.result():
                 yield place, content
 

@@ -12,7 +12,7 @@ const maps = data.maps.map((map) => ({
   ...map, x: unpack(map.x, Float32Array), y: unpack(map.y, Float32Array),
 }));
 const splitOf = unpack(data.split, Uint16Array);
-const categoryOf = unpack(data.category, Uint16Array);
+const categoryOf = unpack(data.category, Uint32Array);
 const framesOf = unpack(data.frames, Int32Array);
 const neighbours = unpack(data.neighbours, Uint32Array);
 const cosines = unpack(data.cosines, Float32Array);
@@ -23,6 +23,7 @@ const SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "
 const MAX_MARKED = COLOURS.length * SHAPES.length;
 const FIRST_MARKED = 24; // of more categories, the largest are marked until others are chosen
 const REST = "#c9ced4";
+const MAX_HITS = 50;
 const MAX_SVG = 1000; // points that are moved smoothly without WebGL
 
 const byId = (id) => document.getElementById(id);
@@ -32,6 +33,8 @@ const make = (tag, properties = {}, ...children) => {
   element.append(...children);
   return element;
 };
+const digits = (cosine) => cosine.toFixed(cosine < 0.9999 ? 4 : 7);
+const plural = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
 const percent = (share) => `${Math.round(100 * share)} %`;
 const number = (value) => value.toLocaleString("en");
 
@@ -86,9 +89,9 @@ function chooseMarks() {
     return;
   }
   let chosen = [...names.keys()];
-  if (state.colour === "category") {
+  if (state.colour === "category" && names.length > MAX_MARKED) { // the others keep theirs
     chosen = chosen.filter((place) => state.categories.has(place));
-    const limit = chosen.length === names.length && names.length > FIRST_MARKED ? FIRST_MARKED : MAX_MARKED;
+    const limit = chosen.length > MAX_MARKED ? FIRST_MARKED : MAX_MARKED;
     if (chosen.length > limit) {
       chosen = chosen.sort((a, b) => many[b] - many[a]).slice(0, limit).sort((a, b) => a - b);
     }
@@ -172,14 +175,14 @@ const ring = (places, size) => ({
 });
 
 const layout = (axes) => ({
-  margin: { l: 56, r: 10, t: 10, b: 44 }, dragmode: "pan", hovermode: "closest", uirevision: state.map,
+  margin: { l: 56, r: 10, t: 10, b: 44 }, dragmode: "pan", hovermode: "closest", uirevision: `map ${state.map}`,
   xaxis: { title: { text: axes[0] }, zeroline: false }, yaxis: { title: { text: axes[1] }, zeroline: false },
   font: { family: "system-ui, sans-serif", color: "#1b1f24" },
 });
 
 function markSelection() {
   const near = state.selected === null ? [] : nearest(state.selected).map(([place]) => place).filter(isShown);
-  const chosen = state.selected === null ? [] : [state.selected];
+  const chosen = state.selected === null ? [] : [state.selected].filter(isShown);
   const rings = [ring(near, 15), ring(chosen, 22)];
   Plotly.restyle(plot, {
     x: rings.map((trace) => trace.x), y: rings.map((trace) => trace.y),
@@ -227,6 +230,7 @@ function describeVideo() {
     }));
   }
   parts.push(facts);
+  if (!isShown(place)) parts.push(make("p", { textContent: "The filters hide it from the map." }));
   const doubt = data.doubts.find((entry) => entry[0] === place);
   if (doubt) {
     parts.push(make("p", { className: "leak", textContent:
@@ -237,16 +241,21 @@ function describeVideo() {
     const other = first === place ? second : first;
     const leak = splitOf[first] !== splitOf[second];
     parts.push(make("p", { className: "leak", textContent:
-      `${leak ? "Leak" : "Duplicate"}: ${sure ? "the same content as" : `nearly the same (${cosine.toFixed(4)}) as`}` }),
+      `${leak ? "Leak" : "Duplicate"}: ${sure ? "the same content as" : `nearly the same (${digits(cosine)}) as`}` }),
       videoList([[other, ""]]));
   }
   parts.push(make("h2", { textContent: "Nearest neighbours (cosine)" }));
   parts.push(videoList(nearest(place).map(([other, cosine]) => [other, cosine.toFixed(3)])));
   if (data.similarities[place]) {
-    parts.push(make("h2", { textContent: "Similarity of its frames over time" }), make("div", { id: "similarity" }));
-  } else {
-    parts.push(make("p", { textContent:
-      `Frames and their similarity are here for ${number(Object.keys(data.similarities).length)} of the videos.` }));
+    parts.push(make("h2", { textContent: "Similarity of its frames over time" }), make("div", {
+      id: "similarity", role: "img", ariaLabel: "cosine of each frame of the video with each other one" }));
+  }
+  const detailed = Object.keys(data.similarities).length;
+  const drawn = Object.keys(data.strips).length;
+  if (!data.similarities[place]) {
+    parts.push(make("p", { textContent: `Details of frames are here for ${number(detailed)} of the videos.` }));
+  } else if (drawn && !data.strips[place]) {
+    parts.push(make("p", { textContent: "Its frames were not found among the inputs." }));
   }
   return parts;
 }
@@ -280,14 +289,14 @@ function describePairs(pairs, total, what) {
     parts.push(make("p", { textContent: "Too few videos to tell near duplicates: the same content alone was looked for." }));
   } else {
     parts.push(make("p", { textContent:
-      `Near means a cosine above ${data.threshold.toFixed(4)}, as the data itself says: half of the videos have ` +
+      `Near means a cosine above ${digits(data.threshold)}, as the data itself says: half of the videos have ` +
       `their nearest neighbour above ${data.usual.toFixed(3)}. This near, and five times as near as the twentieth ` +
       "neighbour, less than one would be by chance." }));
   }
   for (const [first, second, cosine, sure] of pairs) {
     const label = categoryOf[first] === categoryOf[second] ? "" : " · under two labels";
     parts.push(make("div", { className: "pair" },
-      make("p", { textContent: `${sure ? "the same content" : `cosine ${cosine.toFixed(4)}`}${label}` }),
+      make("p", { textContent: `${sure ? "the same content" : `cosine ${digits(cosine)}`}${label}` }),
       videoList([[first, ""], [second, ""]])));
   }
   return parts;
@@ -296,7 +305,10 @@ function describePairs(pairs, total, what) {
 function describeDoubts() {
   const parts = [];
   const total = data.found[2];
-  if (!total) return [make("p", { textContent: "No labels are in doubt." })];
+  if (!total) {
+    return [make("p", { textContent: "No labels are in doubt, or neighbours hardly know the labels: " +
+      `by ${percent(data.agreement)} on average, they vote for that of the video.` })];
+  }
   parts.push(make("p", { textContent:
     "Most neighbours of these videos have another label, and are as sure of it as they are where it is right. " +
     `Over all videos, the neighbours' votes are for the right label by ${percent(data.agreement)}: the fewer, ` +
@@ -330,6 +342,7 @@ function showTab(name) {
 }
 
 function select(place, moves = false) {
+  const fromList = document.activeElement?.closest("ul.videos, #hits");
   state.selected = place;
   if (moves && !isShown(place)) {
     state.splits.add(splitOf[place]);
@@ -341,6 +354,8 @@ function select(place, moves = false) {
     markSelection();
   }
   showTab("video");
+  byId("live").textContent = `${data.names[place]}, ${about(place)}`;
+  if (fromList) byId("panel").focus(); // the button that was pressed is gone
 }
 
 // ---- controls ----------------------------------------------------------------------------------
@@ -405,11 +420,17 @@ function listTrouble() {
 function listHits() {
   const wanted = byId("search").value.trim().toLowerCase();
   const hits = [];
-  for (let place = 0; wanted && place < count && hits.length < 50; place += 1) {
+  for (let place = 0; wanted && place < count; place += 1) {
     if (data.names[place].toLowerCase().includes(wanted)) hits.push(place);
   }
-  byId("hits").replaceChildren(...hits.map((place) => make("li", {}, videoButton(place))));
-  if (wanted && !hits.length) byId("hits").append(make("li", { textContent: "No video has such a name." }));
+  const shown = hits.slice(0, MAX_HITS);
+  byId("hits").replaceChildren(...shown.map((place) => make("li", {}, videoButton(place))));
+  if (wanted && hits.length !== 1) {
+    const words = hits.length > MAX_HITS ? `The first ${MAX_HITS} of ${number(hits.length)} videos.`
+      : hits.length ? `${number(hits.length)} videos.` : "No video has such a name.";
+    byId("hits").prepend(make("li", { textContent: words }));
+  }
+  return hits;
 }
 
 function chooseAll(on) {
@@ -419,10 +440,10 @@ function chooseAll(on) {
 }
 
 function start() {
-  const total = `${number(count)} videos of ${number(data.categories.length)} ` +
-    `${data.categories.length === 1 ? "category" : "categories"} in ${data.splits.join(", ")}. `;
-  const leaks = data.found[0]
-    ? make("span", { className: "leak", textContent: `${number(data.found[0])} leaks between splits. ` }) : "";
+  const total = `${plural(count, "video", "videos")} of ` +
+    `${plural(data.categories.length, "category", "categories")} in ${data.splits.join(", ")}. `;
+  const leaks = data.found[0] ? make("span", { className: "leak",
+    textContent: `${plural(data.found[0], "leak", "leaks")} between splits. ` }) : "";
   byId("summary").append(leaks, total,
     "A point is a video: the means of its beginning, middle and end, around the mean of all.");
   for (const [name, [text]] of Object.entries(tabs)) {
@@ -469,6 +490,10 @@ function start() {
   byId("all").addEventListener("click", () => chooseAll(true));
   byId("none").addEventListener("click", () => chooseAll(false));
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  byId("search").addEventListener("keydown", (event) => {
+    const [first] = event.key === "Enter" ? listHits() : [];
+    if (first !== undefined) select(first, true);
+  });
 
   const tip = byId("tip");
   const placeOf = (point) => (point.curveNumber < traces.length ? traces[point.curveNumber][point.pointNumber] : null);
