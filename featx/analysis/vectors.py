@@ -1,4 +1,4 @@
-"""The videos of feature files as vectors, in memory that holds these alone."""
+"""The videos of feature files, and their vectors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -122,7 +122,8 @@ def demo(
         "\nNext, with your own clips in RAW_DIR/<split>/<category>/:\n"
         "  featx preprocess RAW_DIR PROCESSED_DIR\n"
         "  featx predict --data.root PROCESSED_DIR --writer.output_dir FEATURES_DIR\n"
-        "  featx inspect FEATURES_DIR/train_features_multiscale.h5"
+        "  featx inspect FEATURES_DIR\n"
+        "  featx probe FEATURES_DIR"
     )
 
 

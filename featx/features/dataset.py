@@ -85,6 +85,7 @@ class FeatureDataset(Dataset[FeatureItem]):
         feature_dim: Number of features per frame.
         max_frames: Number of frames of the longest video.
         categories: Label of each category.
+        provenance: How the file was made, as far as it says so.
         recipe: What else the features depend on, as far as the file records it, and without what
             is as usual.
         labels: Label `[num_videos]` of each video, int64.
@@ -139,7 +140,9 @@ class FeatureDataset(Dataset[FeatureItem]):
         """
         return self.read(row)
 
-    def read(self, row: int, frames: NDArray[np.int64] | None = None) -> FeatureItem:
+    def read(
+        self, row: int, frames: NDArray[np.int64] | Sequence[int] | None = None
+    ) -> FeatureItem:
         """Read a video, or some frames of it.
 
         Args:
@@ -159,6 +162,9 @@ class FeatureDataset(Dataset[FeatureItem]):
         part = slice(num_frames)
         order: NDArray[np.int64] | slice = slice(None)
         if frames is not None:
+            frames = np.asarray(frames, np.int64)
+            if not len(frames):
+                raise IndexError(f"{self.path}: expected one frame or more, found none.")
             first, last = frames.min(), frames.max()
             if first < 0 or last >= num_frames:
                 raise IndexError(

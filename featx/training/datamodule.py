@@ -31,6 +31,7 @@ from featx.training.batches import PackedBatch as PackedBatch
 from featx.training.batches import PaddedBatch as PaddedBatch
 from featx.training.selection import Selection, balance, cap, find_values, number_anew
 
+_MAX_LABELS = 1_000_000
 _MAX_WORKERS = 4  # each reads some 600 videos of [73, 1280] a second
 
 
@@ -164,8 +165,16 @@ class FeatureDataModule(LightningDataModule):
         Over the labelled videos of train that are left: their number, divided by the number of
         categories and by that of videos of the category. A category without videos does not count,
         and has 0. It lies on the CPU; `torch.nn.functional.cross_entropy` takes it as `weight`.
+
+        Raises:
+            InputError: Labels are too large for that.
         """
         num_labels = 1 + max(self.categories.values(), default=-1)
+        if num_labels > _MAX_LABELS:
+            raise InputError(
+                f"{self.folder}: expected labels below {_MAX_LABELS:,}, as each has a weight, "
+                f"found {num_labels - 1:,}. Set only_categories: it numbers them anew."
+            )
         return torch.from_numpy(balance(self._find("train").labels, num_labels))
 
     def train_dataloader(self) -> DataLoader[FeatureItem]:

@@ -202,3 +202,40 @@ def test_many_copies(copies: int, is_known: bool) -> None:
     assert {place for pair in found.pairs for place in pair[:2]} == {0, *range(200, 200 + copies)}
     assert {pair.is_certain for pair in found.pairs} == {is_known}
     assert len({pair[:2] for pair in found.pairs}) == len(found.pairs)
+
+
+@pytest.mark.parametrize("noise", [0, 0.001, 0.05])
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_twins_do_not_hide_each_other(noise: float, share: float) -> None:
+    """Also where most videos, or all, stand in both splits."""
+    points, count = draw(200, 64), int(200 * share)
+    other = draw(200, 64, 2)
+    other[:count] = points[:count] + noise * draw(count, 64, 1)
+    splits = np.repeat([0, 1], 200)
+    found = find_duplicates(np.concatenate([points, other]), [""] * 400, splits)
+    assert {pair[:2] for pair in found.pairs} == {(i, 200 + i) for i in range(count)}
+
+
+def test_a_small_category_is_no_group_of_copies() -> None:
+    """Ten videos of each of thirty categories that lie far apart."""
+    points = draw(30, 64, 9)[np.arange(300) % 30] * 5 + 0.5 * draw(300, 64, 4)
+    found = find_duplicates(points.astype(np.float32), [""] * 300, np.zeros(300, int))
+    assert len(found.pairs) <= 2
+
+
+def test_content_in_a_split_twice_and_in_another() -> None:
+    """It is a leak each time, and a duplicate besides."""
+    contents = ["x", "a", "x", "x", "b"]
+    found = find_duplicates(draw(5), contents, np.array([0, 0, 1, 1, 1]))
+    leaks, within = found.split(np.array([0, 0, 1, 1, 1]))
+    assert [pair[:2] for pair in leaks] == [(0, 2), (0, 3)]
+    assert [pair[:2] for pair in within] == [(2, 3)]
+
+
+@pytest.mark.parametrize("categories", [2, 3, 10])
+def test_noise_raises_no_doubts(categories: int) -> None:
+    """Neighbours that hardly know the labels cannot doubt one."""
+    labels = np.arange(400) % categories
+    doubts = find_doubts(find_neighbours(draw(400, 16)), labels, np.array([""] * 400))
+    assert doubts.listed == []
+    assert doubts.agreement == pytest.approx(1 / categories, abs=0.1)

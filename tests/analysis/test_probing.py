@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from analysis import known
 from featx.analysis.pooling import PoolName
-from featx.analysis.probes import predict_folds
+from featx.analysis.probes import fit_linear, fit_neighbours, predict_folds
 from featx.analysis.probing import Probed, compare, confusion_matrix, find_weaknesses, probe
 from featx.analysis.protocol import choose_protocol
 from featx.analysis.scores import find_interval, score
@@ -215,3 +216,114 @@ def test_few_videos(tmp_path: Path, labels: list[int]) -> None:
     found = run(tmp_path)
     assert {*labels} == {labels[place] for place in found.protocol.folds[0].train.tolist()}
     assert len(found.truth) == 2
+
+
+def test_an_imbalanced_data_set(tmp_path: Path) -> None:
+    """The rare category is learned: no strength is chosen that always says the frequent one."""
+    rng = np.random.default_rng(0)
+    for split in SPLITS:
+        labels = [int(i % 10 == 0) for i in range(100)]
+        known.write(tmp_path, split, known.separable(rng, labels), labels)
+    found = run(tmp_path)
+    assert found.majority == 0.9
+    assert found.scores["linear"].balanced.value >= 0.95
+    assert found.scores["kNN"].balanced.value >= 0.95
+
+
+def test_val_chooses_the_strength() -> None:
+    """Where labels hardly show, it is a strong regularization; where they do, a weak one."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    vectors = rng.standard_normal((300, 60)).astype(np.float32)
+    halves = vectors[:150], labels[:150], vectors[150:], labels[150:]
+    weak = fit_linear(*halves).settings["C"]
+    vectors[:, 0] += 8 * labels
+    strong = fit_linear(*halves).settings["C"]
+    assert weak <= 1e-3 < 1e-1 <= strong
+
+
+def test_neighbours_are_twenty_around_the_mean() -> None:
+    """A common part of all vectors does not count, and more than one neighbour does."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    vectors = 0.3 * rng.standard_normal((200, 8)).astype(np.float32)
+    vectors[:, 0] += labels
+    fitted = fit_neighbours(vectors + 100, labels, vectors[:0], labels[:0])
+    assert (fitted.predict(vectors + 100).argmax(axis=1) == labels).mean() >= 0.93
+    alone = fit_neighbours(vectors[:2], labels[:2], vectors[:0], labels[:0])
+    assert alone.predict(vectors[:2]).shape == (2, 2)
+    # A vector between its own kind and a single other one: the many outvote the nearest.
+    many = np.array([[1, 0.3 + 0.001 * i] for i in range(19)] + [[1, 0.1]], np.float32)
+    both = np.concatenate([many, -many])
+    fitted = fit_neighbours(both, np.array([0] * 19 + [1] + [2] * 20), both[:0], labels[:0])
+    assert fitted.predict(np.array([[1, 0.12]], np.float32)).argmax() == 0
+
+
+def test_equal_scores() -> None:
+    """Of ten categories that score the same, five are among the best five, as chance has it."""
+    found = score(np.full((100, 10), 0.1), np.arange(100) % 10)
+    assert found.top_5 is not None
+    assert found.top_5.value == 0.5
+    assert found.accuracy.value == 0.1
+
+
+def test_the_interval_of_balanced_accuracy() -> None:
+    """Videos are drawn with their categories: few videos of one make it wide."""
+    truth = np.array([0] * 300 + [1] * 4)
+    scores = np.zeros((304, 2))
+    scores[np.arange(304), truth] = 1
+    scores[300:302] = [1, 0]
+    found = score(scores, truth)
+    assert found.balanced.value == 0.75
+    assert found.balanced.high - found.balanced.low > 0.3
+    assert found.accuracy.high - found.accuracy.low < 0.05
+
+
+def test_samples_keep_every_category(tmp_path: Path) -> None:
+    """Also where labels alternate with the period of the sample."""
+    rng = np.random.default_rng(0)
+    labels = [i % 2 for i in range(200)]
+    known.write(tmp_path, "all", known.separable(rng, labels), labels)
+    found = run(tmp_path, max_videos=100)
+    assert np.bincount(found.truth).tolist() == [50, 50]
+
+
+def test_videos_that_cannot_be_paired(tmp_path: Path) -> None:
+    """Names that are not unique, rows without names, and other categories are not compared."""
+    rng = np.random.default_rng(0)
+    labels = [i % 2 for i in range(30)]
+
+    def make_one(name: str, **settings: Any) -> Probed:  # noqa: ANN401
+        settings.setdefault("names", [f"{i}" for i in range(30)])
+        known.write(tmp_path / name, "all", known.separable(rng, labels), labels, **settings)
+        return run(tmp_path / name)
+
+    first = make_one("a")
+    assert compare(first, make_one("b"), "linear") is not None
+    assert compare(first, make_one("c", names=["x"] * 30), "linear") is None
+    assert compare(first, make_one("d", categories={"p": 0, "q": 1}), "linear") is None
+    path = tmp_path / "b/all_features_multiscale.h5"
+    with h5py.File(path, "r+") as file:
+        del file["video_ids"]
+    nameless = run(path)
+    assert compare(first, nameless, "linear") is None
+    assert compare(nameless, nameless, "linear") is None
+    contents = [f"{i}" for i in range(30)]
+    one, other = (make_one(n, names=["x"] * 30, contents=contents) for n in ("e", "f"))
+    assert compare(one, other, "linear") is not None
+
+
+def test_contents_that_nobody_knows(tmp_path: Path) -> None:
+    """They are no copies of each other."""
+    assert run(make(tmp_path, known.noise)).copies == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    """The file and the row are told."""
+    rng = np.random.default_rng(0)
+    videos = known.noise(rng, [0, 1] * 5)
+    videos[3][2, 1] = value
+    path = known.write(tmp_path, "all", videos, [0, 1] * 5)
+    with pytest.raises(InputError, match=r"all_features.*found NaN or infinity in row 3"):
+        run(path)

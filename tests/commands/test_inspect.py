@@ -347,3 +347,21 @@ def test_contents_that_are_not_known(tmp_path: Path, capsys: pytest.CaptureFixtu
     known.write(tmp_path, "all", known.noise(np.random.default_rng(0), labels), labels)
     assert main(["inspect", str(tmp_path), "--duplicates"]) == 0
     assert "same content: not known of all videos" in capsys.readouterr().out
+
+
+def test_a_folder_with_a_broken_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are shown as well, of both kinds; what is broken counts as not valid."""
+    write(tmp_path / "train_features.h5", [3, 5])
+    write(tmp_path / "train_features_multiscale.h5", [3, 5])
+    (tmp_path / "val_features.h5").write_bytes(b"broken")
+    assert main(["inspect", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("\nvalid") == 2
+    assert "val_features.h5: expected an HDF5 file" in out
+    assert main(["inspect", str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["files"]
+    assert {name: file["valid"] for name, file in found.items()} == {
+        "train_features.h5": True,
+        "train_features_multiscale.h5": True,
+        "val_features.h5": False,
+    }

@@ -141,3 +141,15 @@ def test_both_kinds_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "expected the categories of" in capsys.readouterr().err
     path = tmp_path / "all_features.h5"
     assert [*open_feature_files(path)] == ["all"]
+
+
+def test_the_same_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused by whatever path; equal features of two folders are called that."""
+    folder = make(tmp_path / "a", known.separable)
+    (tmp_path / "link").symlink_to(folder)
+    assert main(["probe", str(folder), str(tmp_path / "link")]) == 2
+    assert "found" in (err := capsys.readouterr().err)
+    assert "more than once" in err
+    other = make(tmp_path / "b", known.separable)
+    assert main(["probe", str(folder), str(other)]) == 0
+    assert "a and b are right on the same videos (linear)" in capsys.readouterr().out

@@ -226,3 +226,11 @@ def test_a_damaged_chunk_on_the_way(path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         [*dataset.map_rows(fail, [0])]
+
+
+def test_frames_that_are_none(path: Path) -> None:
+    """No frame at all is an error like a frame that is not there; a list is as good as an array."""
+    dataset = FeatureDataset(path)
+    with pytest.raises(IndexError, match="expected one frame or more, found none"):
+        dataset.read(0, [])
+    assert torch.equal(dataset.read(2, [4, 0]).features, dataset[2].features[[4, 0]])

@@ -1,12 +1,18 @@
 """The feature files of a folder, by split."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import plan, write_feature_file
 
 from featx.errors import InputError, MissingInputError, UsageError
 from featx.features.feature_file import file_name
-from featx.features.folder import find_feature_files
+from featx.features.folder import (
+    find_feature_files,
+    list_feature_files,
+    open_feature_files,
+)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -77,3 +83,29 @@ def test_no_such_folder(tmp_path: Path) -> None:
     touch(tmp_path, "train_features.h5")
     with pytest.raises(InputError, match=r"expected a folder of .*, found: Not a directory\. Give"):
         find_feature_files(tmp_path / "train_features.h5")
+
+
+def test_all_files(tmp_path: Path) -> None:
+    """Of both kinds, in the order of splits; others are none, and without any it is told."""
+    for name in ("b_features.h5", "val_features.h5", "val_features_multiscale.h5", "a.h5"):
+        (tmp_path / name).touch()
+    names = ["val_features.h5", "val_features_multiscale.h5", "b_features.h5"]
+    assert [path.name for path in list_feature_files(tmp_path)] == names
+    with pytest.raises(MissingInputError, match=r"expected train_features_multiscale.h5 or"):
+        list_feature_files(make_empty(tmp_path))
+
+
+def make_empty(folder: Path) -> Path:
+    """A folder without a file."""
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def test_categories_that_differ(tmp_path: Path) -> None:
+    """A few of those that do are named, however many there are."""
+    many = {f"category {i}": i for i in range(3000)}
+    for split, categories in {"train": many, "val": many | {"another": 3000}}.items():
+        provenance = replace(plan([3]).provenance, categories=categories)
+        write_feature_file(tmp_path / f"{split}_features_multiscale.h5", [3], provenance=provenance)
+    with pytest.raises(InputError, match="found another: 'another': 3000 instead of nothing"):
+        open_feature_files(tmp_path)

@@ -361,3 +361,17 @@ def test_wrong_settings(folder: Path) -> None:
             FeatureDataModule(folder, **{name: "a"})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="where: age: expected a list, found 3"):
         FeatureDataModule(folder, where={"age": 3})  # type: ignore[dict-item]
+
+
+def test_labels_that_are_too_large_for_weights(tmp_path: Path) -> None:
+    """A weight for each up to the largest would fill the memory: the way out is told."""
+    write_feature_file(
+        tmp_path / "train_features_multiscale.h5",
+        [3, 3],
+        labels=np.array([0, 10**14]),
+        provenance=replace(plan([3]).provenance, categories={"a": 0, "b": 10**14}),
+    )
+    with pytest.raises(InputError, match=r"expected labels below 1,000,000.* Set only_categories"):
+        _ = FeatureDataModule(tmp_path, num_workers=0).class_weights
+    data = FeatureDataModule(tmp_path, num_workers=0, only_categories=["a", "b"])
+    assert data.class_weights.tolist() == [1, 1]
