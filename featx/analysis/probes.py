@@ -18,7 +18,6 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the regularization of which one is chosen, as scikit-learn has them."""
 
 _MAX_ITERATIONS = 100  # for each strength, from where the one before has ended
-_PATIENCE = 2  # strengths in a row that are no better
 _SMALLEST = 1e-12  # share of a category, so that it has a logarithm
 
 Floats = NDArray[np.float32]
@@ -84,8 +83,8 @@ def fit_neighbours(train: Floats, labels: Labels, val: Floats, val_labels: Label
 def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -> Fitted:
     """Logistic regression on standardized vectors; val chooses how much it is regularized.
 
-    The strength is that of the smallest cross-entropy on val. Each starts from the one before, and
-    the search ends when two in a row are no better. Where there is one category to learn, it is
+    The strength is that of the best accuracy on val; of equally good ones, that of the smallest
+    cross-entropy. Each starts from the one before. Where there is one category to learn, it is
     always that; where there is no video to choose by, the strength is in the middle.
     """
     from sklearn.dummy import DummyClassifier
@@ -101,7 +100,7 @@ def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -
     known = np.isin(val_labels, labels)
     val, truth = val[known], np.searchsorted(np.unique(labels), val_labels[known])
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
-    best, since, chosen = np.inf, 0, STRENGTHS[len(STRENGTHS) // 2]
+    best, chosen = (-1.0, 0.0), STRENGTHS[len(STRENGTHS) // 2]
     kept: dict[str, Any] = {}
     with warnings.catch_warnings():  # stopped early, it is regularized a little more
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -109,15 +108,12 @@ def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -
             model.set_params(C=strength).fit(train, labels)
             if not len(val):
                 break
-            shares = model.predict_proba(scaler.transform(val))[np.arange(len(val)), truth]
-            entropy = float(-np.log(np.maximum(shares, _SMALLEST)).mean())
-            if entropy < best:
-                best, since, chosen = entropy, 0, strength
+            shares = model.predict_proba(scaler.transform(val))
+            own = np.maximum(shares[np.arange(len(val)), truth], _SMALLEST)
+            found = float((shares.argmax(axis=1) == truth).mean()), float(np.log(own).mean())
+            if found > best:
+                best, chosen = found, strength
                 kept = {"coef_": model.coef_.copy(), "intercept_": model.intercept_.copy()}
-            else:
-                since += 1
-            if since == _PATIENCE:
-                break
     vars(model).update(kept)
     return Fitted(
         lambda vectors: model.predict_proba(scaler.transform(vectors)),

@@ -7,10 +7,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from analysis import known
 from featx.analysis.pooling import PoolName
-from featx.analysis.probes import fit_linear, fit_neighbours, predict_folds
+from featx.analysis.probes import STRENGTHS, fit_linear, fit_neighbours, predict_folds
 from featx.analysis.probing import Probed, compare, confusion_matrix, find_weaknesses, probe
 from featx.analysis.protocol import choose_protocol
 from featx.analysis.scores import find_interval, score
@@ -231,15 +234,24 @@ def test_an_imbalanced_data_set(tmp_path: Path) -> None:
 
 
 def test_val_chooses_the_strength() -> None:
-    """Where labels hardly show, it is a strong regularization; where they do, a weak one."""
+    """As well as if each had been fitted by itself, and the weights are those of the chosen one."""
     rng = np.random.default_rng(0)
-    labels = np.arange(300) % 2
-    vectors = rng.standard_normal((300, 60)).astype(np.float32)
-    halves = vectors[:150], labels[:150], vectors[150:], labels[150:]
-    weak = fit_linear(*halves).settings["C"]
-    vectors[:, 0] += 8 * labels
-    strong = fit_linear(*halves).settings["C"]
-    assert weak <= 1e-3 < 1e-1 <= strong
+    labels = np.arange(400) % 4
+    vectors = rng.standard_normal((400, 60)).astype(np.float32)
+    vectors[:, :4] += 1.2 * np.eye(4)[labels]
+    vectors[:, 4:] *= 10 ** rng.uniform(-2, 2, 56)
+    train, val = np.arange(100), np.arange(100, 400)
+    accuracies = {}
+    for strength in STRENGTHS:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+        model.fit(vectors[train], labels[train])
+        accuracies[strength] = (model.predict(vectors[val]) == labels[val]).mean()
+    fitted = fit_linear(vectors[train], labels[train], vectors[val], labels[val])
+    found = (fitted.predict(vectors[val]).argmax(axis=1) == labels[val]).mean()
+    best = max(accuracies.values())
+    assert best - min(accuracies.values()) > 0.05
+    assert abs(accuracies[fitted.settings["C"]] - best) < 0.02
+    assert abs(found - best) < 0.02
 
 
 def test_neighbours_are_twenty_around_the_mean() -> None:
