@@ -1,6 +1,6 @@
 """Which videos are there twice: for certain, or nearly."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.neighbours import Neighbours, find_neighbours
+from featx.analysis.vectors import find_firsts
 
 MIN_VIDEOS = 50
 """Of fewer videos, nobody can tell what is unusually near."""
@@ -85,8 +86,8 @@ def find_duplicates(
         neighbours: Their neighbours, if these are known.
     """
     places = range(len(contents))
-    first = np.array(_find_firsts([contents[i] or i for i in places]))
-    within = _find_firsts([(contents[i] or i, int(splits[i])) for i in places])
+    first = np.array(find_firsts(contents[i] or i for i in places))
+    within = find_firsts((contents[i] or i, int(splits[i])) for i in places)
     same = {(first[i], i) for i in places if first[i] != i}
     same |= {(within[i], i) for i in places if within[i] != i}
     pairs = [Pair(int(i), j, 1.0, True) for i, j in same]
@@ -121,9 +122,3 @@ def find_duplicates(
         return within, not pair.is_certain, -pair.cosine, pair.first, pair.second
 
     return Duplicates(sorted(pairs, key=rank), threshold, usual)
-
-
-def _find_firsts(keys: Sequence[Hashable]) -> list[int]:
-    """The place of the first of those that are equal to each."""
-    first_of: dict[Hashable, int] = {}
-    return [first_of.setdefault(key, place) for place, key in enumerate(keys)]

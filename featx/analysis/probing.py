@@ -11,7 +11,7 @@ from featx.analysis.pooling import PoolName
 from featx.analysis.probes import PROBES, predict_folds
 from featx.analysis.protocol import Protocol, choose_protocol
 from featx.analysis.scores import Interval, Scores, find_interval, score
-from featx.analysis.vectors import Videos, gather_vectors
+from featx.analysis.vectors import Videos, find_firsts, gather_vectors
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import UNLABELLED
 
@@ -129,13 +129,8 @@ def _find_keys(videos: Videos, chosen: NDArray[np.int64]) -> list[str]:
 
 def _find_originals(videos: Videos) -> NDArray[np.int64]:
     """Places of videos, without those whose content has been there before."""
-    seen: set[str] = set()
-    kept = []
-    for place, content in enumerate(videos.contents):
-        if not content or content not in seen:
-            kept.append(place)
-        seen.add(content)
-    return np.array(kept, np.int64)
+    contents = (content or place for place, content in enumerate(videos.contents))
+    return np.unique(find_firsts(contents))
 
 
 class Weakness(NamedTuple):

@@ -1,6 +1,6 @@
 """The videos of feature files, and their vectors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,12 @@ class Videos:
         name_of = {label: name for name, label in self.categories.items()}
         name_of.setdefault(UNLABELLED, "(no category)")
         return [name_of.get(label, str(label)) for label in labels]
+
+
+def find_firsts(keys: Iterable[Hashable]) -> list[int]:
+    """The place of the first of those that are equal to each."""
+    first_of: dict[Hashable, int] = {}
+    return [first_of.setdefault(key, place) for place, key in enumerate(keys)]
 
 
 def evenly(count: int, limit: int) -> NDArray[np.int64]:

@@ -88,44 +88,24 @@ def inspect(
         MissingDependencyError: A package that a plot or a page needs is not installed.
         OutputError: The plot or the page cannot be written.
     """
-    path = expand(file)
-    if html is not None:
-        from featx.commands.inspect.page import check_page
-
-        html = expand(html)
-        check_page(html)
-    if plot is not None:
-        if path.is_dir():
-            raise UsageError(f"plot: expected a feature file, found a folder: {path}. Give a file.")
-        plot = expand(plot)
-        check_plot(plot)
-    if duplicates or html is not None:
-        from featx.analysis.probes import check_scikit_learn
-
-        check_scikit_learn("duplicates" if duplicates else "html")
-    if html is None and (given := _name_given(root=root, table=table, columns=columns)):
-        raise UsageError(
-            f"{given}: expected it with html, as a page alone shows frames, found no html. Set "
-            "html, or leave it out."
-        )
+    path, plot, html = expand(file), plot and expand(plot), html and expand(html)
+    checkpoint = checkpoint and expand(checkpoint)
+    inputs = Inputs(root and expand(root), source, layout, table, columns)
+    _check_options(path, plot, html, duplicates, inputs)
     size = None
     if checkpoint is not None:
-        checkpoint = expand(checkpoint)
         from featx.training.checkpoint import read_input_size  # it needs torch, which takes seconds
 
         size = read_input_size(checkpoint)
     is_compared = duplicates or html is not None
-    paths = _list_files(path, multi_scale, is_compared) if path.is_dir() else [path]
-    summaries = {}
-    lines = []
-    for found in paths:
+    summaries: dict[str, dict[str, Any]] = {}
+    for found in _list_files(path, multi_scale, is_compared) if path.is_dir() else [path]:
         try:
             summary = summarize(found)
         except InputError as error:
             if not path.is_dir():
                 raise
             summaries[found.name] = {"valid": False, "problems": [str(error)], "misfits": []}
-            lines.append(f"{error}\nnot valid")
             continue
         summary["misfits"] = _find_misfits(summary, expect_dim, checkpoint, size)
         summary["expect_dim"] = expect_dim
@@ -136,15 +116,14 @@ def inspect(
         }
         summary["plot"] = plot and {"path": str(plot), "drawn": _plot(summary, found, plot)}
         summaries[found.name] = summary
-        lines.append(format_summary(summary))
     report: dict[str, Any] = {"files": summaries} if path.is_dir() else {**summaries[path.name]}
+    lines = [*map(format_summary, summaries.values())]
     are_valid = not any(summary["problems"] for summary in summaries.values())
     if is_compared and not are_valid:
         lines.append("duplicates and page: not made, as not all files are valid")
     elif is_compared:
         from featx.commands.inspect.comparison import compare_videos
 
-        inputs = Inputs(root and expand(root), source, layout, table, columns)
         comparison = compare_videos(path, multi_scale, duplicates, html, inputs)
         report |= comparison.report
         lines = [*comparison.first, *lines, *comparison.last]
@@ -152,9 +131,32 @@ def inspect(
     return are_valid and not any(summary["misfits"] for summary in summaries.values())
 
 
-def _name_given(**settings: object) -> str:
-    """The first of some settings that is given; empty if none is."""
-    return next((name for name, value in settings.items() if value is not None), "")
+def _check_options(
+    path: Path, plot: Path | None, html: Path | None, duplicates: bool, inputs: Inputs
+) -> None:
+    """Find out before the reading whether all that is asked for can be made.
+
+    Raises:
+        FeatxError: It cannot.
+    """
+    if html is not None:
+        from featx.commands.inspect.page import check_page
+
+        check_page(html)
+    if plot is not None:
+        if path.is_dir():
+            raise UsageError(f"plot: expected a feature file, found a folder: {path}. Give a file.")
+        check_plot(plot)
+    if duplicates or html is not None:
+        from featx.analysis.probes import check_scikit_learn
+
+        check_scikit_learn("duplicates" if duplicates else "html")
+    given = [name for name in ("root", "table", "columns") if getattr(inputs, name) is not None]
+    if given and html is None:
+        raise UsageError(
+            f"{given[0]}: expected it with html, as a page alone shows frames, found no html. Set "
+            "html, or leave it out."
+        )
 
 
 def _list_files(folder: Path, multi_scale: bool | None, is_compared: bool) -> list[Path]:

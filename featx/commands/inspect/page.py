@@ -76,7 +76,8 @@ def find_umap(seed: int = 0) -> Reduce | None:
 
 def choose_detailed(overview: Overview, limit: int = MAX_DETAILED) -> list[int]:
     """Places of the videos that are shown in detail: those that are listed, then evenly spaced."""
-    listed = [place for pair in overview.duplicates.pairs[:MAX_LISTED] for place in pair[:2]]
+    kinds = overview.duplicates.split(overview.videos.split)
+    listed = [place for pairs in kinds for pair in pairs[:MAX_LISTED] for place in pair[:2]]
     listed += [doubt.place for doubt in overview.doubts.listed[:MAX_LISTED]]
     spread = evenly(len(overview.videos), limit).tolist()
     return sorted([*dict.fromkeys([*listed, *spread])][:limit])

@@ -26,8 +26,10 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """A table of the structure, the provenance and the categories, and the verdict.
 
     Args:
-        summary: The object that `featx inspect --json` prints.
+        summary: The object that `featx inspect --json` prints of a file.
     """
+    if "file" not in summary:  # it could not be opened
+        return "\n".join([*summary["problems"], "not valid"])
     sections: dict[str, Mapping[str, object]] = {
         "structure": _describe_structure(summary),
         "provenance": _describe_provenance(summary["attributes"])
