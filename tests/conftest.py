@@ -4,14 +4,23 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share the cores
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import TINY, Save, grey_levels, random_video, random_videos
+from threadpoolctl import threadpool_limits
 
 from featx.backbones import architectures
 from featx.data.clip_file import write_clip
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small arrays: more threads only wait for each other where tests run side by side."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture

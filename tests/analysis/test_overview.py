@@ -16,6 +16,8 @@ from featx.analysis.space import find_space
 from featx.analysis.vectors import Videos, gather_vectors
 from featx.features.folder import open_feature_files
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def look(folder: Path) -> Overview:
     """What there is to see of a folder."""

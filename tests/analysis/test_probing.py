@@ -20,6 +20,8 @@ from featx.analysis.scores import find_interval, score
 from featx.errors import InputError
 from featx.features.folder import open_feature_files
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Kind = Callable[..., known.Videos]
 SPLITS = {"train": 90, "val": 30, "test": 60}
 

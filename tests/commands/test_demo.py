@@ -124,7 +124,7 @@ def test_a_page_and_a_probe(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     commands = [line[3:] for line in out.splitlines() if line.startswith(("4. ", "5. "))]
     assert [shlex.split(command)[1] for command in commands] == ["inspect", "probe"]
     assert (tmp_path / "a b/page.html").read_text("utf-8").count("data:image/jpeg") >= 1
-    assert "details of 28 videos, frames of 28 of them" in out
+    assert "details of 28 of 28 videos, frames of 28)" in out
     assert "trained on train (12 videos), chosen on val (8), told on test (8)" in out
     (tmp_path / "a b/page.html").unlink()
     for command in commands:

@@ -29,6 +29,8 @@ from featx.data.processed_source import scan_processed
 from featx.errors import OutputError, UsageError, shorten
 from featx.features.folder import open_feature_files
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EVIL = "<img src=x onerror=document.title='hacked'>"
 NAMES = [EVIL, "</script><script>document.title='hacked'</script>", "a&lt;b&amp; \u2028'\"`${1}"]
 PLOTLY = get_plotlyjs()

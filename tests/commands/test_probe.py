@@ -11,6 +11,8 @@ from analysis.test_probing import Kind
 from featx.cli import main
 from featx.features.folder import open_feature_files
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def make(folder: Path, kind: Kind, categories: int = 4) -> Path:
     """A small data set."""
