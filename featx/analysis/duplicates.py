@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -47,11 +48,14 @@ class Duplicates:
         threshold: The cosine above which videos are near duplicates; None if there are too few
             videos to tell.
         usual: The cosine of half of the videos to their nearest neighbour is above this.
+        twins: Share of the videos that have one or two others twenty times as near as the rest: of
+            many, it is for a person to say whether they are copies, or small categories.
     """
 
     pairs: list[Pair]
     threshold: float | None
     usual: float | None
+    twins: float = 0.0
 
     def split(self, splits: NDArray[np.int64]) -> tuple[list[Pair], list[Pair]]:
         """The pairs across splits, which are leaks, and those within one.
@@ -71,7 +75,7 @@ def find_duplicates(
 ) -> Duplicates:
     """Find them by what they were made of, and by the cosine of their vectors.
 
-    A video is paired with the first one of the same content, and with the first one in its split.
+    A video is paired with the first one of the same content, and with the first one in each split.
     How near is too near for others, the data says. Where videos lie densely, all are near: so a
     near duplicate is five times as near as the twentieth neighbour. Besides, the distances (1 -
     cosine) to the nearest neighbour are taken for log-normal, without one or two that are twenty
@@ -88,37 +92,42 @@ def find_duplicates(
     places = range(len(contents))
     first = np.array(find_firsts(contents[i] or i for i in places))
     within = find_firsts((contents[i] or i, int(splits[i])) for i in places)
-    same = {(first[i], i) for i in places if first[i] != i}
+    same = {(int(first[i]), i) for i in places if first[i] != i}
     same |= {(within[i], i) for i in places if within[i] != i}
-    pairs = [Pair(int(i), j, 1.0, True) for i, j in same]
+    heads = [i for i in places if within[i] == i and first[i] != i]  # of a content in other splits
+    same |= {(i, j) for i, j in combinations(heads, 2) if first[i] == first[j]}
+    pairs = [Pair(i, j, 1.0, True) for i, j in same]
     threshold = usual = None
+    twins = 0.0
     originals = np.unique(first)
     if len(originals) >= MIN_VIDEOS:
-        neighbours = neighbours or find_neighbours(points)
-        theirs = first[neighbours.places[originals]]
-        cosines = neighbours.cosines[originals].astype(np.float64)
-        distances = np.maximum(1 - cosines, _SMALLEST)
-        last = distances[:, -1:].copy()
-        distances[theirs == originals[:, None]] = np.inf  # its own copies are no neighbours
-        is_apart = distances <= last / _NEARER
+        if neighbours is None or len(originals) < len(points):
+            neighbours = find_neighbours(points[originals])
+        distances = np.maximum(1 - neighbours.cosines.astype(np.float64), _SMALLEST)
+        last = distances[:, -1:]
         is_twin = distances <= last / _FAR_NEARER
         is_twin &= is_twin.sum(axis=1, keepdims=True) <= _MAX_TWINS
+        twins = float(is_twin.any(axis=1).mean())
         nearest = np.where(is_twin, np.inf, distances).min(axis=1)
-        median, upper = np.quantile(np.log(nearest[np.isfinite(nearest)]), [0.5, 0.75])
+        median, upper = np.quantile(np.log(nearest), [0.5, 0.75])
         deviations = max(_MIN_DEVIATIONS, -NormalDist().inv_cdf(1 / len(originals)))
         limit = float(np.exp(median - deviations * (upper - median) / _QUARTILE))
         limit = max(limit, _EQUAL)
         threshold, usual = 1 - limit, 1 - float(np.exp(median))
+        is_apart = distances <= last / _NEARER
         is_near = (distances <= limit) & (is_apart | (last <= limit))
         rows, columns = np.nonzero(is_near | (distances <= _EQUAL))
         found: dict[tuple[int, int], float] = {}
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            both = sorted((int(originals[row]), int(theirs[row, column])))
-            found.setdefault((both[0], both[1]), float(cosines[row, column]))
-        pairs += [Pair(i, j, cosine, False) for (i, j), cosine in found.items()]
+            both = sorted((row, int(neighbours.places[row, column])))
+            found.setdefault((both[0], both[1]), float(neighbours.cosines[row, column]))
+        pairs += [
+            Pair(int(originals[i]), int(originals[j]), cosine, False)
+            for (i, j), cosine in found.items()
+        ]
 
     def rank(pair: Pair) -> tuple[bool, bool, float, int, int]:
         within = bool(splits[pair.first] == splits[pair.second])
         return within, not pair.is_certain, -pair.cosine, pair.first, pair.second
 
-    return Duplicates(sorted(pairs, key=rank), threshold, usual)
+    return Duplicates(sorted(pairs, key=rank), threshold, usual, twins)

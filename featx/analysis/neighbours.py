@@ -1,11 +1,13 @@
 """Which videos are nearest to each one, and which labels these have."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.probes import NUM_NEIGHBOURS, TEMPERATURE, unit
+from featx.analysis.vectors import find_firsts
 from featx.features.feature_file import UNLABELLED
 
 _BATCH = 4096
@@ -71,8 +73,8 @@ class Doubts(NamedTuple):
 
     Attributes:
         listed: The videos, the likeliest first.
-        agreement: Mean share of votes for the own label over all videos that have one: where
-            neighbours hardly know labels, doubts mean little.
+        agreement: Mean share of votes for the own label: where neighbours hardly know labels,
+            doubts mean little.
     """
 
     listed: list[Doubt]
@@ -80,55 +82,57 @@ class Doubts(NamedTuple):
 
 
 def find_doubts(
-    neighbours: Neighbours, labels: NDArray[np.int64], contents: NDArray[np.str_]
+    points: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    contents: Sequence[str],
+    neighbours: Neighbours | None = None,
 ) -> Doubts:
     """Find videos whose label is likely wrong.
 
-    Neighbours vote as in the kNN probe; copies of the video itself and videos without a label do
-    not. A label is in doubt if another one gets more than half of the votes, and nearly as many as
-    it gets on average from the neighbours of the videos that have it; this must be half way from
-    chance to certainty at least, as neighbours that hardly know a label cannot doubt another.
+    Neighbours vote as in the kNN probe. Videos without a label have no part in it, and of those of
+    the same content, the first one alone has. A label is in doubt if another one gets more than
+    half of the votes, and nearly as many as it gets on average from the neighbours of the videos
+    that have it; this must be half way from chance to certainty at least, as neighbours that hardly
+    know a label cannot doubt another.
 
     Source: the second half of the rule is that of Northcutt et al., Confident Learning, 2021.
 
     Args:
-        neighbours: Those of each video.
+        points: Videos `[num_videos, dims]`, around their mean.
         labels: Label `[num_videos]` of each video.
-        contents: What it was made of `[num_videos]`; empty where that is not known.
+        contents: What it was made of; empty where that is not known.
+        neighbours: The neighbours of all videos, if these are known.
     """
-    number = len(labels)
+    firsts = np.unique(find_firsts(content or place for place, content in enumerate(contents)))
+    chosen = firsts[labels[firsts] != UNLABELLED]
+    if neighbours is None or len(chosen) < len(labels):
+        neighbours = find_neighbours(points[chosen])
+    labels, number = labels[chosen], len(chosen)
+    if not neighbours.places.size:
+        return Doubts([], 0.0)
     own, best = np.zeros(number), np.zeros(number)
-    suggested = np.full(number, UNLABELLED)
+    suggested = np.zeros(number, np.int64)
     for start in range(0, number, _BATCH):
         rows = slice(start, start + _BATCH)
-        places = neighbours.places[rows]
-        theirs, mine = labels[places], labels[rows, None]
-        weights = np.exp((neighbours.cosines[rows].astype(np.float64) - 1) / TEMPERATURE)
-        weights[theirs == UNLABELLED] = 0
-        known = contents[rows, None] != ""
-        weights[(contents[places] == contents[rows, None]) & known] = 0
-        total = weights.sum(axis=1, keepdims=True)
-        shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        theirs, mine = labels[neighbours.places[rows]], labels[rows, None]
+        shares = np.exp((neighbours.cosines[rows].astype(np.float64) - 1) / TEMPERATURE)
+        shares /= shares.sum(axis=1, keepdims=True)
         own[rows] = (shares * (theirs == mine)).sum(axis=1)
-        if not places.shape[1]:
-            continue
         votes = ((theirs[:, :, None] == theirs[:, None, :]) * shares[:, None, :]).sum(axis=2)
         votes[theirs == mine] = 0
         first = votes.argmax(axis=1)[:, None]
         best[rows] = np.take_along_axis(votes, first, axis=1)[:, 0]
         suggested[rows] = np.take_along_axis(theirs, first, axis=1)[:, 0]
-    has_label = labels != UNLABELLED
     known_labels, index = np.unique(labels, return_inverse=True)
     usual = np.bincount(index, weights=own) / np.bincount(index)
-    chance = np.bincount(index) / max(int(has_label.sum()), 1)
+    chance = np.bincount(index) / number
     is_known = usual - chance >= _KNOWN * (1 - chance)
-    other = np.searchsorted(known_labels, suggested).clip(max=len(usual) - 1)
-    doubtful = has_label & is_known[other]
-    doubtful &= (best > _MAJORITY) & (best >= _NEARLY * usual[other])
+    other = np.searchsorted(known_labels, suggested)
+    doubtful = is_known[other] & (best > _MAJORITY) & (best >= _NEARLY * usual[other])
     order = np.argsort(own - best, kind="stable")
     listed = [
-        Doubt(int(i), int(suggested[i]), float(best[i]), float(own[i]))
+        Doubt(int(chosen[i]), int(suggested[i]), float(best[i]), float(own[i]))
         for i in order
         if doubtful[i]
     ]
-    return Doubts(listed, float(own[has_label].mean()) if has_label.any() else 0.0)
+    return Doubts(listed, float(own.mean()))

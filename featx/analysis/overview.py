@@ -53,6 +53,6 @@ def look_over(datasets: Mapping[str, FeatureDataset], seed: int = 0) -> Overview
         np.concatenate([dataset.num_frames for dataset in datasets.values()]),
         space,
         neighbours,
-        find_doubts(neighbours, videos.labels, np.array(videos.contents)),
+        find_doubts(space.points, videos.labels, videos.contents, neighbours),
         find_duplicates(space.points, videos.contents, videos.split, neighbours),
     )

@@ -1,6 +1,6 @@
 """How good the features of some files are, by what probes make of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName
 from featx.analysis.probes import PROBES, predict_folds
-from featx.analysis.protocol import Protocol, choose_protocol
+from featx.analysis.protocol import Fold, Protocol, choose_protocol
 from featx.analysis.scores import Interval, Scores, find_interval, score
 from featx.analysis.vectors import Videos, find_firsts, gather_vectors
 from featx.features.dataset import FeatureDataset
@@ -28,7 +28,9 @@ class Probed:
         copies: Number of tested videos whose very content was learned from, or chose settings; in
             cross-validation there are none, as copies are left out.
         left_out: Number of copies that were left out.
-        unseen: Names of the categories that are tested, but not learned.
+        unseen: Names of the categories of which videos are tested, but none was learned then.
+        ignored: The splits that have no part in it.
+        lost: Number of categories of which the sample has no video.
         categories: Names of the categories, in the order of their labels.
         keys: What tells each tested video from the others: its split and name, or else its content;
             empty where neither does.
@@ -46,6 +48,8 @@ class Probed:
     copies: int
     left_out: int
     unseen: list[str]
+    ignored: list[str]
+    lost: int
     categories: list[str]
     keys: list[str]
     truth: NDArray[np.int64]
@@ -72,6 +76,11 @@ def probe(
     Raises:
         InputError: A file is damaged, or there is nothing to learn.
     """
+    used_splits = {"train", "val", "test"} & datasets.keys()
+    ignored = []
+    if "train" in used_splits and len(used_splits) > 1:
+        ignored = [split for split in datasets if split not in used_splits]
+    datasets = {split: file for split, file in datasets.items() if split not in ignored}
     everything = Videos.of(datasets)
     labelled = everything.select(np.flatnonzero(everything.labels != UNLABELLED))
     videos = labelled.select(labelled.sample(max_videos))
@@ -107,7 +116,9 @@ def probe(
         unlabelled=len(everything) - len(labelled),
         copies=0 if protocol.tested == "all" else sum(videos.contents[i] in known for i in tested),
         left_out=left_out,
-        unseen=[categories[i] for i in np.setdiff1d(truth, places[learned])],
+        unseen=[categories[i] for i in _find_unseen(places, folds)],
+        ignored=ignored,
+        lost=len(np.unique(labelled.labels)) - len(labels),
         categories=categories,
         keys=_find_keys(videos, tested),
         truth=truth,
@@ -128,9 +139,19 @@ def _find_keys(videos: Videos, chosen: NDArray[np.int64]) -> list[str]:
 
 
 def _find_originals(videos: Videos) -> NDArray[np.int64]:
-    """Places of videos, without those whose content has been there before."""
-    contents = (content or place for place, content in enumerate(videos.contents))
-    return np.unique(find_firsts(contents))
+    """Places of videos, without those whose content has been there before.
+
+    Of a content that has two labels, all videos are left out.
+    """
+    first = np.array(find_firsts(c or place for place, c in enumerate(videos.contents)))
+    contradicted = first[videos.labels != videos.labels[first]]
+    return np.setdiff1d(first, contradicted)
+
+
+def _find_unseen(places: NDArray[np.int64], folds: Sequence[Fold]) -> NDArray[np.int64]:
+    """The categories of which a fold tests videos, but has learned from none."""
+    unseen = [np.setdiff1d(places[fold.test], places[fold.train]) for fold in folds]
+    return np.unique(np.concatenate(unseen))
 
 
 class Weakness(NamedTuple):

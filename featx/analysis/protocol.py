@@ -61,6 +61,7 @@ def choose_protocol(
     train, val, test = (np.flatnonzero(splits == name) for name in ("train", "val", "test"))
     if not len(train) or not len(val) + len(test):
         return _cross_validate(labels, seed, where)
+    _check_categories(labels[train], where)
     chosen_on = "val"
     if not len(val) or not len(test):
         test, told = (val, "val") if len(val) else (test, "test")
@@ -68,7 +69,6 @@ def choose_protocol(
         chosen_on = "more of it"
     else:
         told = "test"
-        _check_categories(labels[train], where)
     return Protocol(
         [Fold(train, val, test)],
         f"trained on train ({len(train):,} videos), chosen on {chosen_on} ({len(val):,}), "
@@ -107,7 +107,7 @@ def _split(
     if largest < 2:
         raise InputError(
             f"{where}: expected two videos or more of a category, so that one can tell about the "
-            "other, found one of each. Give more videos."
+            "other, found one of each. Give more videos, or set max_videos higher."
         )
     folder = StratifiedKFold(min(NUM_FOLDS, largest), shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of a small category, not every fold has a video

@@ -161,7 +161,7 @@ def test_planted_labels_are_found() -> None:
     wrong = rng.permutation(600)[:30]
     planted = labels.copy()
     planted[wrong] = (labels[wrong] + rng.integers(1, 6, 30)) % 6
-    doubts = find_doubts(find_neighbours(points), planted, np.array([""] * 600))
+    doubts = find_doubts(points, planted, [""] * 600)
     found = {doubt.place for doubt in doubts.listed}
     right = found & {*wrong.tolist()}
     assert len(right) >= 28
@@ -181,15 +181,57 @@ def test_who_does_not_vote() -> None:
     points[20:30] = points[20]
     planted = labels.copy()
     planted[20:30] = 1
-    contents = np.array([f"{i}" for i in range(60)])
-    contents[20:30] = "copies"
-    found = {
-        doubt.place for doubt in find_doubts(find_neighbours(points), planted, contents).listed
-    }
-    assert found == {*range(20, 30)}
+    alone = [f"{i}" for i in range(60)]
+    copied = alone[:20] + ["copies"] * 10 + alone[30:]
+    assert not {doubt.place for doubt in find_doubts(points, planted, alone).listed} & {20}
+    found = {doubt.place for doubt in find_doubts(points, planted, copied).listed}
+    assert found == {20}
     planted[:20] = -1
-    neighbours = find_neighbours(points)
-    assert not find_doubts(neighbours, planted, contents).listed
+    assert not find_doubts(points, planted, copied).listed
+
+
+def test_mostly_unlabelled_videos() -> None:
+    """Those with a label are compared with each other alone."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(2000) % 5
+    points = draw(5, 16, 9)[truth] * 3 + draw(2000, 16)
+    labels = np.where(rng.random(2000) < 0.1, truth, -1)
+    labelled = np.flatnonzero(labels >= 0)
+    wrong = labelled[::20]
+    labels[wrong] = (labels[wrong] + 1) % 5
+    doubts = find_doubts(points.astype(np.float32), labels, [""] * 2000)
+    assert {doubt.place for doubt in doubts.listed} == {*wrong.tolist()}
+    assert doubts.agreement > 0.85
+
+
+@pytest.mark.parametrize("copies", [3, 25])
+def test_content_that_is_there_often_hides_no_leak(copies: int) -> None:
+    """Nor do as many copies as there are neighbours make the search fail."""
+    points = draw(100, 64)
+    contents = [f"{i}" for i in range(100)] * copies + [f"test {i}" for i in range(100)]
+    both = [*[points] * copies, points + 0.05 * draw(100, 64, 1)]
+    splits = np.repeat([0, 1], [100 * copies, 100])
+    found = find_duplicates(np.concatenate(both), contents, splits)
+    leaks, within = found.split(splits)
+    assert {pair[:2] for pair in leaks} == {(i, 100 * copies + i) for i in range(100)}
+    assert len(within) == 100 * (copies - 1)
+    assert found.twins == 1
+
+
+def test_content_in_three_splits() -> None:
+    """Each two of them are told."""
+    found = find_duplicates(draw(3), ["x"] * 3, np.arange(3))
+    assert [pair[:2] for pair in found.pairs] == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_equal_videos() -> None:
+    """Twenty-five of them, and sixty that are all there is."""
+    points = draw(300, 64)
+    points[:25] = points[0]
+    found = find_duplicates(points, [""] * 300, np.zeros(300, int))
+    assert {place for pair in found.pairs for place in pair[:2]} == {*range(25)}
+    alike = find_duplicates(np.ones((60, 4), np.float32), [""] * 60, np.zeros(60, int))
+    assert {place for pair in alike.pairs for place in pair[:2]} == {*range(60)}
 
 
 @pytest.mark.parametrize("copies", [3, 20, 40])
@@ -238,6 +280,6 @@ def test_content_in_a_split_twice_and_in_another() -> None:
 def test_noise_raises_no_doubts(categories: int) -> None:
     """Neighbours that hardly know the labels cannot doubt one."""
     labels = np.arange(400) % categories
-    doubts = find_doubts(find_neighbours(draw(400, 16)), labels, np.array([""] * 400))
+    doubts = find_doubts(draw(400, 16), labels, [""] * 400)
     assert doubts.listed == []
     assert doubts.agreement == pytest.approx(1 / categories, abs=0.1)

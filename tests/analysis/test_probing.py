@@ -341,3 +341,46 @@ def test_features_that_are_not_finite(tmp_path: Path, value: float) -> None:
     path = known.write(tmp_path, "all", videos, [0, 1] * 5)
     with pytest.raises(InputError, match=r"all_features.*found NaN or infinity in row 3"):
         run(path)
+
+
+def test_splits_that_have_no_part(tmp_path: Path) -> None:
+    """Beside train and test, others neither change the chance nor use up the sample."""
+    make(tmp_path, known.separable, categories=2, train=20, test=10)
+    rng = np.random.default_rng(0)
+    labels = [i % 2 for i in range(50)]
+    known.write(tmp_path, "extra", known.noise(rng, labels), labels)
+    found = run(tmp_path)
+    assert found.ignored == ["extra"]
+    assert (found.used, found.labelled) == (30, 30)
+
+
+def test_categories_that_a_fold_never_learns(tmp_path: Path) -> None:
+    """They are told in cross-validation as well; and so are those that a sample lacks."""
+    rng = np.random.default_rng(0)
+    labels = [0] * 20 + [1] * 20 + [2]
+    path = known.write(tmp_path, "all", known.separable(rng, labels), labels)
+    assert run(path).unseen == ["category 02"]
+    assert run(path, max_videos=20).lost == 1
+
+
+def test_one_category_in_train(tmp_path: Path) -> None:
+    """It is an error, whether there is a val or not."""
+    rng = np.random.default_rng(0)
+    names = {"a": 0, "b": 1}
+    for split, labels in {"train": [0] * 6, "test": [0, 1], "val": [0, 1]}.items():
+        known.write(tmp_path, split, known.noise(rng, labels), labels, categories=names)
+        if split != "train":
+            with pytest.raises(InputError, match="two categories or more to learn from, found one"):
+                run(tmp_path)
+
+
+def test_content_under_two_labels(tmp_path: Path) -> None:
+    """Cross-validation leaves out all of its videos: nobody knows which label is right."""
+    rng = np.random.default_rng(0)
+    labels = [0, 1] * 10
+    contents = [f"{i}" for i in range(20)]
+    contents[1] = contents[0]
+    contents[3] = contents[5]
+    path = known.write(tmp_path, "all", known.noise(rng, labels), labels, contents=contents)
+    found = run(path)
+    assert (found.left_out, len(found.truth)) == (3, 17)

@@ -127,7 +127,7 @@ def main() -> None:
         count = labels.max() + 1
         given = labels.copy()
         given[wrong] = (labels[wrong] + rng.integers(1, count, len(wrong))) % count
-        doubts = find_doubts(overview.neighbours, given, np.array(overview.videos.contents))
+        doubts = find_doubts(overview.space.points, given, overview.videos.contents)
         listed = {doubt.place for doubt in doubts.listed}
         right = len(listed & {*wrong.tolist()})
         print(f"  wrong labels: {right} of {len(wrong)} found, {len(listed) - right} false")

@@ -155,3 +155,24 @@ def test_the_same_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     other = make(tmp_path / "b", known.separable)
     assert main(["probe", str(folder), str(other)]) == 0
     assert "a and b are right on the same videos (linear)" in capsys.readouterr().out
+
+
+def test_better_on_its_own_videos_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said to be better is so on the videos that both were tested on."""
+    rng = np.random.default_rng(0)
+    categories = {"a": 0, "b": 1}
+    for name, first, spoiled in (("one", 0, range(30, 40)), ("two", 30, range(10, 30))):
+        labels = [i % 2 for i in range(40)]
+        train = known.separable(rng, labels)
+        known.write(tmp_path / name, "train", train, labels, categories=categories)
+        shown = [1 - label if i in spoiled else label for i, label in enumerate(labels)]
+        names = [f"x{first + i}" for i in range(40)]
+        test = known.separable(rng, shown)
+        known.write(tmp_path / name, "test", test, labels, names, categories=categories)
+    assert main(["probe", str(tmp_path / "one"), str(tmp_path / "two"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    accuracies = [each["probes"]["linear"]["accuracy"]["value"] for each in found["features"]]
+    assert accuracies == [0.75, 0.5]
+    assert found["comparison"]["best"] == "two"
+    assert found["comparison"]["difference"]["value"] == 1
+    assert found["comparison"]["videos"] == 10

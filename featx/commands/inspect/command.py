@@ -121,6 +121,8 @@ def inspect(
     are_valid = not any(summary["problems"] for summary in summaries.values())
     if is_compared and not are_valid:
         lines.append("duplicates and page: not made, as not all files are valid")
+        report |= {"duplicates": None} if duplicates else {}
+        report |= {"html": None} if html is not None else {}
     elif is_compared:
         from featx.commands.inspect.comparison import compare_videos
 
@@ -151,11 +153,16 @@ def _check_options(
         from featx.analysis.probes import check_scikit_learn
 
         check_scikit_learn("duplicates" if duplicates else "html")
-    given = [name for name in ("root", "table", "columns") if getattr(inputs, name) is not None]
+    default = Inputs(None)
+    given = [name for name in Inputs._fields if getattr(inputs, name) != getattr(default, name)]
     if given and html is None:
         raise UsageError(
             f"{given[0]}: expected it with html, as a page alone shows frames, found no html. Set "
             "html, or leave it out."
+        )
+    if given and inputs.root is None and inputs.table is None:
+        raise UsageError(
+            f"{given[0]}: expected it with root or table, found neither. Say where the videos are."
         )
 
 

@@ -10,6 +10,7 @@ from featx.errors import shorten
 from featx.features.feature_file import UNLABELLED
 
 _MAX_LISTED = 20  # of leaks, and of others
+_MANY_TWINS = 0.3
 
 
 def describe_duplicates(overview: Overview) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def describe_duplicates(overview: Overview) -> dict[str, Any]:
         "content_is_known": all(videos.contents),
         "threshold": duplicates.threshold,
         "usual": duplicates.usual,
+        "twins": duplicates.twins,
         "leaks": across,
         "duplicates": within,
     }
@@ -79,6 +81,11 @@ def format_duplicates(found: Mapping[str, Any]) -> str:
             "beginning, middle and end, around the mean of all videos. As the data says: half of "
             f"the videos have their nearest neighbour above {found['usual']:.3f}; this near, and "
             "five times as near as the twentieth neighbour, less than one would be by chance"
+        )
+    if found["twins"] > _MANY_TWINS:
+        lines.append(
+            f"{found['twins']:.0%} of the videos have one or two others that are twenty times as "
+            "near as the rest: these are copies, parts of one clip, or categories of two or three"
         )
     return "\n".join(lines)
 

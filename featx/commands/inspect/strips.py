@@ -50,16 +50,19 @@ def find_positions(
 ) -> dict[int, int]:
     """Positions in the inputs of the chosen videos, by place, as far as their names are there."""
     positions: dict[tuple[str, str], int] = {}
+    everywhere: dict[str, list[int]] = {}  # for a file of several splits
     for split, span in source.manifest.positions.items():
         for position, name in zip(span, source.manifest.video_ids(split), strict=True):
             positions[split, name] = position
-            positions.setdefault(("", name), position)  # in a file of several splits
+            everywhere.setdefault(name, []).append(position)
     found = {}
     for place in chosen:
-        for split in (videos.splits[videos.split[place]], ""):
-            if (split, videos.names[place]) in positions:
-                found[place] = positions[split, videos.names[place]]
-                break
+        split, name = videos.splits[videos.split[place]], videos.names[place]
+        elsewhere = everywhere.get(name, [])
+        if (split, name) in positions:
+            found[place] = positions[split, name]
+        elif split not in source.manifest.positions and len(elsewhere) == 1:
+            found[place] = elsewhere[0]
     return found
 
 

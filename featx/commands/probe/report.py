@@ -61,6 +61,9 @@ def describe(entries: Sequence[Entry], pool: str, seed: int) -> dict[str, Any]:
         names = dict(zip(map(id, entries), _name(entries), strict=True))
         best, following = _rank(entries)[:2]
         difference = compare(best.probed, following.probed, LINEAR, seed)
+        if difference and difference.points.value < 0:  # on the videos that both were tested on
+            best, following = following, best
+            difference = compare(best.probed, following.probed, LINEAR, seed)
         report["comparison"] = {
             "best": names[id(best)],
             "next": names[id(following)],
@@ -92,6 +95,8 @@ def _describe_entry(entry: Entry) -> dict[str, Any]:
         "tested": len(probed.truth),
         "categories": len(probed.categories),
         "categories_without_training": probed.unseen,
+        "categories_not_sampled": probed.lost,
+        "splits_not_used": probed.ignored,
         "chance": probed.chance,
         "majority": probed.majority,
         "probes": {
@@ -146,13 +151,21 @@ def _introduce(entry: Mapping[str, Any], named: bool) -> list[str]:
         f"largest {_percent(entry['majority'])} %"
     )
     if entry["used"] < entry["labelled"]:
+        lost = entry["categories_not_sampled"]
+        without = f", without {lost:,} small categories" if lost else ""
         lines.append(
-            f"an even sample: {entry['used']:,} of {entry['labelled']:,} videos (--max-videos)"
+            f"an even sample: {entry['used']:,} of {entry['labelled']:,} videos{without} "
+            "(--max-videos)"
         )
+    if entry["splits_not_used"]:
+        lines.append(f"not used: the splits {shorten(entry['splits_not_used'])}")
     if entry["unlabelled"]:
         lines.append(f"left out: {entry['unlabelled']:,} videos without a label")
     if entry["copies_left_out"]:
-        lines.append(f"left out: {entry['copies_left_out']:,} videos that are there twice")
+        lines.append(
+            f"left out: {entry['copies_left_out']:,} videos that are there twice, or under two "
+            "labels"
+        )
     if entry["copies_in_train"]:
         lines.append(
             f"leak: {entry['copies_in_train']:,} of the {entry['tested']:,} tested videos are also "

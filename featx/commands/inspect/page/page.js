@@ -342,20 +342,20 @@ function showTab(name) {
 }
 
 function select(place, moves = false) {
-  const fromList = document.activeElement?.closest("ul.videos, #hits");
+  const focused = document.activeElement;
   state.selected = place;
   if (moves && !isShown(place)) {
     state.splits.add(splitOf[place]);
     state.categories.add(categoryOf[place]);
+    draw();
     listSplits();
     listCategories();
-    draw();
   } else {
     markSelection();
   }
   showTab("video");
   byId("live").textContent = `${data.names[place]}, ${about(place)}`;
-  if (fromList) byId("panel").focus(); // the button that was pressed is gone
+  if (focused && !focused.isConnected) byId("panel").focus(); // the button that was pressed is gone
 }
 
 // ---- controls ----------------------------------------------------------------------------------
@@ -514,6 +514,7 @@ function start() {
   plot.on("plotly_unhover", () => { tip.hidden = true; });
   plot.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "Enter" && state.selected !== null && data.numNeighbours) {
       select(nearest(state.selected)[0][0], true);
     } else if (step) {
