@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -89,34 +88,20 @@ def find_duplicates(
         splits: The split `[num_videos]` of each, as a number.
         neighbours: Their neighbours, if these are known.
     """
-    places = range(len(contents))
-    first = np.array(find_firsts(contents[i] or i for i in places))
-    within = find_firsts((contents[i] or i, int(splits[i])) for i in places)
-    same = {(int(first[i]), i) for i in places if first[i] != i}
-    same |= {(within[i], i) for i in places if within[i] != i}
-    heads = [i for i in places if within[i] == i and first[i] != i]  # of a content in other splits
-    same |= {(i, j) for i, j in combinations(heads, 2) if first[i] == first[j]}
-    pairs = [Pair(i, j, 1.0, True) for i, j in same]
+    first = np.array(find_firsts(c or place for place, c in enumerate(contents)))
+    pairs = _pair_copies(first, splits)
+    originals = np.unique(first)
     threshold = usual = None
     twins = 0.0
-    originals = np.unique(first)
     if len(originals) >= MIN_VIDEOS:
         if neighbours is None or len(originals) < len(points):
             neighbours = find_neighbours(points[originals])
         distances = np.maximum(1 - neighbours.cosines.astype(np.float64), _SMALLEST)
+        limit, median, twins = _find_limit(distances)
+        threshold, usual = 1 - limit, 1 - median
         last = distances[:, -1:]
-        is_twin = distances <= last / _FAR_NEARER
-        is_twin &= is_twin.sum(axis=1, keepdims=True) <= _MAX_TWINS
-        twins = float(is_twin.any(axis=1).mean())
-        nearest = np.where(is_twin, np.inf, distances).min(axis=1)
-        median, upper = np.quantile(np.log(nearest), [0.5, 0.75])
-        deviations = max(_MIN_DEVIATIONS, -NormalDist().inv_cdf(1 / len(originals)))
-        limit = float(np.exp(median - deviations * (upper - median) / _QUARTILE))
-        limit = max(limit, _EQUAL)
-        threshold, usual = 1 - limit, 1 - float(np.exp(median))
-        is_apart = distances <= last / _NEARER
-        is_near = (distances <= limit) & (is_apart | (last <= limit))
-        rows, columns = np.nonzero(is_near | (distances <= _EQUAL))
+        is_near = (distances <= limit) & ((distances <= last / _NEARER) | (last <= limit))
+        rows, columns = np.nonzero(is_near)
         found: dict[tuple[int, int], float] = {}
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             both = sorted((row, int(neighbours.places[row, column])))
@@ -131,3 +116,39 @@ def find_duplicates(
         return within, not pair.is_certain, -pair.cosine, pair.first, pair.second
 
     return Duplicates(sorted(pairs, key=rank), threshold, usual, twins)
+
+
+def _pair_copies(first: NDArray[np.int64], splits: NDArray[np.int64]) -> list[Pair]:
+    """Each video with the first one of its content, and with the first one in each split.
+
+    Args:
+        first: Place `[num_videos]` of the first video of the same content.
+        splits: The split `[num_videos]` of each.
+    """
+    pairs: set[tuple[int, int]] = set()
+    heads: dict[int, dict[int, int]] = {}  # of a content, the first video in each split
+    copies = np.isin(first, first[first != np.arange(len(first))])
+    for place in np.flatnonzero(copies).tolist():
+        known = heads.setdefault(int(first[place]), {})
+        split = int(splits[place])
+        if split in known:
+            pairs |= {(int(first[place]), place), (known[split], place)}
+        else:
+            pairs |= {(head, place) for head in known.values()}
+            known[split] = place
+    return [Pair(i, j, 1.0, True) for i, j in pairs]
+
+
+def _find_limit(distances: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The distance of near duplicates, the usual one, and the share of videos that have twins.
+
+    Args:
+        distances: Those of the nearest neighbours `[num_videos, count]`, the nearest first.
+    """
+    is_twin = distances <= distances[:, -1:] / _FAR_NEARER
+    is_twin &= is_twin.sum(axis=1, keepdims=True) <= _MAX_TWINS
+    nearest = np.where(is_twin, np.inf, distances).min(axis=1)
+    median, upper = np.quantile(np.log(nearest), [0.5, 0.75])
+    deviations = max(_MIN_DEVIATIONS, -NormalDist().inv_cdf(1 / len(distances)))
+    limit = float(np.exp(median - deviations * (upper - median) / _QUARTILE))
+    return max(limit, _EQUAL), float(np.exp(median)), float(is_twin.any(axis=1).mean())

@@ -1,7 +1,7 @@
 """Probes: simple classifiers that show what can be read off frozen features."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the regularization of which one is chosen, as scikit-learn has them."""
 
 _MAX_ITERATIONS = 100  # for each strength, from where the one before has ended
+_MIDDLE = 1e-2  # where nothing chooses
 _SMALLEST = 1e-12  # share of a category, so that it has a logarithm
 
 Floats = NDArray[np.float32]
@@ -98,18 +99,21 @@ def fit_linear(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -
     scaler = StandardScaler().fit(train)
     train = scaler.transform(train)
     known = np.isin(val_labels, labels)
-    val, truth = val[known], np.searchsorted(np.unique(labels), val_labels[known])
+    truth = np.searchsorted(np.unique(labels), val_labels[known])
+    strengths: Sequence[float] = (_MIDDLE,)
+    if known.any():
+        val, strengths = scaler.transform(val[known]), STRENGTHS
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
-    best, chosen = (-1.0, 0.0), STRENGTHS[len(STRENGTHS) // 2]
+    best, chosen = (-1.0, 0.0), strengths[0]
     kept: dict[str, Any] = {}
     with warnings.catch_warnings():  # stopped early, it is regularized a little more
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for strength in STRENGTHS if len(val) else (chosen,):
+        for strength in strengths:
             model.set_params(C=strength).fit(train, labels)
-            if not len(val):
-                break
-            shares = model.predict_proba(scaler.transform(val))
-            own = np.maximum(shares[np.arange(len(val)), truth], _SMALLEST)
+            if len(strengths) == 1:
+                continue  # there is nothing to choose
+            shares = model.predict_proba(val)
+            own = np.maximum(shares[np.arange(len(truth)), truth], _SMALLEST)
             found = float((shares.argmax(axis=1) == truth).mean()), float(np.log(own).mean())
             if found > best:
                 best, chosen = found, strength

@@ -31,14 +31,9 @@ class PaddedBatch(NamedTuple):
 
 
 class PaddedBatchWithColumns(NamedTuple):
-    """A `PaddedBatch`, and what a table says of its videos.
+    """The fields of `PaddedBatch`, and what a table says of its videos.
 
     Attributes:
-        features: float32 `[B, T, feature_dim]`.
-        mask: bool `[B, T]`, true where a frame is real.
-        labels: int64 `[B]`.
-        num_frames: int64 `[B]`.
-        video_ids: Their names.
         columns: By name: numbers `[B]`, int64 or float32, and text.
     """
 
@@ -67,13 +62,9 @@ class PackedBatch(NamedTuple):
 
 
 class PackedBatchWithColumns(NamedTuple):
-    """A `PackedBatch`, and what a table says of its videos.
+    """The fields of `PackedBatch`, and what a table says of its videos.
 
     Attributes:
-        features: float32, of `feature_dim` per frame; it knows the order of the batch.
-        labels: int64 `[B]`.
-        num_frames: int64 `[B]`.
-        video_ids: Their names.
         columns: By name: numbers `[B]`, int64 or float32, and text.
     """
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from analysis import known
-from featx.analysis.duplicates import MIN_VIDEOS, find_duplicates
+from featx.analysis.duplicates import MIN_VIDEOS, _pair_copies, find_duplicates
 from featx.analysis.neighbours import find_doubts, find_neighbours
 from featx.analysis.overview import Overview, look_over
 from featx.analysis.space import find_space
-from featx.analysis.vectors import Videos, gather_vectors
+from featx.analysis.vectors import Videos, find_firsts, gather_vectors
 from featx.features.folder import open_feature_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -283,3 +283,30 @@ def test_noise_raises_no_doubts(categories: int) -> None:
     doubts = find_doubts(draw(400, 16), labels, [""] * 400)
     assert doubts.listed == []
     assert doubts.agreement == pytest.approx(1 / categories, abs=0.1)
+
+
+def test_all_of_a_large_data_set_twice() -> None:
+    """Pairs of contents are made per content: there are as many as copies, at once."""
+    contents = [f"{i}" for i in range(30_000)] * 2
+    splits = np.repeat([0, 1], 30_000)
+    first = np.array(find_firsts(contents))
+    assert len(_pair_copies(first, splits)) == 30_000
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_many_near_copies(noise: float) -> None:
+    """More than there are neighbours in view: all are named, though none is apart from the rest."""
+    points = draw(400, 64)
+    points[:40] = points[0] + noise * draw(40, 64, 1)
+    found = find_duplicates(points, [""] * 400, np.zeros(400, int))
+    assert {place for pair in found.pairs for place in pair[:2]} == {*range(40)}
+
+
+def test_three_versions_of_every_video() -> None:
+    """Two others that are far nearer than the rest do not hide each other, either."""
+    points = draw(100, 64)
+    versions = [points + 0.02 * draw(100, 64, seed) for seed in (1, 2, 3)]
+    found = find_duplicates(np.concatenate(versions), [""] * 300, np.repeat([0, 1, 2], 100))
+    assert len(found.pairs) == 300
+    assert {(pair.first - pair.second) % 100 for pair in found.pairs} == {0}
+    assert found.twins == 1

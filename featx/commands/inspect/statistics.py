@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.analysis.vectors import evenly
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import UNLABELLED
 
@@ -83,8 +84,8 @@ def survey(
     if (dataset.labels == UNLABELLED).any():
         names, labels = ["(no category)", *names], np.insert(labels, 0, UNLABELLED)
     categories = np.searchsorted(labels, dataset.labels)
-    rows = _evenly(len(dataset), max_videos)
-    times = _evenly(int(dataset.num_frames[rows].max()), max_times)
+    rows = evenly(len(dataset), max_videos)
+    times = evenly(int(dataset.num_frames[rows].max()), max_times)
     norms = np.full((len(rows), len(times)), np.nan)
     means = np.zeros((len(rows), dataset.feature_dim))
     for number, row in enumerate(rows.tolist()):
@@ -143,20 +144,14 @@ def choose(categories: NDArray[np.int64], count: int) -> list[int]:
     Where there are fewer categories than asked for, more rows of these, evenly spaced too.
     """
     firsts = np.unique(categories, return_index=True)[1]
-    chosen: list[int] = firsts[_evenly(len(firsts), count)].tolist()
-    spread = [row for row in _evenly(len(categories), 2 * count).tolist() if row not in chosen]
-    return sorted(chosen + [spread[i] for i in _evenly(len(spread), count - len(chosen))])
+    chosen: list[int] = firsts[evenly(len(firsts), count)].tolist()
+    spread = [row for row in evenly(len(categories), 2 * count).tolist() if row not in chosen]
+    return sorted(chosen + [spread[i] for i in evenly(len(spread), count - len(chosen))])
 
 
 def _compare(dataset: FeatureDataset, row: int, category: int, max_times: int) -> Similarity:
     item = dataset[row]
-    frames = item.features.numpy()[_evenly(item.num_frames, max_times)].astype(np.float64)
+    frames = item.features.numpy()[evenly(item.num_frames, max_times)].astype(np.float64)
     norms = np.linalg.norm(frames, axis=1, keepdims=True)
     unit = np.divide(frames, norms, out=np.full_like(frames, np.nan), where=norms > 0)
     return Similarity(category, item.video_id, item.num_frames, np.clip(unit @ unit.T, -1, 1))
-
-
-def _evenly(count: int, limit: int) -> NDArray[np.int64]:
-    """At most `limit` of the numbers below `count`, evenly spaced, the first one included."""
-    kept = min(count, limit)
-    return np.arange(kept, dtype=np.int64) * count // max(kept, 1)
