@@ -1,6 +1,7 @@
 """Neighbours, duplicates and doubtful labels of videos of which the answer is known."""
 
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,7 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from analysis import known
-from featx.analysis.duplicates import MIN_VIDEOS, _pair_copies, find_duplicates
+from featx.analysis.duplicates import (
+    MIN_VIDEOS,
+    _find_limit,
+    _pair_copies,
+    find_duplicates,
+)
 from featx.analysis.neighbours import find_doubts, find_neighbours
 from featx.analysis.overview import Overview, look_over
 from featx.analysis.space import find_space
@@ -310,3 +316,30 @@ def test_three_versions_of_every_video() -> None:
     assert len(found.pairs) == 300
     assert {(pair.first - pair.second) % 100 for pair in found.pairs} == {0}
     assert found.twins == 1
+
+
+def test_equal_but_for_rounding() -> None:
+    """What float32 leaves of the distance of equal videos is near, whatever is usual."""
+    points = 1 + 1e-4 * draw(60, 64)
+    found = find_duplicates(points.astype(np.float32), [""] * 60, np.zeros(60, int))
+    assert {place for pair in found.pairs for place in pair[:2]} == {*range(60)}
+
+
+def test_copies_do_not_count_as_videos() -> None:
+    """Thirty contents are too few to tell what is near, however often each is there."""
+    contents = [f"{i}" for i in range(30)] * 2
+    found = find_duplicates(np.tile(draw(30, 64), (2, 1)), contents, np.zeros(60, int))
+    assert found.threshold is None
+    assert len(found.pairs) == 30
+
+
+@pytest.mark.parametrize(("count", "deviations"), [(101, 3.0), (10_001, 3.719)])
+def test_the_limit(count: int, deviations: float) -> None:
+    """Of log-normal distances: three deviations, or where one of all is expected."""
+    normal = NormalDist(-2, 0.5)
+    nearest = [normal.inv_cdf((i + 0.5) / count) for i in range(count)]
+    distances = np.exp(np.stack([nearest] * 3 + [np.ones(count)], axis=1))
+    limit, usual, twins = _find_limit(distances)
+    assert np.log(limit) == pytest.approx(-2 - deviations * 0.5, abs=0.01)
+    assert np.log(usual) == pytest.approx(-2, abs=0.01)
+    assert twins == 0  # three that are so near are no twins
