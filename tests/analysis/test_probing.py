@@ -384,3 +384,18 @@ def test_content_under_two_labels(tmp_path: Path) -> None:
     path = known.write(tmp_path, "all", known.noise(rng, labels), labels, contents=contents)
     found = run(path)
     assert (found.left_out, len(found.truth)) == (3, 17)
+
+
+def test_what_tells_videos_apart(tmp_path: Path) -> None:
+    """The split and the name together; contents only where each is there once."""
+    rng = np.random.default_rng(0)
+    labels = [i % 2 for i in range(20)]
+    names = [f"{i}" for i in range(20)]
+    for split in ("dev", "eval"):
+        known.write(tmp_path / "a", split, known.noise(rng, labels), labels, names)
+    assert len({*run(tmp_path / "a").keys}) == 40
+    for split in ("train", "test"):
+        contents = [f"{split} {i // 2}" for i in range(20)]
+        videos = known.noise(rng, labels)
+        known.write(tmp_path / "b", split, videos, labels, ["x"] * 20, contents)
+    assert {*run(tmp_path / "b").keys} == {""}

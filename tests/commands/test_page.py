@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from analysis import known
 from browser import CHROMIUM, DRIVER, MISSING, open_browser, open_page, wait
-from helpers import Save, random_videos
+from helpers import Save, grey_levels, random_videos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
@@ -24,6 +24,7 @@ from featx.analysis.overview import look_over
 from featx.cli import main
 from featx.commands.inspect.command import inspect
 from featx.commands.inspect.page import choose_detailed, fill_template, write_page
+from featx.data.clip_file import write_clip
 from featx.data.manifest import ScanSettings
 from featx.data.processed_source import scan_processed
 from featx.errors import OutputError, UsageError, shorten
@@ -304,6 +305,30 @@ def test_videos_that_have_changed(
     assert main(["inspect", folder, "--html", page, "--root", str(tmp_path / "nowhere")]) == 1
     assert main(["inspect", folder, "--root", str(root)]) == 2
     assert "root: expected it with html" in capsys.readouterr().err
+
+
+def test_names_in_a_file_of_several_splits(
+    tmp_path: Path, root: Path, save: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are found in any split of the inputs, if they are in one alone."""
+    for split in ("train", "test"):
+        save(f"{split}/hello/a", random_videos(3, 9, seed=len(split)))
+    names = scan_processed(ScanSettings(root)).video_ids("train")
+    names += scan_processed(ScanSettings(root)).video_ids("test")
+    rng = np.random.default_rng(0)
+    known.write(tmp_path / "a", "both", known.noise(rng, [0] * 6), [0] * 6, names)
+    page = str(tmp_path / "page.html")
+    assert main(["inspect", str(tmp_path / "a"), "--html", page, "--root", str(root)]) == 0
+    assert "details of 6 of 6 videos, frames of 6)" in capsys.readouterr().out
+    write_clip(tmp_path / "clip.mp4", grey_levels(9))
+    rows = "train,clip.mp4,x\ntest,clip.mp4,x\ntrain,clip.mp4,y\n"
+    (tmp_path / "clips.csv").write_text(f"split,path,id\n{rows}")
+    known.write(tmp_path / "b", "both", known.noise(rng, [0] * 2), [0] * 2, ["x", "y"])
+    known.write(tmp_path / "c", "test", known.noise(rng, [0]), [0], ["x"])
+    for folder, told in {"b": "frames of 1, 1 not found among", "c": "frames of 1)"}.items():
+        table = ["--table", str(tmp_path / "clips.csv")]
+        assert main(["inspect", str(tmp_path / folder), "--html", page, *table]) == 0
+        assert told in capsys.readouterr().out
 
 
 def test_another_map(tmp_path: Path, root: Path, save: Save) -> None:
