@@ -399,3 +399,26 @@ def test_what_tells_videos_apart(tmp_path: Path) -> None:
         videos = known.noise(rng, labels)
         known.write(tmp_path / "b", split, videos, labels, ["x"] * 20, contents)
     assert {*run(tmp_path / "b").keys} == {""}
+
+
+def test_videos_are_drawn_with_their_categories() -> None:
+    """Whatever is drawn, one category is right and the other wrong."""
+    truth = np.repeat([0, 1], [900, 100])
+    found = score(np.tile([1.0, 0.0], (1000, 1)), truth).balanced
+    assert found.value == 0.5
+    assert 0.45 < found.low < found.high < 0.55
+
+
+def test_majority_is_what_train_says(tmp_path: Path) -> None:
+    """The category that is learned most, however rare it is in test."""
+    rng = np.random.default_rng(0)
+    for split, labels in {"train": [0] * 6 + [1] * 4, "test": [0] * 2 + [1] * 8}.items():
+        known.write(tmp_path, split, known.noise(rng, labels), labels)
+    assert run(tmp_path).majority == 0.2
+
+
+def test_the_seed_draws_the_folds() -> None:
+    """Another one draws others, and the same one the same."""
+    splits, labels = np.repeat("all", 40), np.arange(40) % 2
+    drawn = [choose_protocol(splits, labels, seed).folds[0].test.tolist() for seed in (0, 1, 0)]
+    assert drawn[0] == drawn[2] != drawn[1]
