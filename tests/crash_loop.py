@@ -38,7 +38,7 @@ from featx.backbones import architectures
 from featx.data.clip_file import write_clip
 from featx.errors import OutputError
 from featx.features import finished
-from featx.features.feature_file import FileLayout, write_row
+from featx.features.feature_file import FileLayout, to_digests, write_row
 from featx.features.parts import PartWriter
 from featx.features.staging import Staging
 
@@ -179,7 +179,7 @@ def prepare_old_files(folder: Path, kind: str) -> Path:
         layout.labels[1] ^= 1
         inputs = [*layout.input_sha256[:3], "0" * 64]
         names = ["another name", *layout.video_ids[1:]]
-        layout = replace(layout, input_sha256=inputs, video_ids=names)
+        layout = replace(layout, input_sha256=to_digests(inputs), video_ids=names)
         write_rows(old, layout, numbers, overwrite=False)
     elif kind == "grown":
         save_clips(folder, {"train": [0, 1], "test": [2]})

@@ -24,10 +24,12 @@ from featx.features.feature_file import (
     read_columns,
     read_features,
     read_inputs,
+    read_names,
     read_row,
     read_times,
     refuse_damage,
 )
+from featx.features.names import Names
 from featx.features.provenance import USUAL, Provenance
 from featx.files import expand, file_stats
 from featx.parallel import count_cores, map_ahead
@@ -115,15 +117,14 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
                 told = {name: str(getattr(provenance, name)) for name in _RECIPE}
                 self.recipe = {n: value for n, value in told.items() if value != USUAL.get(n)}
-                names = file["video_ids"].asstr()[:] if "video_ids" in file else None
+                self.has_names = "video_ids" in file
+                names = read_names(file)
                 self.columns = read_columns(file)
                 self.has_times = TIMES in file
-                self.input_sha256 = read_inputs(file)
+                self.input_sha256 = Names.pack(map(bytes.decode, read_inputs(file)))
             except DAMAGE as error:
                 raise refuse_damage(self.path, error) from error
-        self.has_names = names is not None
-        rows = range(len(self.labels)) if names is None else names
-        self.video_ids = [str(name) for name in rows]
+        self.video_ids = names if self.has_names else Names.pack(map(str, range(len(self))))
         self._file: h5py.File | None = None
         self._process: int | None = None
 

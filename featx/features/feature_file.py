@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import InputError, MissingInputError, first_line
+from featx.features.names import Names
 from featx.features.provenance import Provenance
 
 GZIP_LEVEL = 4
@@ -37,12 +38,23 @@ INPUTS, RUN = "input_sha256", "run"
 COLUMNS = "columns"
 """The group of what else a table says of each row."""
 
+_NAMES_AT_ONCE = 2**16  # in memory as Python's own objects
+
 _ATTRIBUTES = ("num_videos", "max_frames", "feature_dim", "category_mapping", "multi_scale")
 
 
 def file_name(split: str, multi_scale: bool) -> str:
     """Name of a split's feature file."""
     return f"{split}_features{'_multiscale' if multi_scale else ''}.h5"
+
+
+Digests = NDArray[np.bytes_] | Sequence[str] | Sequence[bytes]
+"""SHA-256 in hexadecimal digits of each row: S64 `[rows]`, or what can be made that."""
+
+
+def to_digests(digests: Digests) -> NDArray[np.bytes_]:
+    """Digests as a file has them, S64 `[rows]`."""
+    return np.asarray(digests, "S64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +75,8 @@ class FileLayout:
         provenance: How the features are made.
         columns: What else is known of each row, by name `[num_videos]`: text or numbers.
         has_times: Whether the file tells when frames are shown.
-        input_sha256: What each row is made of, SHA-256 in hexadecimal digits; empty as long as it
-            is not known, and nothing at all in files that do not tell.
+        input_sha256: What each row `[num_videos]` is made of, SHA-256 in hexadecimal digits, S64;
+            empty as long as it is not known, and `[0]` in files that do not tell.
         run: Which of the runs in `provenance` each row `[num_videos]` is of, int32; None for the
             first one.
     """
@@ -78,7 +90,7 @@ class FileLayout:
     provenance: Provenance
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     has_times: bool = False
-    input_sha256: Sequence[str] = ()
+    input_sha256: NDArray[np.bytes_] = field(default_factory=lambda: to_digests(()))
     run: NDArray[np.int32] | None = None
 
     @classmethod
@@ -91,7 +103,7 @@ class FileLayout:
         provenance: Provenance,
         columns: Mapping[str, NDArray[Any]] | None = None,
         has_times: bool = False,
-        input_sha256: Sequence[str] = (),
+        input_sha256: Digests = (),
     ) -> "FileLayout":
         """Lay out a file for these rows."""
         median = int(np.sort(num_frames)[len(num_frames) // 2])
@@ -105,19 +117,19 @@ class FileLayout:
             provenance=provenance,
             columns=columns or {},
             has_times=has_times,
-            input_sha256=input_sha256,
+            input_sha256=to_digests(input_sha256),
         )
 
-    def select(self, rows: Sequence[int]) -> "FileLayout":
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "FileLayout":
         """The layout of a part: some of the rows, in chunks of the same shape."""
         return replace(
             self,
             labels=self.labels[rows],
             num_frames=self.num_frames[rows],
-            video_ids=[self.video_ids[row] for row in rows],
+            video_ids=Names.pack(self.video_ids[row] for row in rows),
             provenance=replace(self.provenance, skipped=None),
             columns={name: values[rows] for name, values in self.columns.items()},
-            input_sha256=[self.input_sha256[row] for row in rows] if self.input_sha256 else (),
+            input_sha256=self.input_sha256[rows] if len(self.input_sha256) else self.input_sha256,
             run=None if self.run is None else self.run[rows],
         )
 
@@ -266,9 +278,11 @@ def create(file: h5py.File, layout: FileLayout) -> None:
     )
     file.create_dataset("labels", data=layout.labels)
     file.create_dataset("num_frames", data=layout.num_frames)
-    file.create_dataset("video_ids", data=layout.video_ids, dtype=h5py.string_dtype())
-    if layout.input_sha256:
-        file.create_dataset(INPUTS, data=np.array(layout.input_sha256, "S64"))
+    names = file.create_dataset("video_ids", (count,), h5py.string_dtype())
+    for start in range(0, count, _NAMES_AT_ONCE):
+        names[start : start + _NAMES_AT_ONCE] = [*layout.video_ids[start : start + _NAMES_AT_ONCE]]
+    if len(layout.input_sha256):
+        file.create_dataset(INPUTS, data=layout.input_sha256)
         run = np.zeros(count, np.int32) if layout.run is None else layout.run
         file.create_dataset(RUN, data=run)
     if layout.has_times:
@@ -330,9 +344,14 @@ def read_features(file: h5py.File, row: int) -> NDArray[np.float32]:
     return features
 
 
-def read_inputs(file: h5py.File) -> list[str]:
-    """What each row was made of; nothing if the file does not tell."""
-    return file[INPUTS].asstr()[:].tolist() if INPUTS in file else []
+def read_inputs(file: h5py.File) -> NDArray[np.bytes_]:
+    """What each row was made of, S64 `[num_videos]`; `[0]` if the file does not tell."""
+    return to_digests(file[INPUTS][:] if INPUTS in file else ())
+
+
+def read_names(file: h5py.File) -> Names:
+    """The name of each row; none at all if the file does not tell them."""
+    return Names.read(file["video_ids"]) if "video_ids" in file else Names.pack(())
 
 
 def write_times(file: h5py.File, row: int, times: NDArray[np.float32]) -> None:

@@ -1,10 +1,9 @@
 """Finished rows on disk, in published files and in parts, found by what they were made of."""
 
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -25,9 +24,11 @@ from featx.features.feature_file import (
     open_beside_others,
     read_features,
     read_inputs,
+    read_names,
     read_row,
     read_times,
     refuse_damage,
+    to_digests,
     write_row,
     write_times,
 )
@@ -36,6 +37,8 @@ from featx.files import file_sha256
 
 PART_ROWS, PART_DAMAGE = "rows", "damage"
 """What a part has beside what a feature file has."""
+
+_PAIRS = 2**20  # of a row that is looked for, and one that is there: so many at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,31 +50,33 @@ class Source:
         num_bytes: Its size.
         provenance: How its rows were made.
         names: Name of each row.
-        inputs: What each row was made of; empty if the file does not tell.
+        inputs: What each row `[rows]` was made of, S64; `[0]` if the file does not tell.
         num_frames: Frames `[rows]` of each row.
         labels: Label `[rows]` of each row.
-        runs: Which run each row was made by, with its settings.
+        run: Which of the runs each row `[rows]` was made by.
+        runs: These, with their settings.
         feature_dim: Number of features per frame.
         chunk_frames: Frames of the chunks of a row; 0 if they are not as featx writes them, so that
             they cannot be copied.
         has_times: Whether it tells when frames are shown.
         damage: What is missing of the videos of some rows.
-        numbers: Of a part: the number of each row in the file that it is a part of.
+        numbers: Of a part: the number of each row `[rows]` in the file that it is a part of.
     """
 
     path: Path
     num_bytes: int
     provenance: Provenance
-    names: list[str]
-    inputs: list[str]
+    names: Sequence[str]
+    inputs: NDArray[np.bytes_]
     num_frames: NDArray[np.int32]
     labels: NDArray[np.int64]
-    runs: list[Mapping[str, Any]]
+    run: NDArray[np.int32]
+    runs: Sequence[Mapping[str, Any]]
     feature_dim: int
     chunk_frames: int
     has_times: bool
     damage: Mapping[int, str]
-    numbers: list[int]
+    numbers: NDArray[np.int64]
 
     @classmethod
     def read(cls, file: h5py.File) -> Self:
@@ -88,14 +93,19 @@ class Source:
     @classmethod
     def _read(cls, file: h5py.File) -> Self:
         made = Provenance.from_attributes(file.attrs)
-        names = file["video_ids"].asstr()[:].tolist() if "video_ids" in file else []
-        rows = {name: row for row, name in enumerate(names)}
-        damage = {rows[name]: text for name, text in made.damaged_videos.items() if name in rows}
+        names = read_names(file)
+        damage = {}
+        if known := made.damaged_videos:
+            damage = {row: known[name] for row, name in enumerate(names) if name in known}
         if PART_DAMAGE in file:
             texts = file[PART_DAMAGE].asstr()[:].tolist()
             damage |= {row: text for row, text in enumerate(texts) if text}
+        count = len(file["num_frames"])
         # A file of format 1 is of one run.
-        runs = [made.runs[run] for run in file[RUN][:]] if RUN in file else []
+        run = file[RUN][:] if RUN in file else np.zeros(count, np.int32)
+        runs = made.runs if RUN in file else [made.last_bits()]
+        if count:
+            runs[run.max()]  # there is such a run
         path = Path(file.filename)
         return cls(
             path,
@@ -105,19 +115,38 @@ class Source:
             read_inputs(file),
             file["num_frames"][:],
             file["labels"][:],
-            runs or [made.last_bits()] * len(file["num_frames"]),
+            run,
+            runs,
             file["features"].shape[2],
             find_chunk_frames(file["features"]),
             TIMES in file,
             damage,
-            file[PART_ROWS][:].tolist() if PART_ROWS in file else [],
+            file[PART_ROWS][:] if PART_ROWS in file else np.zeros(0, np.int64),
         )
 
     @cached_property
-    def categories(self) -> list[str | None]:
-        """The category of each row; None for one that has none."""
-        name_of = {label: name for name, label in self.provenance.categories.items()}
-        return [name_of.get(label) for label in self.labels.tolist()]
+    def categories(self) -> NDArray[np.object_]:
+        """The category of each row `[rows]`; None for one that has none."""
+        return name_labels(self.labels, self.provenance.categories)
+
+
+def name_labels(labels: NDArray[np.int64], categories: Mapping[str, int]) -> NDArray[np.object_]:
+    """The category `[rows]` of each label; None for one that has none."""
+    name_of = {label: name for name, label in categories.items()}
+    return np.array([name_of.get(label) for label in labels.tolist()], object)
+
+
+def find_keys(digests: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """A number `[rows]` for each digest, in an eighth of the memory; 0 for an empty one.
+
+    Two digests have the same by a chance that does not count where nothing but an error message
+    depends on it; what is to be the same is compared.
+    """
+    words = np.ascontiguousarray(digests, "S64").view(np.uint64).reshape(-1, 8)
+    return words @ _WEIGHTS
+
+
+_WEIGHTS = np.random.Generator(np.random.PCG64(0)).integers(2**64, size=8, dtype=np.uint64) | 1
 
 
 class Place(NamedTuple):
@@ -132,39 +161,169 @@ class Place(NamedTuple):
     row: int
 
 
-@dataclass(slots=True)
+class Places(Mapping[int, Place]):
+    """Where rows of a file are, by their numbers: a mapping, without an object for each.
+
+    Args:
+        count: How many rows the file has.
+        sources: The files that they are in.
+
+    Attributes:
+        sources: These files.
+        source: Which of them each row `[rows]` is in; -1 for a row that is nowhere, int32.
+        row: In which row of it `[rows]`, int64.
+    """
+
+    def __init__(self, count: int, sources: Sequence[Source] = ()) -> None:
+        self.sources = [*sources]
+        self.source = np.full(count, -1, np.int32)
+        self.row = np.zeros(count, np.int64)
+
+    def __getitem__(self, row: int) -> Place:
+        if not 0 <= row < len(self.source) or self.source[row] < 0:
+            raise KeyError(row)
+        return Place(self.sources[self.source[row]], int(self.row[row]))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers().tolist())
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.source >= 0))
+
+    def __contains__(self, row: object) -> bool:
+        return isinstance(row, int) and 0 <= row < len(self.source) and bool(self.source[row] >= 0)
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The numbers of the rows that are somewhere, in order."""
+        return np.flatnonzero(self.source >= 0)
+
+    def add(self, source: Source, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
+        """Say that rows, by their numbers, are in some rows of a file."""
+        self.source[numbers] = len(self.sources)
+        self.row[numbers] = rows
+        self.sources.append(source)
+
+    def select(self, numbers: slice | NDArray[np.int64]) -> "Places":
+        """Those of some rows, which are numbered anew."""
+        chosen = Places(0, self.sources)
+        chosen.source, chosen.row = self.source[numbers].copy(), self.row[numbers].copy()
+        return chosen
+
+    def by_source(self) -> Iterator[tuple[Source, NDArray[np.int64]]]:
+        """For each file that has some of the rows: the numbers of these, in order."""
+        order = np.argsort(self.source, kind="stable")
+        order = order[np.searchsorted(self.source[order], 0) :]
+        if not len(order):
+            return
+        bounds = np.flatnonzero(np.diff(self.source[order])) + 1
+        for numbers in np.split(order, bounds):
+            yield self.sources[self.source[numbers[0]]], numbers
+
+    def gather(self) -> tuple[NDArray[np.bytes_], NDArray[np.int32], list[Mapping[str, Any]]]:
+        """What each row was made of, and by which of some runs; empty and 0 for those nowhere.
+
+        Runs are numbered in the order of the first row of each.
+        """
+        inputs = np.zeros(len(self.source), "S64")
+        run = np.full(len(self.source), -1, np.int32)
+        known: dict[str, int] = {}
+        runs: list[Mapping[str, Any]] = []
+        for source, numbers in self.by_source():
+            rows = self.row[numbers]
+            if len(source.inputs):
+                inputs[numbers] = source.inputs[rows]
+            table = np.zeros(len(source.runs), np.int32)
+            for number, settings in enumerate(source.runs):
+                table[number] = known.setdefault(json.dumps(settings, sort_keys=True), len(runs))
+                if table[number] == len(runs):
+                    runs.append(settings)
+            run[numbers] = table[source.run[rows]]
+        used, first = np.unique(run[run >= 0], return_index=True)
+        order = used[np.argsort(first)]
+        renumber = np.zeros(len(runs) + 1, np.int32)  # the last one is for -1
+        renumber[order] = np.arange(len(order), dtype=np.int32)
+        return inputs, renumber[run], [runs[number] for number in order]
+
+
 class Finished:
-    """Finished rows, by what they were made of."""
+    """Finished rows, by what they were made of; those of the first files are preferred.
 
-    _places: dict[str, list[Place]] = field(default_factory=dict)
+    Args:
+        sources: The files.
+    """
 
-    def add(self, source: Source) -> None:
-        """Take the rows of a file; those that were added first are preferred."""
-        for row, made_of in enumerate(source.inputs):
-            if made_of:
-                self._places.setdefault(made_of, []).append(Place(source, row))
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        lengths = [len(source.inputs) for source in sources]
+        self._starts = np.cumsum([0, *lengths])
+        keys = np.zeros(self._starts[-1], np.uint64)
+        self._num_frames = np.zeros(len(keys), np.int32)
+        self._damaged = np.zeros(len(keys), bool)
+        for source, start, length in zip(sources, self._starts, lengths, strict=False):
+            keys[start : start + length] = find_keys(source.inputs)
+            self._num_frames[start : start + length] = source.num_frames[:length]
+            self._damaged[[start + row for row in source.damage if row < length]] = True
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
 
     def find(
-        self, made_of: str, name: str, num_frames: int, has_times: bool, keeps_damaged: bool
-    ) -> Place | None:
-        """The row of a video, if there is one: rather that of its name.
+        self,
+        inputs: NDArray[np.bytes_],
+        names: Sequence[str],
+        num_frames: NDArray[np.int32],
+        has_times: bool,
+        keeps_damaged: bool,
+    ) -> Places:
+        """The rows of videos, as far as there are some: rather those of their names.
 
         Args:
-            made_of: What the video is made of.
-            name: Its name.
-            num_frames: Frames that its row is to have.
-            has_times: Whether it is to tell when they are shown.
-            keeps_damaged: Whether it may be of a damaged clip.
+            inputs: What the videos `[rows]` are made of; empty where that is not known.
+            names: Their names.
+            num_frames: Frames `[rows]` that their rows are to have.
+            has_times: Whether these are to tell when they are shown.
+            keeps_damaged: Whether they may be of damaged clips.
         """
-        fit = [
-            place
-            for place in self._places.get(made_of, ())
-            if place.source.num_frames[place.row] == num_frames
-            and (place.source.has_times or not has_times)
-            and (keeps_damaged or place.row not in place.source.damage)
-        ]
-        named = (place for place in fit if place.source.names[place.row] == name)
-        return next(named, fit[0] if fit else None)
+        places = Places(len(inputs), self._sources)
+        keys = find_keys(inputs)
+        first, last = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
+        first[inputs == b""] = last[inputs == b""] = 0
+        pairs = np.cumsum(last - first)
+        bears = np.array([not has_times or source.has_times for source in self._sources], bool)
+        start = 0
+        while start < len(inputs):
+            before = pairs[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(pairs, before + _PAIRS)))
+            counts = (last - first)[start:stop]
+            row = np.repeat(np.arange(start, stop), counts)
+            offset = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+            found = self._order[first[row] + offset]
+            source = np.searchsorted(self._starts, found, "right") - 1
+            fit = (self._num_frames[found] == num_frames[row]) & bears[source]
+            fit &= keeps_damaged | ~self._damaged[found]
+            row, found, source = row[fit], found[fit], source[fit]
+            candidates = Places(0, self._sources)
+            candidates.source, candidates.row = source, found - self._starts[source]
+            fit = candidates.gather()[0] == inputs[row]
+            self._choose(places, candidates.select(np.flatnonzero(fit)), row[fit], names)
+            start = stop
+        return places
+
+    def _choose(
+        self, places: Places, found: Places, rows: NDArray[np.int64], names: Sequence[str]
+    ) -> None:
+        """Of what is found for each row, take that of its name, or else the first."""
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+        chosen = firsts.copy()
+        for place in np.flatnonzero(np.diff(np.append(firsts, len(rows))) > 1):
+            stop = firsts[place + 1] if place + 1 < len(firsts) else len(rows)
+            name = names[int(rows[firsts[place]])]
+            for each in range(firsts[place], stop):
+                source, row = found[each]
+                if source.names[row] == name:
+                    chosen[place] = each
+                    break
+        places.source[rows[firsts]] = found.source[chosen]
+        places.row[rows[firsts]] = found.row[chosen]
 
 
 class Unclaimed(NamedTuple):
@@ -181,7 +340,10 @@ class Unclaimed(NamedTuple):
 
 
 def find_unclaimed(
-    source: Source, names: Sequence[str], inputs: Sequence[str], elsewhere: Collection[str]
+    source: Source,
+    names: Sequence[str],
+    inputs: NDArray[np.bytes_],
+    elsewhere: NDArray[np.uint64],
 ) -> Unclaimed:
     """Which rows of a file nobody takes.
 
@@ -189,21 +351,38 @@ def find_unclaimed(
         source: The file.
         names: The names of the videos that it is to be of.
         inputs: What these are made of; empty where that is not known.
-        elsewhere: What rows are made of that are no loss, such as those of other files.
+        elsewhere: The keys of what rows are made of that are no loss, such as those of other files.
     """
-    made_of = dict(zip(names, inputs, strict=True))
-    left, had = Counter(inputs), {*source.inputs}
-    rows = [*zip(source.names, source.inputs, strict=True)]
+    wanted, had = find_keys(inputs), find_keys(source.inputs)
+    kinds, kind, counts = np.unique(had, return_inverse=True, return_counts=True)
+    asked, numbers = np.unique(wanted, return_counts=True)
+    left = np.zeros(len(kinds), np.int64)
+    left[np.isin(kinds, asked)] = numbers[np.isin(asked, kinds)]
+    # Most often, there is none: all else is only for content that more rows have than videos.
+    rows = np.flatnonzero((counts > left)[kind]).tolist()
+    made_of = pick_inputs(names, inputs, {source.names[row] for row in rows})
+    is_elsewhere = dict(zip(rows, np.isin(had[rows], elsewhere).tolist(), strict=True))
+    is_new = {name: find_keys(to_digests([made_of[name]]))[0] not in kinds for name in made_of}
     # Of several of the same content, those whose names are still there are taken first.
-    rows.sort(key=lambda row: made_of.get(row[0]) != row[1])
+    rows.sort(key=lambda row: made_of.get(source.names[row]) != source.inputs[row])
     found = Unclaimed([], [])
-    for name, before in rows:
-        if left[before] > 0:
-            left[before] -= 1
-        elif before not in elsewhere:
-            is_new = name in made_of and made_of[name] not in had
-            (found.replaced if is_new else found.dropped).append((name, before))
+    for row in rows:
+        if left[kind[row]] > 0:
+            left[kind[row]] -= 1
+        elif not is_elsewhere[row]:
+            name = source.names[row]
+            given = (name, source.inputs[row].decode())
+            (found.replaced if is_new.get(name) else found.dropped).append(given)
     return found
+
+
+def pick_inputs(
+    names: Sequence[str], inputs: NDArray[np.bytes_], wanted: Collection[str]
+) -> dict[str, np.bytes_]:
+    """What the videos of some names are made of, as far as there are videos of these names."""
+    if not wanted:
+        return {}
+    return {name: inputs[row] for row, name in enumerate(names) if name in wanted}
 
 
 def open_part(path: Path) -> h5py.File:
@@ -259,21 +438,3 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
                 write_row(target, number, chunks)
                 if times is not None:
                     write_times(target, number, times)
-
-
-def index_runs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
-    """The number of each row's run, in the order of the first row of each, and the run."""
-    numbers: dict[str, int] = {}
-    known: dict[int, int] = {}  # rows of a file share what stands for a run
-    indexed = []
-    for run in runs:
-        if id(run) not in known:
-            key = json.dumps(run, sort_keys=True)
-            known[id(run)] = numbers.setdefault(key, len(numbers))
-        indexed.append((known[id(run)], run))
-    return indexed
-
-
-def list_runs(indexed: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    """The runs, by their numbers."""
-    return [run for _, run in sorted({number: run for number, run in indexed}.items())]

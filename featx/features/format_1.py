@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from featx.errors import OutputError, shorten
+from featx.features.feature_file import to_digests
 from featx.features.finished import Source
 from featx.features.staging import Inputs, Staging
 
@@ -32,9 +33,9 @@ def adopt(staging: Staging, sources: list[Source], overwrite: bool) -> list[Sour
             adopted.append(source)
         elif _is_proven(staging.inputs, source, names):
             found = staging.inputs.identify(range(len(names)), False)
-            made_of = dict(zip(names, found, strict=True))
+            made_of = dict(zip(names, to_digests(found), strict=True))
             damage = {**source.damage, **_read_old_damage(source)}
-            inputs = [made_of.get(name, "") for name in source.names]
+            inputs = to_digests([made_of.get(name, b"") for name in source.names])
             adopted.append(replace(source, inputs=inputs, damage=damage))
         elif not overwrite:
             raise OutputError(
@@ -53,7 +54,7 @@ def _is_proven(inputs: Inputs, source: Source, names: Sequence[str]) -> bool:
         return False
     # What was left out was found bad by the scan, or later.
     choices = [set[str](), skipped]
-    added = set() if source.numbers else {*names} - {*source.names} - skipped
+    added = set() if len(source.numbers) else {*names} - {*source.names} - skipped
     return any(inputs.digest(each, added) == source.provenance.inputs_sha256 for each in choices)
 
 

@@ -20,7 +20,7 @@ from featx.features.feature_file import (
     open_feature_file,
     read_columns,
 )
-from featx.features.finished import Place, Source, copy_rows, index_runs, list_runs
+from featx.features.finished import Places, Source, copy_rows
 from featx.features.provenance import FORMAT_VERSION, Provenance
 from featx.features.validation import find_problems
 from featx.files import check_replaceable, publish_file, writing
@@ -86,7 +86,7 @@ def merge_files(paths: Sequence[Path], output: Path, overwrite: bool = False) ->
         try:
             with h5py.File(temporary, "w", locking=False) as file:
                 create(file, layout)
-                copy_rows(enumerate(places), file, layout)
+                copy_rows(places.items(), file, layout)
             with h5py.File(temporary, "r", locking=False) as file:
                 if problems := find_problems(file, read_features=False):
                     raise OutputError(f"{output}: expected a valid file, found {problems[0]}.")
@@ -101,7 +101,7 @@ def _read(path: Path) -> Source:
         source = Source.read(file)
         if problems := find_problems(file):  # all of it: damage must not be handed on
             raise InputError(f"{path}: {problems[0]}. Extract its features again.")
-    if not source.provenance.run or source.provenance.damaged or not source.names:
+    if not source.provenance.run or source.provenance.damaged or not len(source.names):
         raise InputError(
             f"{path}: expected a file that says how it was made, and names its videos, found one "
             "of another program. Extract its features with featx."
@@ -125,73 +125,77 @@ def _check_settings(first: Source, other: Source) -> None:
         )
 
 
-def _choose(sources: Sequence[Source]) -> tuple[list[Place], int]:
+def _choose(sources: Sequence[Source]) -> tuple[Places, int]:
     """The rows to take, and how many others are of the same videos."""
-    places: dict[str, Place] = {}
-    repeated = 0
-    for source in sources:
-        for row, name in enumerate(source.names):
-            # Of format 1, it is not known what a row was made of.
-            key = source.inputs[row] if source.inputs else f"{source.path}: {row}"
-            place = Place(source, row)
-            if first := places.get(key):
-                repeated += 1
-                labels = [each.source.categories[each.row] for each in (first, place)]
-                if labels[0] != labels[1]:
-                    raise InputError(
-                        f"{first.source.path} and {source.path}: expected one label for the same "
-                        f"video, found {labels[0]} for {first.source.names[first.row]} and "
-                        f"{labels[1]} for {name}. Mend one of them, and extract it again."
-                    )
-            else:
-                places[key] = place
-    return [*places.values()], repeated
+    counts = [len(source.names) for source in sources]
+    places = Places(sum(counts), sources)
+    places.source = np.repeat(np.arange(len(sources), dtype=np.int32), counts)
+    places.row = np.concatenate([np.arange(count) for count in counts])
+    inputs = places.gather()[0]
+    _, first, kind = np.unique(inputs, return_index=True, return_inverse=True)
+    # Of format 1, it is not known what a row was made of.
+    is_first = (first[kind] == np.arange(len(inputs))) | (inputs == b"")
+    for number in np.flatnonzero(~is_first).tolist():
+        pair = places[int(first[kind[number]])], places[number]
+        labels = [source.categories[row] for source, row in pair]
+        if labels[0] != labels[1]:
+            (before, before_row), (source, row) = pair
+            raise InputError(
+                f"{before.path} and {source.path}: expected one label for the same "
+                f"video, found {labels[0]} for {before.names[before_row]} and "
+                f"{labels[1]} for {source.names[row]}. Mend one of them, and extract it again."
+            )
+    chosen = np.flatnonzero(is_first)
+    return places.select(chosen), len(inputs) - len(chosen)
 
 
 def _lay_out(
-    sources: Sequence[Source], places: Sequence[Place], output: Path
+    sources: Sequence[Source], places: Places, output: Path
 ) -> tuple[FileLayout, list[str]]:
     """The layout of the file, and the names that were not unique."""
     categories = join_categories([source.provenance.categories for source in sources])
-    kept = [place.source.categories[place.row] for place in places]
-    labels = [UNLABELLED if name is None else categories[name] for name in kept]
-    names, renamed = _name([place.source.names[place.row] for place in places])
-    indexed = index_runs([place.source.runs[place.row] for place in places])
-    are_told = all(source.inputs for source in sources)
-    inputs = [place.source.inputs[place.row] for place in places] if are_told else ()
+    labels = np.full(len(places), UNLABELLED, np.int64)
+    num_frames = np.zeros(len(places), np.int32)
+    for source, numbers in places.by_source():
+        rows = places.row[numbers]
+        num_frames[numbers] = source.num_frames[rows]
+        kept = source.categories[rows].tolist()
+        labels[numbers] = [UNLABELLED if name is None else categories[name] for name in kept]
+    names, renamed = _name([source.names[row] for source, row in places.values()])
+    inputs, run, runs = places.gather()
+    are_told = all(len(source.inputs) for source in sources)
     damaged = {
         name: text
-        for name, (source, row) in zip(names, places, strict=True)
+        for name, (source, row) in zip(names, places.values(), strict=True)
         if (text := source.damage.get(row, ""))
     }
     skipped: dict[str, str] = {}
     for source in sources:
         skipped |= source.provenance.skipped or {}
+    taken = {name for name in names if name in skipped}
     first = sources[0].provenance
-    run = _join_settings([source.provenance.run for source in sources])
-    run.setdefault("split", output.name.partition("_features")[0])
+    settings = _join_settings([source.provenance.run for source in sources])
+    settings.setdefault("split", output.name.partition("_features")[0])
     provenance = Provenance(
         categories,
         first.multi_scale,
-        run,
-        skipped={name: text for name, text in skipped.items() if name not in names},
+        settings,
+        skipped={name: text for name, text in skipped.items() if name not in taken},
         damaged_videos=damaged,
-        runs=list_runs(indexed) if are_told else (),
+        runs=runs if are_told else (),
         format_version=FORMAT_VERSION if are_told else 1,
     )
     layout = FileLayout.plan(
-        np.array(labels, np.int64),
-        np.array([place.source.num_frames[place.row] for place in places], np.int32),
+        labels,
+        num_frames,
         names,
         sources[0].feature_dim,
         provenance,
         _join_columns(places),
         all(source.has_times for source in sources),
-        inputs,
+        inputs if are_told else (),
     )
-    if are_told:
-        layout = replace(layout, run=np.array([number for number, _ in indexed], np.int32))
-    return layout, renamed
+    return replace(layout, run=run) if are_told else layout, renamed
 
 
 def _join_settings(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -234,27 +238,26 @@ def _name(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return unique, renamed
 
 
-def _join_columns(places: Sequence[Place]) -> dict[str, NDArray[Any]]:
+def _join_columns(places: Places) -> dict[str, NDArray[Any]]:
     """What tables have said of the rows; where one has not, there is no text, or NaN."""
     by_path: dict[Path, dict[str, NDArray[Any]]] = {}
-    for place in places:
-        if place.source.path not in by_path:
-            with open_feature_file(place.source.path) as file:
-                by_path[place.source.path] = read_columns(file)
-    names = sorted({name for columns in by_path.values() for name in columns})
+    for source in places.sources:
+        with open_feature_file(source.path) as file:
+            by_path[source.path] = read_columns(file)
+    rows_of = {source.path: rows for source, rows in places.by_source()}
     joined = {}
-    for name in names:
-        found = [by_path[place.source.path].get(name) for place in places]
-        cells = [
-            None if values is None else values[place.row]
-            for values, place in zip(found, places, strict=True)
-        ]
-        kinds = {values.dtype.kind for values in found if values is not None}
-        if "O" in kinds:
-            texts = ["" if cell is None else str(cell) for cell in cells]
-            joined[name] = np.array(texts, object)
-        elif None in cells:
-            joined[name] = np.array([np.nan if cell is None else float(cell) for cell in cells])
+    for name in sorted({name for columns in by_path.values() for name in columns}):
+        found = {path: by_path[path].get(name) for path in rows_of}
+        kinds = [values.dtype for values in found.values() if values is not None]
+        if any(kind.kind == "O" for kind in kinds):
+            cells = np.full(len(places), "", object)
+        elif len(kinds) < len(found):
+            cells = np.full(len(places), np.nan)
         else:
-            joined[name] = np.array(cells)
+            cells = np.zeros(len(places), np.result_type(*kinds))
+        for path, rows in rows_of.items():
+            if (values := found[path]) is not None:
+                chosen = values[places.row[rows]]
+                cells[rows] = [*map(str, chosen)] if cells.dtype == object else chosen
+        joined[name] = cells
     return joined

@@ -9,8 +9,9 @@ before, the compressed chunks are copied into one file, which is renamed into pl
 import hashlib
 import io
 import json
+import os
 import shutil
-from collections import Counter
+import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,22 +24,23 @@ from numpy.typing import NDArray
 
 from featx.errors import IncompleteError, InputError, OutputError, shorten
 from featx.features.feature_file import (
+    Digests,
     FileLayout,
     create,
     open_feature_file,
     read_columns,
+    to_digests,
     write_row,
     write_times,
 )
 from featx.features.finished import (
     PART_DAMAGE,
     PART_ROWS,
-    Place,
+    Places,
     Source,
     copy_rows,
+    find_keys,
     find_unclaimed,
-    index_runs,
-    list_runs,
     open_part,
 )
 from featx.features.validation import find_problems
@@ -62,7 +64,7 @@ class Row(NamedTuple):
     """
 
     chunks: list[bytes]
-    made_of: str
+    made_of: str | bytes
     times: NDArray[np.float32] | None = None
     damage: str = ""
 
@@ -80,7 +82,7 @@ class Inputs(NamedTuple):
             and not from the file that has it beside others.
     """
 
-    identify: Callable[[Collection[int], bool], Sequence[str]]
+    identify: Callable[[Collection[int], bool], Digests]
     digest: Callable[[Collection[str], Collection[str]], str]
     tells_content: bool = True
 
@@ -96,7 +98,7 @@ class Staging:
     Attributes:
         places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
         published: The file that is there, if its rows can be told; likewise.
-        elsewhere: Tells what the finished rows of other files are made of; likewise.
+        elsewhere: Tells the keys of what the finished rows of other files are made of; likewise.
         given_up: What rows were made of that somebody has replaced or dropped since; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
     """
@@ -107,11 +109,12 @@ class Staging:
         self.inputs = inputs or Inputs(
             lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
         )
-        self.places: dict[int, Place] = {}
-        self.elsewhere: Callable[[], Collection[str]] = frozenset
+        self.places = Places(len(layout.labels))
+        self.elsewhere: Callable[[], NDArray[np.uint64]] = lambda: np.zeros(0, np.uint64)
         self.given_up: Collection[str] = ()
         self._old_parts: set[tuple[Path, int, int]] = set()
         self.published: Source | None = None
+        self._token = uuid.uuid4().hex
         self.folder = self._find_folder()
 
     def _find_folder(self) -> Path:
@@ -121,15 +124,13 @@ class Staging:
         that outlives its run.
         """
         layout = self.layout
-        plan = (
-            layout.provenance.bindings(),
-            [*layout.video_ids],
-            layout.num_frames.tolist(),
-            [*layout.input_sha256],
-            layout.chunk_frames,
-        )
-        key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-        return self._home / key[:_PLAN_DIGITS]
+        settings = (layout.provenance.bindings(), layout.chunk_frames, len(layout.labels))
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name in layout.video_ids:
+            key.update(b"%d " % len(name) + name.encode("utf-8", "surrogateescape"))
+        key.update(layout.num_frames.tobytes())
+        key.update(layout.input_sha256.tobytes())
+        return self._home / key.hexdigest()[:_PLAN_DIGITS]
 
     @property
     def _home(self) -> Path:
@@ -224,7 +225,7 @@ class Staging:
         )
 
     def begin(
-        self, places: Mapping[int, Place], inputs: Sequence[str], given_up: Collection[str] = ()
+        self, places: Places, inputs: NDArray[np.bytes_], given_up: Collection[str] = ()
     ) -> None:
         """Make the folder for the parts of the rows that are left.
 
@@ -242,61 +243,56 @@ class Staging:
                 if {*given_up} != {*self.given_up}:
                     content = "\n".join(sorted(given_up)).encode()
                     replace_file(self._home / _GIVEN_UP, content)
-            for path in self.folder.glob("skipped-*.txt"):
+            for path in self.folder.glob("skipped-*"):
                 remove(path)
         self.given_up = given_up
         self._old_parts = self._list_parts()
-        self.places = {**places}
+        self.places = places
 
     def _list_parts(self) -> set[tuple[Path, int, int]]:
         """The parts in the folder, and what tells one from another that is written in its place."""
         paths = self.folder.glob("part-*.h5")
         return {(path, (status := path.stat()).st_ino, status.st_mtime_ns) for path in paths}
 
-    def import_rows(self, places: Mapping[int, Place]) -> None:
+    def import_rows(self, rows: NDArray[np.int64]) -> None:
         """Copy rows of other files, which may be replaced before this one is published, to parts.
 
         Returns when they are safe on disk.
+
+        Args:
+            rows: Their numbers, in order.
         """
-        if not places:
+        if not len(rows):
             return
-        rows = sorted(places)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(rows), _IMPORTED_AT_ONCE):
             some = rows[start : start + _IMPORTED_AT_ONCE]
-            chosen = [places[row] for row in some]
-            layout = self._lay_out_part(some, chosen)
+            places = self.places.select(some)
+            layout = self._lay_out_part(some, places)
 
-            def fill(
-                file: h5py.File, layout: FileLayout = layout, chosen: Sequence[Place] = chosen
-            ) -> None:
-                copy_rows(enumerate(chosen), file, layout)
+            def fill(file: h5py.File, layout: FileLayout = layout, places: Places = places) -> None:
+                copy_rows(places.items(), file, layout)
 
-            damage = [place.source.damage.get(place.row, "") for place in chosen]
+            damage = [source.damage.get(row, "") for source, row in places.values()]
             path = self._write(layout, some, damage, fill)
             with open_part(path) as part:
-                source = Source.read(part)
-            self.places |= {row: Place(source, number) for number, row in enumerate(some)}
+                self.places.add(Source.read(part), np.arange(len(some)), some)
 
-    def _lay_out_part(self, rows: Sequence[int], places: Sequence[Place]) -> FileLayout:
+    def _lay_out_part(self, rows: NDArray[np.int64], places: Places) -> FileLayout:
         """The layout of a part with rows that are somewhere."""
-        runs = index_runs([place.source.runs[place.row] for place in places])
+        inputs, run, runs = places.gather()
         layout = self.layout.select(rows)
-        return replace(
-            layout,
-            input_sha256=[place.source.inputs[place.row] for place in places],
-            run=np.array([number for number, _ in runs], np.int32),
-            provenance=replace(layout.provenance, runs=list_runs(runs)),
-        )
+        provenance = replace(layout.provenance, runs=runs)
+        return replace(layout, input_sha256=inputs, run=run, provenance=provenance)
 
     def write_part(self, finished: Mapping[int, Row]) -> None:
         """Write finished rows, by their numbers; on return they are safe on disk."""
-        rows = [*finished]
+        rows = np.array([*finished], np.int64)
         layout = self.layout.select(rows)
         layout = replace(
             layout,
-            input_sha256=[row.made_of for row in finished.values()],
+            input_sha256=to_digests([row.made_of for row in finished.values()]),  # type: ignore[arg-type]  # text, or as a file has it
             provenance=replace(layout.provenance, runs=[layout.provenance.last_bits()]),
         )
 
@@ -311,7 +307,7 @@ class Staging:
     def _write(
         self,
         layout: FileLayout,
-        rows: Sequence[int],
+        rows: NDArray[np.int64],
         damage: Sequence[str],
         fill: Callable[[h5py.File], None],
     ) -> Path:
@@ -326,7 +322,7 @@ class Staging:
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             create(file, layout)
-            file.create_dataset(PART_ROWS, data=np.array(rows, np.int64))
+            file.create_dataset(PART_ROWS, data=rows)
             if any(damage):
                 file.create_dataset(PART_DAMAGE, data=[*damage], dtype=h5py.string_dtype())
             fill(file)
@@ -338,13 +334,25 @@ class Staging:
 
     def skip(self, row: int, reason: str) -> None:
         """Note on disk that a row is left out of the file, and why."""
-        with writing(self.folder):
-            replace_file(self.folder / f"skipped-{row}.txt", reason.encode())
+        with writing(self.folder), self._journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([row, reason]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
-    def _skipped(self) -> dict[int, Path]:
-        """The notes about rows that are left out, in order."""
-        paths = self.folder.glob("skipped-*.txt")
-        return dict(sorted((int(path.stem.removeprefix("skipped-")), path) for path in paths))
+    @property
+    def _journal(self) -> Path:
+        """What this process notes about rows that are left out; each has its own."""
+        return self.folder / f"skipped-{self._token}.jsonl"
+
+    def _skipped(self) -> dict[int, str]:
+        """The reasons for rows that are left out, in order; what is cut off has not been said."""
+        found = {}
+        for path in sorted(self.folder.glob("skipped-*.jsonl")):
+            for line in path.read_text("utf-8").split("\n")[:-1]:
+                with suppress(ValueError):  # a process has gone on after a write that failed
+                    row, reason = json.loads(line)
+                    found[row] = reason
+        return dict(sorted(found.items()))
 
     def has_parts(self) -> bool:
         """Whether finished rows are on disk."""
@@ -362,15 +370,10 @@ class Staging:
             OutputError: The disk is full, or the file cannot be written.
         """
         places = self.find_places()
-        skipped = {
-            row: path.read_text("utf-8")
-            for row, path in self._skipped().items()
-            if row not in places
-        }
+        skipped = {row: reason for row, reason in self._skipped().items() if row not in places}
         names = self.layout.video_ids
-        missing = [
-            name for row, name in enumerate(names) if row not in places and row not in skipped
-        ]
+        absent = np.flatnonzero(places.source < 0).tolist()
+        missing = [names[row] for row in absent if row not in skipped]
         if missing:
             raise IncompleteError(
                 f"{self.target}: expected {len(names)} videos, found {len(names) - len(missing)}, "
@@ -385,24 +388,23 @@ class Staging:
         layout = self._complete(places, skipped)
         if not overwrite:
             self._check_losses(layout, {names[row]: reason for row, reason in skipped.items()})
-        chosen = [places[row] for row in sorted(places)]
+        chosen = places.select(places.numbers())
         with writing(self.target):
             if not self._is_current(layout, chosen):
                 self._check_space(chosen)
                 self._merge(layout, chosen)
             self._remove_folder()
 
-    def find_places(self) -> dict[int, Place]:
+    def find_places(self) -> Places:
         """Where each row is: also in the parts that were written since this run has begun."""
-        places = dict(self.places)
+        places = self.places.select(slice(None))
         for path, *_ in sorted(self._list_parts() - self._old_parts):
             with open_part(path) as part:
                 source = Source.read(part)
-            for number, (row, made_of) in enumerate(
-                zip(source.numbers, source.inputs, strict=True)
-            ):
-                if self.layout.input_sha256[row] in ("", made_of):
-                    places.setdefault(row, Place(source, number))
+            numbers = source.numbers
+            planned = self.layout.input_sha256[numbers]
+            is_new = (places.source[numbers] < 0) & ((planned == b"") | (planned == source.inputs))
+            places.add(source, np.flatnonzero(is_new), numbers[is_new])
         return places
 
     def _check_losses(self, layout: FileLayout, skipped: Mapping[str, str]) -> None:
@@ -417,7 +419,7 @@ class Staging:
             return
         names, inputs = layout.video_ids, layout.input_sha256
 
-        def find_lost(elsewhere: Collection[str]) -> list[str]:
+        def find_lost(elsewhere: NDArray[np.uint64]) -> list[str]:
             unclaimed = find_unclaimed(published, names, inputs, elsewhere)
             return [
                 name
@@ -425,7 +427,7 @@ class Staging:
                 if made_of not in self.given_up or name in skipped
             ]
 
-        if find_lost(()) and (lost := find_lost(self.elsewhere())):
+        if find_lost(find_keys(to_digests(()))) and (lost := find_lost(self.elsewhere())):
             raise IncompleteError(
                 f"{self.target}: expected to go on with all videos that it has, found that "
                 f"{shorten(lost)} would be lost: no good video stands for them now. Mend the "
@@ -433,33 +435,32 @@ class Staging:
                 + "".join(f": {reason}" for reason in [*skipped.values()][:1])
             )
 
-    def _complete(self, places: Mapping[int, Place], skipped: Mapping[int, str]) -> FileLayout:
+    def _complete(self, places: Places, skipped: Mapping[int, str]) -> FileLayout:
         """The layout with all that is known once each row is somewhere."""
-        rows = sorted(places)
-        layout = self.layout
-        inputs, run = ["0" * 64] * len(layout.labels), np.zeros(len(layout.labels), np.int32)
-        indexed = index_runs([places[row].source.runs[places[row].row] for row in rows])
-        for row, (number, _) in zip(rows, indexed, strict=True):
-            inputs[row], run[row] = places[row].source.inputs[places[row].row], number
+        inputs, run, runs = places.gather()
         damaged = {
-            row: damage
-            for row, (source, number) in places.items()
-            if (damage := source.damage.get(number, ""))
+            int(row): damage
+            for source, rows in places.by_source()
+            if source.damage
+            for row in rows
+            if (damage := source.damage.get(int(places.row[row]), ""))
         }
         layout = replace(
-            layout,
+            self.layout,
             input_sha256=inputs,
             run=run,
-            provenance=replace(layout.provenance, runs=list_runs(indexed)),
+            provenance=replace(self.layout.provenance, runs=runs),
         )
         return layout.note_damage(damaged).leave_out(skipped)
 
-    def _is_current(self, layout: FileLayout, places: Sequence[Place]) -> bool:
+    def _is_current(self, layout: FileLayout, places: Places) -> bool:
         """Whether the published file is what a merge would make, or of another run's settings."""
         before = self.published
         if not before or before.provenance.is_old or len(before.names) != len(places):
             return False
-        if any(place != Place(before, row) for row, place in enumerate(places)):
+        rows = np.arange(len(places))
+        is_elsewhere = any(source is not before for source, _ in places.by_source())
+        if is_elsewhere or not np.array_equal(places.row, rows):
             return False
         made, here = before.provenance, layout.provenance
         with open_feature_file(self.target) as file:
@@ -467,17 +468,17 @@ class Staging:
                 made.describe() == here.describe()
                 and before.chunk_frames == layout.chunk_frames
                 and before.has_times == layout.has_times
-                and before.names == [*layout.video_ids]
+                and before.names == layout.video_ids
                 and np.array_equal(before.labels, layout.labels)
                 and repr(_to_plain(read_columns(file))) == repr(_to_plain(layout.columns))
             )
 
-    def _merge(self, layout: FileLayout, places: Sequence[Place]) -> None:
+    def _merge(self, layout: FileLayout, places: Places) -> None:
         merged = self._home / "merged.h5"
         merged.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(merged, "w", locking=False) as file:
             create(file, layout)
-            copy_rows(enumerate(places), file, layout)
+            copy_rows(places.items(), file, layout)
         with h5py.File(merged, "r", locking=False) as file:
             problems = find_problems(file, read_features=False)
         if problems:
@@ -490,13 +491,11 @@ class Staging:
         with suppress(OSError):  # there are other parts in it, or there is no such folder
             self._home.parent.rmdir()
 
-    def _check_space(self, places: Sequence[Place]) -> None:
+    def _check_space(self, places: Places) -> None:
         """Check before the merge, because HDF5 crashes on a full disk."""
-        counts: Counter[Path] = Counter(place.source.path for place in places)
-        sources = {place.source.path: place.source for place in places}
         needed = sum(
-            source.num_bytes * counts[path] // len(source.num_frames)
-            for path, source in sources.items()
+            source.num_bytes * len(rows) // len(source.num_frames)
+            for source, rows in places.by_source()
         )
         free = shutil.disk_usage(self.target.parent).free
         if free < needed:

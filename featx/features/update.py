@@ -4,15 +4,27 @@ A row is taken from an earlier file, or from a part, if it was made of the same 
 same settings: whatever its place, its name and its label were there.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featx.errors import InputError, OutputError, shorten
-from featx.features.feature_file import DAMAGE, open_feature_file
-from featx.features.finished import Finished, Place, Source, Unclaimed, find_unclaimed
+from featx.features.feature_file import DAMAGE, open_feature_file, to_digests
+from featx.features.finished import (
+    Finished,
+    Places,
+    Source,
+    Unclaimed,
+    find_keys,
+    find_unclaimed,
+    name_labels,
+    pick_inputs,
+)
 from featx.features.format_1 import adopt
 from featx.features.staging import Staging
 from featx.features.validation import find_row_problems
@@ -84,27 +96,27 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
             written.
     """
     own: dict[Path, list[Source]] = {}
-    finished = Finished()
     for staging in stagings:
         sources = adopt(staging, staging.read_sources(overwrite), overwrite)
         staging.published = next((s for s in sources if s.path == staging.target), None)
         own[staging.target] = sources
-        for source in sources:
-            finished.add(source)
     others = _read_others(stagings)
-    for source in others:
-        finished.add(source)
+    finished = Finished([source for sources in (*own.values(), others) for source in sources])
     inputs = _identify(stagings, own, others)
+    keys = {target: find_keys(digests) for target, digests in inputs.items()}
     places = {}
     for staging in stagings:
         found = _find_places(staging, inputs[staging.target], finished)
         trusted = set() if overwrite else {source.path for source in own[staging.target]}
-        places[staging.target] = _keep_readable(found, trusted)
-    kept = {each for source in others for each in source.inputs}
-    unclaimed = {
-        staging.target: _find_unclaimed(staging, own[staging.target], inputs, kept)
-        for staging in stagings
-    }
+        _drop_unreadable(found, trusted)
+        places[staging.target] = found
+    del finished
+    kept = _join_keys(find_keys(source.inputs) for source in others)
+    unclaimed = {}
+    for staging in stagings:
+        target = staging.target
+        elsewhere = _join_keys([kept, *(k for path, k in keys.items() if path != target)])
+        unclaimed[target] = _find_unclaimed(staging, own[target], inputs[target], elsewhere)
     changes = [
         _compare(staging, own[staging.target], places[staging.target], unclaimed[staging.target])
         for staging in stagings
@@ -112,15 +124,25 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
     if not overwrite:
         for staging, change in zip(stagings, changes, strict=True):
             _check_losses(staging, change)
-    wanted = {each for known in inputs.values() for each in known}
+    wanted = _join_keys(keys.values())
     for staging in stagings:
         target, found = staging.target, places[staging.target]
         staging.elsewhere = partial(_find_finished, staging, stagings, kept)
-        given_up = {made_of for rows in unclaimed[target] for _, made_of in rows}
-        staging.begin(found, inputs[target], {*staging.given_up, *given_up} - wanted)
+        given_up = {*staging.given_up, *(made_of for r in unclaimed[target] for _, made_of in r)}
+        is_wanted = np.isin(find_keys(to_digests(chosen := sorted(given_up))), wanted)
+        left = [made_of for made_of, needed in zip(chosen, is_wanted, strict=True) if not needed]
+        staging.begin(found, inputs[target], {*left})
         mine = {source.path for source in own[target]}
-        staging.import_rows({r: p for r, p in found.items() if p.source.path not in mine})
+        foreign = [rows for source, rows in found.by_source() if source.path not in mine]
+        staging.import_rows(np.sort(np.concatenate([np.zeros(0, np.int64), *foreign])))
     return [change for change in changes if own[change.target]]
+
+
+def _join_keys(keys: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """The keys of several files, each once, but for that of what is not known."""
+    joined = np.unique(np.concatenate([np.zeros(0, np.uint64), *keys]))
+    known: NDArray[np.uint64] = joined[joined != 0]
+    return known
 
 
 def _read_others(stagings: Sequence[Staging]) -> list[Source]:
@@ -141,127 +163,118 @@ def _read_others(stagings: Sequence[Staging]) -> list[Source]:
 
 def _identify(
     stagings: Sequence[Staging], own: Mapping[Path, Sequence[Source]], others: Sequence[Source]
-) -> dict[Path, list[str]]:
+) -> dict[Path, NDArray[np.bytes_]]:
     """What each row of each file is to be made of.
 
     Where that is not known without reading inputs, all of these are read only if there are rows
     that may have been made of them: of which the data set is not known to have the content.
     Otherwise, it is enough to look at what may be a copy of an input that has a row.
     """
-    inputs = {staging.target: [*staging.layout.input_sha256] for staging in stagings}
-    known = {made_of for each in inputs.values() for made_of in each}
-    had = {made_of for sources in own.values() for source in sources for made_of in source.inputs}
+    inputs = {staging.target: staging.layout.input_sha256 for staging in stagings}
+    if all((digests != b"").all() for digests in inputs.values()):
+        return inputs
+    known = _join_keys(map(find_keys, inputs.values()))
+    had = _join_keys(find_keys(each.inputs) for sources in own.values() for each in sources)
+    are_known = bool(np.isin(had, known).all())
     for staging in stagings:
-        unknown = [row for row, made_of in enumerate(inputs[staging.target]) if not made_of]
-        if unknown and (had or others):
-            found = staging.inputs.identify(unknown, had <= known)
-            inputs[staging.target] = [*found]
+        unknown = np.flatnonzero(inputs[staging.target] == b"").tolist()
+        if unknown and (len(had) or others):
+            inputs[staging.target] = to_digests(staging.inputs.identify(unknown, are_known))
     return inputs
 
 
-def _find_places(staging: Staging, inputs: Sequence[str], finished: Finished) -> dict[int, Place]:
+def _find_places(staging: Staging, inputs: NDArray[np.bytes_], finished: Finished) -> Places:
     """Where the rows of a file are."""
     layout = staging.layout
     made = layout.provenance
     # Of files that were made before, damage is only a note.
     keeps_damaged = made.keep_damaged or made.source != "clips"
-    places = {}
-    for row, (made_of, name) in enumerate(zip(inputs, layout.video_ids, strict=True)):
-        length = int(layout.num_frames[row])
-        place = finished.find(made_of, name, length, layout.has_times, keeps_damaged)
-        if made_of and place:
-            places[row] = place
-    return places
+    return finished.find(
+        inputs, layout.video_ids, layout.num_frames, layout.has_times, keeps_damaged
+    )
 
 
-def _keep_readable(places: Mapping[int, Place], trusted: Collection[Path]) -> dict[int, Place]:
-    """Those of some rows whose features can be read, and are finite.
+def _drop_unreadable(places: Places, trusted: Collection[Path]) -> None:
+    """Forget where rows are whose features cannot be read, or are not finite.
 
     Args:
         places: Where they are.
         trusted: Files whose rows are kept as they are.
     """
-    kept = {}
-    by_path: dict[Path, list[int]] = {}
-    for row, place in places.items():
-        if place.source.path in trusted:
-            kept[row] = place
-        else:
-            by_path.setdefault(place.source.path, []).append(row)
-    for path, rows in by_path.items():
-        with open_feature_file(path) as file:
-            for row in rows:
-                source, number = places[row]
-                length = int(source.num_frames[number])
+    for source, numbers in places.by_source():
+        if source.path in trusted:
+            continue
+        with open_feature_file(source.path) as file:
+            for number in numbers.tolist():
+                row = int(places.row[number])
+                length, found = int(source.num_frames[row]), ["unreadable"]
                 with suppress(*DAMAGE):
-                    if not find_row_problems(file["features"], number, length):
-                        kept[row] = places[row]
-    return dict(sorted(kept.items()))
+                    found = find_row_problems(file["features"], row, length)
+                if found:
+                    places.source[number] = -1
 
 
 def _find_unclaimed(
     staging: Staging,
     sources: Sequence[Source],
-    inputs: Mapping[Path, Sequence[str]],
-    kept: Collection[str],
+    inputs: NDArray[np.bytes_],
+    elsewhere: NDArray[np.uint64],
 ) -> Unclaimed:
     """The finished rows that nobody takes.
 
     Args:
         staging: The file that they are of.
         sources: Where they are.
-        inputs: What the rows of all files of the run are to be made of.
-        kept: What rows are made of that other files have.
+        inputs: What the rows of the file are to be made of.
+        elsewhere: The keys of what other files have, or are to be made of.
     """
-    target, names = staging.target, staging.layout.video_ids
-    others = {each for path, known in inputs.items() for each in known if path != target}
-    others = (others | {*kept, *staging.given_up}) - {""}
+    names = staging.layout.video_ids
+    others = _join_keys([elsewhere, find_keys(to_digests([*staging.given_up]))])
     found = Unclaimed([], [])
     if staging.published:
-        found = find_unclaimed(staging.published, names, inputs[target], others)
-        others |= {*staging.published.inputs}
-    made_of = dict(zip(names, inputs[target], strict=True))
-    others |= {*inputs[target]}
+        found = find_unclaimed(staging.published, names, inputs, others)
+        others = np.append(others, find_keys(staging.published.inputs))
+    others = np.unique(np.append(others, find_keys(inputs)))
     folders: dict[Path, list[Source]] = {}
     for source in sources:
         if source is not staging.published:
             folders.setdefault(source.path.parent, []).append(source)
     for parts in folders.values():  # the parts of a plan
-        had = {each for part in parts for each in part.inputs}
-        for name, before in ((n, i) for p in parts for n, i in zip(p.names, p.inputs, strict=True)):
-            if before not in others:
-                is_new = name in made_of and made_of[name] not in had
-                (found.replaced if is_new else found.dropped).append((name, before))
+        lost = [
+            (part.names[row], part.inputs[row])
+            for part in parts
+            for row in np.flatnonzero(~np.isin(find_keys(part.inputs), others)).tolist()
+        ]
+        made_of = pick_inputs(names, inputs, {name for name, _ in lost})
+        had = {each for part in parts for each in part.inputs.tolist()} if lost else set()
+        for name, before in lost:
+            is_new = name in made_of and made_of[name] not in had
+            (found.replaced if is_new else found.dropped).append((name, before.decode()))
     return found
 
 
 def _find_finished(
-    staging: Staging, stagings: Sequence[Staging], kept: Collection[str]
-) -> set[str]:
-    """What the rows are made of that other files have, or have in their parts."""
-    finished = {*kept}
-    for other in stagings:
-        if other is not staging:
-            places = other.find_places().values()
-            finished |= {place.source.inputs[place.row] for place in places}
-    return finished
+    staging: Staging, stagings: Sequence[Staging], kept: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """The keys of what the rows are made of that other files have, or have in their parts."""
+    others = (other.find_places() for other in stagings if other is not staging)
+    return _join_keys([kept, *(find_keys(places.gather()[0]) for places in others)])
 
 
 def _compare(
-    staging: Staging,
-    sources: Sequence[Source],
-    places: Mapping[int, Place],
-    unclaimed: Unclaimed,
+    staging: Staging, sources: Sequence[Source], places: Places, unclaimed: Unclaimed
 ) -> Change:
     """What changes in a file."""
     layout = staging.layout
-    category_of = {label: name for name, label in layout.provenance.categories.items()}
     own = {source.path for source in sources}
     labels = names = 0
-    for row, (source, number) in places.items():
+    for source, numbers in places.by_source():
         if source.path in own:
-            labels += source.categories[number] != category_of.get(int(layout.labels[row]))
-            names += source.names[number] != layout.video_ids[row]
+            rows = places.row[numbers]
+            wanted = name_labels(layout.labels[numbers], layout.provenance.categories)
+            labels += int((source.categories[rows] != wanted).sum())
+            pairs = zip(rows.tolist(), numbers.tolist(), strict=True)
+            names += sum(source.names[row] != layout.video_ids[number] for row, number in pairs)
     replaced, dropped = ([*dict.fromkeys(name for name, _ in rows)] for rows in unclaimed)
     return Change(
         staging.target,

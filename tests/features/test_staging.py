@@ -41,7 +41,7 @@ def write_parts(staging: Staging, parts: list[list[int]]) -> None:
 
 def made_of(staging: Staging, row: int) -> str:
     """What a row is made of."""
-    return staging.layout.input_sha256[row]
+    return str(staging.layout.input_sha256[row].decode())
 
 
 def publish(folder: Path, parts: list[list[int]]) -> bytes:

@@ -13,7 +13,7 @@ from helpers import finish, make_rows, plan, prepare, problems, sha256
 from numpy.typing import NDArray
 
 from featx.errors import IncompleteError, OutputError
-from featx.features.feature_file import FileLayout, encode, read_inputs
+from featx.features.feature_file import Digests, FileLayout, encode, read_inputs, to_digests
 from featx.features.provenance import Provenance
 from featx.features.staging import Inputs, Row, Staging
 from featx.features.update import Change, plan_update
@@ -36,7 +36,7 @@ def choose_many(count: int, kind: str) -> tuple[FileLayout, list[int]]:
     numbers = [(0, 3, 4)[number % 3] for number in range(count)]
     names = [f"video {number}" for number in range(count)]
     inputs = [sha256(f"{kind} {name}") for name in names]
-    return replace(choose(numbers), video_ids=names, input_sha256=inputs), numbers
+    return replace(choose(numbers), video_ids=names, input_sha256=to_digests(inputs)), numbers
 
 
 def publish(
@@ -67,7 +67,8 @@ def test_what_is_said(tmp_path: Path) -> None:
         [1],
         "train: 4 of 5 videos are in the file, 1 to do; 1 label and 1 name have changed",
     )
-    layout = replace(layout, input_sha256=[*layout.input_sha256[:4], sha256("new")])
+    inputs = to_digests([*layout.input_sha256[:4], sha256("new").encode()])
+    layout = replace(layout, input_sha256=inputs)
     assert publish(target, layout, [3, 5, 1, 0, 2]) == (
         [4],
         "train: 4 of 5 videos are in the file, 1 to do (1 of them with other content than before)",
@@ -197,17 +198,17 @@ def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
     target, asked = tmp_path / "train_features.h5", []
     whole = choose(range(4))
 
-    def identify(rows: Any, copies: bool) -> Sequence[str]:  # noqa: ANN401
+    def identify(rows: Any, copies: bool) -> Digests:  # noqa: ANN401
         asked.append(([*rows], copies))
-        return [*whole.input_sha256[:2], "", ""] if copies else whole.input_sha256
+        return [*whole.input_sha256[:2], b"", b""] if copies else whole.input_sha256
 
     def start(unknown: set[int], layout: FileLayout = whole) -> set[int]:
         inputs = [
-            "" if row in unknown else made_of for row, made_of in enumerate(layout.input_sha256)
+            b"" if row in unknown else made_of for row, made_of in enumerate(layout.input_sha256)
         ]
         staging = Staging(
             target,
-            replace(layout, input_sha256=inputs),
+            replace(layout, input_sha256=to_digests(inputs)),
             Inputs(identify, lambda left_out, absent: ""),
         )
         plan_update([staging])
@@ -320,12 +321,14 @@ def test_times_are_kept(tmp_path: Path) -> None:
 def test_one_of_two_equal_videos(tmp_path: Path) -> None:
     """Its row is not dropped in silence either, in whatever file the other one is."""
     train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
-    twice = replace(choose([0, 1, 3]), input_sha256=[sha256("x"), sha256("y"), sha256("x")])
+    twice = replace(
+        choose([0, 1, 3]), input_sha256=to_digests([sha256("x"), sha256("y"), sha256("x")])
+    )
     publish(train, twice, [0, 1, 0])
     single = twice.select([0, 1])
     with pytest.raises(OutputError, match=r"1 row without one: video 3\."):
         publish(train, single, [0, 1])
-    moved = replace(choose([3]), input_sha256=[sha256("x")])
+    moved = replace(choose([3]), input_sha256=to_digests([sha256("x")]))
     stagings = [Staging(train, single), Staging(test, moved)]
     plan_update(stagings)
     assert [{*staging.places} for staging in stagings] == [{0, 1}, {0}]
@@ -354,15 +357,17 @@ def test_a_bad_video_at_the_name_of_one_that_was_renamed(tmp_path: Path) -> None
     """No row is lost: it has another name now."""
     target = tmp_path / "train_features.h5"
     publish(target, choose([0, 1]), [0, 1])
-    inputs = [sha256("bad"), *choose([0, 1]).input_sha256]
+    inputs = [sha256("bad").encode(), *choose([0, 1]).input_sha256]
     names = ["video 0", "renamed", "video 1"]
-    staging = Staging(target, replace(choose([3, 0, 1]), input_sha256=inputs, video_ids=names))
+    staging = Staging(
+        target, replace(choose([3, 0, 1]), input_sha256=to_digests(inputs), video_ids=names)
+    )
     assert prepare(staging) == {1, 2}
     staging.skip(0, "bad")
     staging.publish()
     with h5py.File(target) as file:
         assert file["video_ids"].asstr()[:].tolist() == ["renamed", "video 1"]
-    staging = Staging(target, replace(choose([3, 1]), input_sha256=inputs[::2]))
+    staging = Staging(target, replace(choose([3, 1]), input_sha256=to_digests(inputs[::2])))
     with pytest.raises(OutputError, match="1 row without one: renamed"):
         prepare(staging)
 
@@ -372,8 +377,8 @@ def test_a_video_that_cannot_take_its_place(tmp_path: Path) -> None:
     target = tmp_path / "train_features.h5"
     publish(target, choose([0, 1]), [0, 1])
     content = target.read_bytes()
-    inputs = [sha256("bad"), choose([0, 1]).input_sha256[1]]
-    staging = Staging(target, replace(choose([0, 1]), input_sha256=inputs))
+    inputs = [sha256("bad").encode(), choose([0, 1]).input_sha256[1]]
+    staging = Staging(target, replace(choose([0, 1]), input_sha256=to_digests(inputs)))
     assert prepare(staging) == {1}
     staging.skip(0, "video 0: damaged")
     with pytest.raises(IncompleteError, match=r"video 0 would be lost: .* rows: video 0: damaged"):
@@ -387,7 +392,7 @@ def test_a_video_that_cannot_take_its_place(tmp_path: Path) -> None:
 def test_a_part_that_is_made_again(tmp_path: Path) -> None:
     """To the last bit: it counts as any other."""
     target = tmp_path / "train_features.h5"
-    layout, unknown = choose([0, 1]), replace(choose([0, 1]), input_sha256=["", ""])
+    layout, unknown = choose([0, 1]), replace(choose([0, 1]), input_sha256=to_digests(["", ""]))
     for _ in range(2):
         staging = Staging(target, unknown, Inputs(lambda rows, copies: ["", ""], lambda *_: ""))
         assert prepare(staging, overwrite=True) == set()
@@ -471,9 +476,9 @@ def test_a_data_set_most_of_which_is_another(tmp_path: Path) -> None:
     inputs = [*choose_many(21, "new")[0].input_sha256]
     inputs[:3] = first.input_sha256[:3]
     with pytest.raises(OutputError, match="18 of its videos have other content, and 3 the same"):
-        publish(target, replace(first, input_sha256=inputs), numbers)
+        publish(target, replace(first, input_sha256=to_digests(inputs)), numbers)
     inputs[:11] = first.input_sha256[:11]
-    assert len(publish(target, replace(first, input_sha256=inputs), numbers)[0]) == 10
+    assert len(publish(target, replace(first, input_sha256=to_digests(inputs)), numbers)[0]) == 10
 
 
 def test_content_that_was_given_up(tmp_path: Path) -> None:
@@ -482,14 +487,16 @@ def test_content_that_was_given_up(tmp_path: Path) -> None:
     old, new = sha256("old"), sha256("new")
     for is_published in (False, True):
         if is_published:
-            first = replace(choose([0, 1]), input_sha256=[old, sha256("b")], video_ids=["x", "y"])
+            first = replace(
+                choose([0, 1]), input_sha256=to_digests([old, sha256("b")]), video_ids=["x", "y"]
+            )
             publish(target, first, [0, 1])
         for inputs, names in (
             ([old, sha256("b")], ["x", "y"]),
             ([new, sha256("b")], ["x", "y"]),
             ([new, sha256("b")], ["z", "y"]),
         ):
-            layout = replace(choose([0, 1]), input_sha256=inputs, video_ids=names)
+            layout = replace(choose([0, 1]), input_sha256=to_digests(inputs), video_ids=names)
             staging = Staging(target, layout)
             done = prepare(staging)
             if 0 not in done:
@@ -498,7 +505,7 @@ def test_content_that_was_given_up(tmp_path: Path) -> None:
             staging.write_part({1: finish(staging, 1, ROWS[1])})
         staging.publish()
         with h5py.File(target) as file:
-            assert read_inputs(file) == [new, sha256("b")]
+            assert read_inputs(file).tolist() == [new.encode(), sha256("b").encode()]
         target.unlink()
     assert [*tmp_path.iterdir()] == []
 
