@@ -108,12 +108,12 @@ def replace_file(path: Path, content: bytes | memoryview, temporary: Path | None
 
 def publish_file(temporary: Path, path: Path) -> None:
     """Rename a complete file into place, durably; both paths must be on one file system."""
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file's content, or the renames in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

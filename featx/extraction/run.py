@@ -50,6 +50,7 @@ def extract(
     table: Path | str | None = None,
     columns: dict[str, str] | None = None,
     overwrite: bool = False,
+    rows_per_file: int | None = None,
     accelerator: str = "auto",
     devices: int | str = "auto",
     precision: str = "32-true",
@@ -59,8 +60,8 @@ def extract(
     For several nodes, or other settings of the Trainer, use the three classes with a Trainer.
 
     Parameters: see `VideoDataModule` for `root` and how videos are read, `FeatureExtractor` for the
-    backbone and the scales, `FeatureWriter` for `output_dir` and `overwrite`, and Lightning's
-    `Trainer` for `accelerator`, `devices` and `precision`.
+    backbone and the scales, `FeatureWriter` for `output_dir`, `overwrite` and `rows_per_file`,
+    and Lightning's `Trainer` for `accelerator`, `devices` and `precision`.
 
     On Linux, a process that computes on its CPU keeps the memory of freed tensors from then on, for
     the next ones. All else is afterwards as it was before: torch's threads and precision, warnings
@@ -72,7 +73,7 @@ def extract(
     Raises:
         FeatxError: A setting, an input or the output folder is not what it should be.
     """
-    writer = FeatureWriter(output_dir, overwrite)
+    writer = FeatureWriter(output_dir, overwrite, rows_per_file)
     with without_chatter():
         trainer = Trainer(
             accelerator=accelerator,

@@ -25,7 +25,13 @@ from featx.console import Progress
 from featx.data.dataset import VideoBatch
 from featx.data.known import Journal, Known
 from featx.data.manifest import ANALYSIS_FILE, MadeOf
-from featx.errors import FeatureError, IncompleteError, OutputError, UsageError
+from featx.errors import (
+    FeatureError,
+    IncompleteError,
+    OutputError,
+    UsageError,
+    check_at_least,
+)
 from featx.extraction.datamodule import Memory, VideoDataModule
 from featx.extraction.distributed import Interruption
 from featx.extraction.extractor import FeatureExtractor
@@ -48,11 +54,17 @@ class FeatureWriter(BasePredictionWriter, Memory):
     A rerun takes what is finished from these and from the files that there are, makes the rest, and
     replaces a file only if something in it changes.
 
+    With `rows_per_file`, the features of a split are in shards beside its file, rows 0 to
+    `rows_per_file` - 1 in `<split>_features[_multiscale]/00000.h5`, and so on; the file is read as
+    if it had them, and is to be moved together with that folder.
+
     Args:
         output_dir: Folder for the feature files.
         overwrite: Replace feature files and parts that other settings made or that are damaged;
             drop the rows of videos that are no longer in the data set; replace most videos of a
             file by others of their names. Rows that can be kept are.
+        rows_per_file: Cut the features of a split into files of so many videos; by default, they
+            are in one.
 
     Attributes:
         paths: The feature file of each split; set by `setup`.
@@ -61,8 +73,15 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     part_limits = USUAL_LIMITS
 
-    def __init__(self, output_dir: Path | str = "features", overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        output_dir: Path | str = "features",
+        overwrite: bool = False,
+        rows_per_file: int | None = None,
+    ) -> None:
         super().__init__(write_interval="batch")
+        check_at_least(1, rows_per_file=rows_per_file)
+        self.rows_per_file = rows_per_file
         self.output_dir = expand(output_dir)
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
@@ -132,7 +151,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
             run["preprocessing"] = manifest.preprocessing(split)
             layout = plan_layout(manifest, split, extractor.feature_dim, run)
             inputs = ask_inputs(manifest, split, self._known)
-            self._stagings[split] = Staging(path, layout, inputs)
+            self._stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
         done, folders = self._work.ranks.from_first(self._prepare)
         self._prepared = True
         for split, staging in self._stagings.items():

@@ -300,10 +300,17 @@ def create(file: h5py.File, layout: FileLayout) -> None:
         file.create_dataset(
             f"{COLUMNS}/{name}", data=values, dtype=h5py.string_dtype() if is_text else None
         )
-    file.attrs["num_videos"] = count
-    file.attrs["max_frames"] = layout.max_frames
-    file.attrs["feature_dim"] = layout.feature_dim
-    for name, value in layout.provenance.to_attributes().items():
+    write_attributes(file, count, layout.max_frames, layout.feature_dim, layout.provenance)
+
+
+def write_attributes(
+    file: h5py.File, num_videos: int, max_frames: int, feature_dim: int, provenance: Provenance
+) -> None:
+    """Write the attributes of a file: its sizes, and how its features were made."""
+    file.attrs["num_videos"] = num_videos
+    file.attrs["max_frames"] = max_frames
+    file.attrs["feature_dim"] = feature_dim
+    for name, value in provenance.to_attributes().items():
         file.attrs[name] = value
 
 

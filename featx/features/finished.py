@@ -1,6 +1,7 @@
 """Finished rows on disk, in published files and in parts, found by what they were made of."""
 
 import json
+from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from featx.features.feature_file import (
     write_times,
 )
 from featx.features.provenance import Provenance
+from featx.features.shards import Shard, find_shards
 from featx.files import file_sha256
 
 PART_ROWS, PART_DAMAGE = "rows", "damage"
@@ -56,11 +58,10 @@ class Source:
         run: Which of the runs each row `[rows]` was made by.
         runs: These, with their settings.
         feature_dim: Number of features per frame.
-        chunk_frames: Frames of the chunks of a row; 0 if they are not as featx writes them, so that
-            they cannot be copied.
         has_times: Whether it tells when frames are shown.
         damage: What is missing of the videos of some rows.
         numbers: Of a part: the number of each row `[rows]` in the file that it is a part of.
+        shards: The files that it is over, if it does not have its features itself.
     """
 
     path: Path
@@ -73,10 +74,10 @@ class Source:
     run: NDArray[np.int32]
     runs: Sequence[Mapping[str, Any]]
     feature_dim: int
-    chunk_frames: int
     has_times: bool
     damage: Mapping[int, str]
     numbers: NDArray[np.int64]
+    shards: Sequence[Shard] = ()
 
     @classmethod
     def read(cls, file: h5py.File) -> Self:
@@ -107,9 +108,10 @@ class Source:
         if count:
             runs[run.max()]  # there is such a run
         path = Path(file.filename)
+        shards = find_shards(file)
         return cls(
             path,
-            path.stat().st_size,
+            sum(p.stat().st_size for p in (path, *(s.path for s in shards)) if p.exists()),
             made,
             names,
             read_inputs(file),
@@ -118,11 +120,18 @@ class Source:
             run,
             runs,
             file["features"].shape[2],
-            find_chunk_frames(file["features"]),
             TIMES in file,
             damage,
             file[PART_ROWS][:] if PART_ROWS in file else np.zeros(0, np.int64),
+            shards,
         )
+
+    def locate(self, row: int) -> tuple[Path, int]:
+        """The file that has the features of a row, and in which row of it."""
+        if not self.shards:
+            return self.path, row
+        path, start, _ = self.shards[bisect(self.shards, row, key=lambda shard: shard.start) - 1]
+        return path, row - start
 
     @cached_property
     def categories(self) -> NDArray[np.object_]:
@@ -417,22 +426,22 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
     Raises:
         OutputError: One cannot be read.
     """
-    for _, group in groupby(places, lambda item: item[1].source.path):
+    located = ((number, *source.locate(row)) for number, (source, row) in places)
+    for path, group in groupby(located, lambda item: item[1]):
         with ExitStack() as stack:
             file = None
-            for number, (source, row) in group:
+            for number, _, row in group:
                 try:
                     if file is None:
-                        file = stack.enter_context(open_beside_others(source.path))
-                    chunks = None
-                    if source.chunk_frames == layout.chunk_frames:
-                        chunks = read_row(file, row)
+                        file = stack.enter_context(open_beside_others(path))
+                        is_alike = find_chunk_frames(file["features"]) == layout.chunk_frames
+                    chunks = read_row(file, row) if is_alike else None
                     if chunks is None:
                         chunks = encode(read_features(file, row), layout)
                     times = read_times(file, row) if layout.has_times else None
                 except DAMAGE as error:
                     raise OutputError(
-                        f"{source.path}: expected a readable row of {source.names[row]}, found: "
+                        f"{path}: expected a readable row of {layout.video_ids[number]}, found: "
                         f"{first_line(error)}. Set overwrite to true to compute it again."
                     ) from error
                 write_row(target, number, chunks)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import FeatureError, FeatxError
-from featx.features.feature_file import encode
+from featx.features.feature_file import FileLayout, encode
 from featx.features.staging import Row, Staging
 
 _log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class PartWriter:
         self._queue: deque[tuple[int, Future[Row]]] = deque()
         self._finished: dict[int, Row] = {}
         self._bytes = 0
+        self._shard = 0
         self._last_write = time.monotonic()
 
     def add(
@@ -80,10 +81,14 @@ class PartWriter:
         Raises:
             FeatureError: This row, or one before it, is not finite.
         """
+        shard = self._staging.find_shard(row)
+        if shard != self._shard:  # most often, the one before it is done
+            self.flush()
+            self._shard = shard
         if damage:
             _log.warning("Damaged: %s: found %s", self._staging.layout.video_ids[row], damage)
-        made = Row([], made_of, times, damage)
-        self._queue.append((row, self._pool.submit(self._encode, row, fetch, made)))
+        made, layout = Row([], made_of, times, damage), self._staging.lay_out(shard)
+        self._queue.append((row, self._pool.submit(self._encode, row, fetch, made, layout)))
         while self._queue and (len(self._queue) > self._limits.queued or self._queue[0][1].done()):
             self._collect()
         waited = time.monotonic() - self._last_write
@@ -110,7 +115,9 @@ class PartWriter:
         if errors:
             raise errors[0]
 
-    def _encode(self, row: int, fetch: Callable[[], NDArray[np.float32]], made: Row) -> Row:
+    def _encode(
+        self, row: int, fetch: Callable[[], NDArray[np.float32]], made: Row, layout: FileLayout
+    ) -> Row:
         features = fetch()
         if not np.isfinite(features).all():
             raise FeatureError(
@@ -118,7 +125,7 @@ class PartWriter:
                 "found NaN or infinity. Check the weights, or use a precision with more range: "
                 "32-true or bf16-mixed."
             )
-        return made._replace(chunks=encode(features, self._staging.layout))
+        return made._replace(chunks=encode(features, layout))
 
     def _collect(self) -> None:
         row, future = self._queue.popleft()

@@ -10,13 +10,12 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -28,7 +27,6 @@ from featx.features.feature_file import (
     FileLayout,
     create,
     open_feature_file,
-    read_columns,
     to_digests,
     write_row,
     write_times,
@@ -43,14 +41,17 @@ from featx.features.finished import (
     find_unclaimed,
     open_part,
 )
+from featx.features.publishing import check_merged, is_alike, is_current, merge_rows
+from featx.features.shards import list_shard_paths, shard_path, write_over_shards
 from featx.features.validation import find_problems
-from featx.files import check_replaceable, publish_file, remove, replace_file, writing
+from featx.files import check_replaceable, publish_file, remove, replace_file, sync, writing
 
 STAGING_FOLDER = ".featx"
 
 _PLAN_DIGITS = 16
 _IMPORTED_AT_ONCE = 64  # rows
 _GIVEN_UP = "given-up.txt"
+_MERGED = "merged-"  # folders of shards that wait to be published
 
 
 class Row(NamedTuple):
@@ -87,6 +88,24 @@ class Inputs(NamedTuple):
     tells_content: bool = True
 
 
+class _Ready(NamedTuple):
+    """What is known of the rows of a shard, which are numbered from its first one.
+
+    Attributes:
+        places: Where they are.
+        inputs: What each was made of.
+        left_out: Why rows are left out.
+        damaged: What is missing of the videos of some.
+        missing: The names of those that are nowhere.
+    """
+
+    places: Places
+    inputs: NDArray[np.bytes_]
+    left_out: Mapping[int, str]
+    damaged: Mapping[int, str]
+    missing: Sequence[str]
+
+
 class Staging:
     """The rows of one feature file on their way to it.
 
@@ -94,6 +113,7 @@ class Staging:
         target: Path of the file to publish.
         layout: Its layout.
         inputs: Tells what cannot be known without reading inputs; by default, nothing can.
+        rows_per_file: Cut the file into shards of so many rows; by default, it is one.
 
     Attributes:
         places: Where rows are that earlier runs have finished, by their numbers; see `plan_update`.
@@ -101,11 +121,23 @@ class Staging:
         elsewhere: Tells the keys of what the finished rows of other files are made of; likewise.
         given_up: What rows were made of that somebody has replaced or dropped since; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
+        is_first: Whether there is nothing of the file but parts, so that shards may be published
+            one by one.
     """
 
-    def __init__(self, target: Path, layout: FileLayout, inputs: Inputs | None = None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        layout: FileLayout,
+        inputs: Inputs | None = None,
+        rows_per_file: int | None = None,
+    ) -> None:
         self.target = target
         self.layout = layout
+        self.rows_per_file = rows_per_file
+        self.is_first = False
+        self._shard_files: set[Path] = set()  # those that featx has written
+        self._published_shards: set[int] = set()
         self.inputs = inputs or Inputs(
             lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
         )
@@ -115,6 +147,7 @@ class Staging:
         self._old_parts: set[tuple[Path, int, int]] = set()
         self.published: Source | None = None
         self._token = uuid.uuid4().hex
+        self._laid_out: tuple[tuple[int, int], FileLayout] = ((-1, 0), layout)
         self.folder = self._find_folder()
 
     def _find_folder(self) -> Path:
@@ -124,7 +157,8 @@ class Staging:
         that outlives its run.
         """
         layout = self.layout
-        settings = (layout.provenance.bindings(), layout.chunk_frames, len(layout.labels))
+        sizes = (layout.chunk_frames, len(layout.labels), self.rows_per_file)
+        settings = (layout.provenance.bindings(), *sizes)
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name in layout.video_ids:
             key.update(b"%d " % len(name) + name.encode("utf-8", "surrogateescape"))
@@ -155,27 +189,48 @@ class Staging:
                 off; or something cannot be read or written.
         """
         check_replaceable(self.target)
-        sources = []
+        merged: list[Source] = []  # preferred: it is the work of a run that was about to publish
+        parts: list[Source] = []
         with writing(self._home):
-            if self.target.exists() and (source := self._read_published(overwrite)):
-                sources.append(source)
+            files = [self.target] if self.target.exists() else []
+            published = [s for path in files if (s := self._read_file(path, overwrite))]
+            shards = self._read_shards(published, overwrite)
             for path in sorted(self._home.iterdir()) if self._home.exists() else ():
-                if path.is_dir():
-                    sources += self._read_parts(path, overwrite)
+                if path.is_dir() and path.name.startswith(_MERGED):
+                    files = sorted(path.iterdir())
+                    merged += [s for path in files if (s := self._read_file(path, overwrite))]
+                elif path.is_dir():
+                    parts += self._read_parts(path, overwrite)
                 elif path.name == _GIVEN_UP:
                     self.given_up = path.read_text("utf-8").split()
                 else:  # of a merge that was killed
                     remove(path)
+        wanted = [*shards, *published] if self.rows_per_file else [*published, *shards]
+        self.is_first = not self.target.exists() and not (merged or shards)
+        return [*merged, *wanted, *parts]
+
+    def _read_shards(self, published: Sequence[Source], overwrite: bool) -> list[Source]:
+        """The shards that no file is over: it was about to be written, or to be replaced."""
+        known = {shard.path for source in published for shard in source.shards}
+        self._shard_files = known
+        sources = []
+        for path in list_shard_paths(self.target):
+            if path not in known:
+                is_replaced = self.rows_per_file and int(path.stem) in self.shards
+                if source := self._read_file(path, overwrite or not is_replaced):
+                    sources.append(source)
+        self._shard_files = known | {source.path for source in sources}
         return sources
 
-    def _read_published(self, overwrite: bool) -> Source | None:
+    def _read_file(self, path: Path, overwrite: bool) -> Source | None:
+        """A complete file of finished rows."""
         way_out = "Set overwrite to true to replace it, or move it away."
         try:
-            with open_feature_file(self.target) as file:
+            with open_feature_file(path) as file:
                 source = Source.read(file)
-                self._check_bindings(self.target, source)
+                self._check_bindings(path, source)
                 if problems := find_problems(file, read_features=False):
-                    raise OutputError(f"{self.target}: {problems[0]}. {way_out}")
+                    raise OutputError(f"{path}: {problems[0]}. {way_out}")
                 return source
         except OutputError:
             if not overwrite:
@@ -249,9 +304,14 @@ class Staging:
         self._old_parts = self._list_parts()
         self.places = places
 
-    def _list_parts(self) -> set[tuple[Path, int, int]]:
-        """The parts in the folder, and what tells one from another that is written in its place."""
+    def _list_parts(self, rows: slice | None = None) -> set[tuple[Path, int, int]]:
+        """The parts in the folder, and what tells one from another that is written in its place.
+
+        Those of a shard have its first row, or one after it, in their names.
+        """
         paths = self.folder.glob("part-*.h5")
+        if rows:
+            paths = (p for p in paths if rows.start <= int(p.name.split("-")[1]) < rows.stop)
         return {(path, (status := path.stat()).st_ino, status.st_mtime_ns) for path in paths}
 
     def import_rows(self, rows: NDArray[np.int64]) -> None:
@@ -266,8 +326,7 @@ class Staging:
             return
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        for start in range(0, len(rows), _IMPORTED_AT_ONCE):
-            some = rows[start : start + _IMPORTED_AT_ONCE]
+        for some in self._cut(rows, _IMPORTED_AT_ONCE):
             places = self.places.select(some)
             layout = self._lay_out_part(some, places)
 
@@ -282,27 +341,85 @@ class Staging:
     def _lay_out_part(self, rows: NDArray[np.int64], places: Places) -> FileLayout:
         """The layout of a part with rows that are somewhere."""
         inputs, run, runs = places.gather()
-        layout = self.layout.select(rows)
+        layout = self._select(rows)
         provenance = replace(layout.provenance, runs=runs)
         return replace(layout, input_sha256=inputs, run=run, provenance=provenance)
 
     def write_part(self, finished: Mapping[int, Row]) -> None:
         """Write finished rows, by their numbers; on return they are safe on disk."""
-        rows = np.array([*finished], np.int64)
-        layout = self.layout.select(rows)
+        for rows in self._cut(np.array([*finished], np.int64), len(finished)):
+            self._write_rows(rows, [finished[row] for row in rows.tolist()])
+
+    def _write_rows(self, rows: NDArray[np.int64], finished: Sequence[Row]) -> None:
+        """Write finished rows of one shard."""
+        layout = self._select(rows)
         layout = replace(
             layout,
-            input_sha256=to_digests([row.made_of for row in finished.values()]),  # type: ignore[arg-type]  # text, or as a file has it
+            input_sha256=np.array([row.made_of for row in finished], "S64"),
             provenance=replace(layout.provenance, runs=[layout.provenance.last_bits()]),
         )
 
         def fill(file: h5py.File) -> None:
-            for position, row in enumerate(finished.values()):
+            for position, row in enumerate(finished):
                 write_row(file, position, row.chunks)
                 if layout.has_times and row.times is not None:
                     write_times(file, position, row.times)
 
-        self._write(layout, rows, [row.damage for row in finished.values()], fill)
+        self._write(layout, rows, [row.damage for row in finished], fill)
+
+    def _cut(self, rows: NDArray[np.int64], limit: int) -> Iterator[NDArray[np.int64]]:
+        """Cut rows, by their numbers, into groups of one shard, with at most so many."""
+        bounds = (
+            np.flatnonzero(np.diff(rows // (self.rows_per_file or len(self.layout.labels)))) + 1
+        )
+        for group in np.split(rows, bounds):
+            for start in range(0, len(group), limit):
+                yield group[start : start + limit]
+
+    def _select(self, rows: NDArray[np.int64]) -> FileLayout:
+        """The layout of a part: some rows of a shard, in chunks of the shape that it has."""
+        shard = self.lay_out(self.find_shard(int(rows[0])))
+        return replace(
+            self.layout.select(rows),
+            max_frames=shard.max_frames,
+            chunk_frames=shard.chunk_frames,
+        )
+
+    @property
+    def shards(self) -> range:
+        """The numbers of the shards; one alone, if the file is not cut."""
+        count = len(self.layout.labels)
+        return range(-(-count // (self.rows_per_file or count)))
+
+    def find_shard(self, row: int) -> int:
+        """The number of the shard that a row is of."""
+        return row // self.rows_per_file if self.rows_per_file else 0
+
+    def _find_rows(self, shard: int) -> slice:
+        """The rows of a shard."""
+        count = len(self.layout.labels)
+        size = self.rows_per_file or count
+        return slice(shard * size, min((shard + 1) * size, count))
+
+    def lay_out(self, shard: int) -> FileLayout:
+        """The layout of a shard; of the file, if it is not cut."""
+        if not self.rows_per_file:
+            return self.layout
+        if self._laid_out[0] != (shard, id(self.layout)):
+            rows = self._find_rows(shard)
+            layout = self.layout.select(np.arange(rows.start, rows.stop))
+            planned = FileLayout.plan(
+                layout.labels,
+                layout.num_frames,
+                layout.video_ids,
+                layout.feature_dim,
+                replace(layout.provenance, skipped={}),
+                layout.columns,
+                layout.has_times,
+                layout.input_sha256,
+            )
+            self._laid_out = (shard, id(self.layout)), planned  # rows come shard by shard
+        return self._laid_out[1]
 
     def _write(
         self,
@@ -369,40 +486,193 @@ class Staging:
                 rows of the file would be lost.
             OutputError: The disk is full, or the file cannot be written.
         """
-        places = self.find_places()
-        skipped = {row: reason for row, reason in self._skipped().items() if row not in places}
-        names = self.layout.video_ids
-        absent = np.flatnonzero(places.source < 0).tolist()
-        missing = [names[row] for row in absent if row not in skipped]
+        known, left_out, last = self._survey()
+        if not overwrite:
+            self._check_losses(known, left_out)
+        with writing(self.target):
+            if self.rows_per_file:
+                self._remove_stale(self._publish_shards(known))
+            else:
+                self._publish_whole(last)
+                self._remove_stale(())
+            self._remove_folder()
+
+    def _survey(self) -> tuple[FileLayout, dict[str, str], _Ready]:
+        """The layout of all rows, once each of them is somewhere or left out, and why these are.
+
+        What is known of the last shard stands beside.
+
+        Raises:
+            IncompleteError: One is not, or all are left out.
+        """
+        missing: list[str] = []
+        inputs, left_out, damaged = [], dict[int, str](), dict[int, str]()
+        for shard in self.shards:
+            ready, first = self._gather(shard), self._find_rows(shard).start
+            missing += ready.missing
+            left_out |= {first + row: reason for row, reason in ready.left_out.items()}
+            damaged |= {first + row: damage for row, damage in ready.damaged.items()}
+            inputs.append(ready.inputs)
+        count, names = len(self.layout.labels), self.layout.video_ids
         if missing:
             raise IncompleteError(
-                f"{self.target}: expected {len(names)} videos, found {len(names) - len(missing)}, "
+                f"{self.target}: expected {count} videos, found {count - len(missing)}, "
                 f"without {shorten(missing)}. This split is not published: run again without "
                 "limit_predict_batches."
             )
-        if not places:
+        if len(left_out) == count:
             raise IncompleteError(
                 f"{self.target}: expected one good video or more, found none: "
-                f"{shorten([*skipped.values()], 1)}"
+                f"{shorten([*left_out.values()], 1)}"
             )
-        layout = self._complete(places, skipped)
-        if not overwrite:
-            self._check_losses(layout, {names[row]: reason for row, reason in skipped.items()})
-        chosen = places.select(places.numbers())
-        with writing(self.target):
-            if not self._is_current(layout, chosen):
-                self._check_space(chosen)
-                self._merge(layout, chosen)
-            self._remove_folder()
+        layout = replace(self.layout, input_sha256=np.concatenate(inputs))
+        layout = layout.note_damage(damaged).leave_out(left_out)
+        return layout, {names[row]: reason for row, reason in left_out.items()}, ready
 
-    def find_places(self) -> Places:
-        """Where each row is: also in the parts that were written since this run has begun."""
-        places = self.places.select(slice(None))
-        for path, *_ in sorted(self._list_parts() - self._old_parts):
+    def is_complete(self, shard: int) -> bool:
+        """Whether each row of a shard is on disk, or left out."""
+        return not self._gather(shard).missing
+
+    def merge(self, shard: int) -> Path | None:
+        """Merge the rows of a shard into a file that waits to be published, unless there is one.
+
+        Raises:
+            IncompleteError: A row is missing, or a part was changed.
+            OutputError: The disk is full, or the file cannot be written.
+
+        Returns:
+            The file; None if all rows are left out.
+        """
+        path = shard_path(self.target, shard)
+        if shard in self._published_shards:
+            return path
+        ready = self._gather(shard)
+        if ready.missing:
+            raise IncompleteError(
+                f"{path}: expected all of its rows, found none of {shorten(ready.missing)}. "
+                "Run again."
+            )
+        if not ready.places:
+            return None
+        layout, places = self._complete(shard, ready)
+        sources = {source.path for source, _ in places.by_source()}
+        for there in (path, *(each for each in sources if each.name == path.name)):
+            if is_current(there, layout, places):
+                return there
+        with writing(self._home):
+            folder = self._home / f"{_MERGED}{self._token}"
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = self._home / f"{_MERGED}{self._token}.h5"
+            merge_rows(temporary, layout, places)
+            publish_file(temporary, folder / path.name)
+        return folder / path.name
+
+    def publish_shard(self, shard: int) -> None:
+        """Publish a shard before the others, and before the file over them, which is not there.
+
+        Raises:
+            IncompleteError: A row is missing, or a part was changed.
+            OutputError: The disk is full, or the file cannot be written.
+        """
+        assert self.is_first, "a shard may have rows that another one is to get"
+        if merged := self.merge(shard):
+            self._move_shard(merged, shard_path(self.target, shard))
+            self._published_shards.add(shard)
+
+    def _move_shard(self, merged: Path, path: Path) -> None:
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            publish_file(merged, path)
+
+    def _publish_whole(self, ready: _Ready) -> None:
+        """Merge all rows into one file, unless it has them already."""
+        layout, places = self._complete(0, ready)
+        if not is_current(self.target, layout, places):
+            merged = self._home / "merged.h5"
+            merged.parent.mkdir(parents=True, exist_ok=True)
+            merge_rows(merged, layout, places)
+            publish_file(merged, self.target)
+
+    def _publish_shards(self, known: FileLayout) -> list[Path]:
+        """Publish the shards that change, and the file over all shards; these are returned."""
+        files: list[Path] = []
+        moved: list[tuple[Path, Path]] = []
+        for shard in self.shards:
+            if self.is_first:
+                self.publish_shard(shard)
+            merged = self.merge(shard)
+            if merged is None:
+                continue
+            path = shard_path(self.target, shard)
+            files.append(path)
+            if merged != path:
+                moved.append((merged, path))
+        before = [shard.path for shard in self.published.shards] if self.published else []
+        is_same = not moved and files == before and is_alike(self.target, known)
+        if is_same:
+            return files
+        if {path for _, path in moved} & {*before} or (self.target.exists() and not self.published):
+            remove(self.target)  # it must not be over shards that it does not know
+            sync(self.target.parent)
+        for merged, path in moved:
+            self._move_shard(merged, path)
+        over = self._home / "over.h5"
+        over.parent.mkdir(parents=True, exist_ok=True)
+        write_over_shards(over, files, known.provenance)
+        check_merged(over, self.target.parent)
+        publish_file(over, self.target)
+        return files
+
+    def _remove_stale(self, files: Collection[Path]) -> None:
+        """Remove the shards that the published file does not need any more, and nothing else."""
+        for path in self._shard_files - {*files}:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # there is something in it, or there is no such folder
+            self.target.with_suffix("").rmdir()
+
+    def _gather(self, shard: int) -> _Ready:
+        """What is known of the rows of a shard."""
+        rows, names = self._find_rows(shard), self.layout.video_ids
+        places = self.find_places(shard)
+        absent = np.flatnonzero(places.source < 0).tolist()
+        skipped = self._skipped()
+        left_out = {row: skipped[r] for row in absent if (r := rows.start + row) in skipped}
+        missing = [names[rows.start + row] for row in absent if row not in left_out]
+        damaged = {
+            int(row): damage
+            for source, numbers in places.by_source()
+            if source.damage
+            for row in numbers
+            if (damage := source.damage.get(int(places.row[row]), ""))
+        }
+        return _Ready(places, places.gather()[0], left_out, damaged, missing)
+
+    def _complete(self, shard: int, ready: _Ready) -> tuple[FileLayout, Places]:
+        """The layout of a shard, with all that is known once each row is somewhere."""
+        inputs, run, runs = ready.places.gather()
+        layout = self.lay_out(shard)
+        layout = replace(
+            layout,
+            input_sha256=inputs,
+            run=run,
+            provenance=replace(layout.provenance, runs=runs),
+        )
+        kept = ready.places.select(ready.places.numbers())
+        return layout.note_damage(ready.damaged).leave_out(ready.left_out), kept
+
+    def find_places(self, shard: int | None = None) -> Places:
+        """Where each row is: also in the parts that were written since this run has begun.
+
+        Args:
+            shard: Tell it of the rows of one shard alone.
+        """
+        rows = slice(0, len(self.layout.labels)) if shard is None else self._find_rows(shard)
+        places = self.places.select(rows)
+        for path, *_ in sorted(self._list_parts(rows) - self._old_parts):
             with open_part(path) as part:
                 source = Source.read(part)
-            numbers = source.numbers
-            planned = self.layout.input_sha256[numbers]
+            planned = self.layout.input_sha256[source.numbers]
+            numbers = source.numbers - rows.start
             is_new = (places.source[numbers] < 0) & ((planned == b"") | (planned == source.inputs))
             places.add(source, np.flatnonzero(is_new), numbers[is_new])
         return places
@@ -435,79 +705,11 @@ class Staging:
                 + "".join(f": {reason}" for reason in [*skipped.values()][:1])
             )
 
-    def _complete(self, places: Places, skipped: Mapping[int, str]) -> FileLayout:
-        """The layout with all that is known once each row is somewhere."""
-        inputs, run, runs = places.gather()
-        damaged = {
-            int(row): damage
-            for source, rows in places.by_source()
-            if source.damage
-            for row in rows
-            if (damage := source.damage.get(int(places.row[row]), ""))
-        }
-        layout = replace(
-            self.layout,
-            input_sha256=inputs,
-            run=run,
-            provenance=replace(self.layout.provenance, runs=runs),
-        )
-        return layout.note_damage(damaged).leave_out(skipped)
-
-    def _is_current(self, layout: FileLayout, places: Places) -> bool:
-        """Whether the published file is what a merge would make, or of another run's settings."""
-        before = self.published
-        if not before or before.provenance.is_old or len(before.names) != len(places):
-            return False
-        rows = np.arange(len(places))
-        is_elsewhere = any(source is not before for source, _ in places.by_source())
-        if is_elsewhere or not np.array_equal(places.row, rows):
-            return False
-        made, here = before.provenance, layout.provenance
-        with open_feature_file(self.target) as file:
-            return (
-                made.describe() == here.describe()
-                and before.chunk_frames == layout.chunk_frames
-                and before.has_times == layout.has_times
-                and before.names == layout.video_ids
-                and np.array_equal(before.labels, layout.labels)
-                and repr(_to_plain(read_columns(file))) == repr(_to_plain(layout.columns))
-            )
-
-    def _merge(self, layout: FileLayout, places: Places) -> None:
-        merged = self._home / "merged.h5"
-        merged.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(merged, "w", locking=False) as file:
-            create(file, layout)
-            copy_rows(places.items(), file, layout)
-        with h5py.File(merged, "r", locking=False) as file:
-            problems = find_problems(file, read_features=False)
-        if problems:
-            raise OutputError(f"{merged}: expected a valid file, found {problems[0]}. Run again.")
-        publish_file(merged, self.target)
-
     def _remove_folder(self) -> None:
         if self._home.exists():
             remove(self._home)
         with suppress(OSError):  # there are other parts in it, or there is no such folder
             self._home.parent.rmdir()
-
-    def _check_space(self, places: Places) -> None:
-        """Check before the merge, because HDF5 crashes on a full disk."""
-        needed = sum(
-            source.num_bytes * len(rows) // len(source.num_frames)
-            for source, rows in places.by_source()
-        )
-        free = shutil.disk_usage(self.target.parent).free
-        if free < needed:
-            raise OutputError(
-                f"{self.target}: expected {needed / 2**20:.0f} MB of free disk space for the "
-                f"merge, found {free / 2**20:.0f} MB. Free some, and run again."
-            )
-
-
-def _to_plain(columns: Mapping[str, NDArray[Any]]) -> dict[str, object]:
-    """Columns for comparison: NaN is NaN then."""
-    return {name: values.tolist() for name, values in sorted(columns.items())}
 
 
 def _compare_names(before: Sequence[str], now: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from featx.features.finished import (
 )
 from featx.features.format_1 import adopt
 from featx.features.staging import Staging
-from featx.features.validation import find_row_problems
+from featx.features.validation import find_problems, find_row_problems
 
 _FEW = 10  # videos that may all be replaced at once, by somebody who means it
 
@@ -156,7 +157,8 @@ def _read_others(stagings: Sequence[Staging]) -> list[Source]:
                 made = source.provenance
                 is_its_name = made.split in (None, path.name.partition("_features")[0])
                 differences = stagings[0].layout.provenance.find_differences(made)
-                if is_its_name and made.has_record and not differences:
+                is_whole = not source.shards or not find_problems(file, read_features=False)
+                if is_its_name and made.has_record and not differences and is_whole:
                     sources.append(source)
     return sources
 
@@ -204,14 +206,15 @@ def _drop_unreadable(places: Places, trusted: Collection[Path]) -> None:
     for source, numbers in places.by_source():
         if source.path in trusted:
             continue
-        with open_feature_file(source.path) as file:
-            for number in numbers.tolist():
-                row = int(places.row[number])
-                length, found = int(source.num_frames[row]), ["unreadable"]
-                with suppress(*DAMAGE):
-                    found = find_row_problems(file["features"], row, length)
-                if found:
-                    places.source[number] = -1
+        located = sorted((*source.locate(int(places.row[n])), int(n)) for n in numbers)
+        for path, group in groupby(located, lambda item: item[0]):
+            with open_feature_file(path) as file:
+                for _, row, number in group:
+                    length, found = int(source.num_frames[places.row[number]]), ["unreadable"]
+                    with suppress(*DAMAGE):
+                        found = find_row_problems(file["features"], row, length)
+                    if found:
+                        places.source[number] = -1
 
 
 def _find_unclaimed(
@@ -236,8 +239,9 @@ def _find_unclaimed(
         others = np.append(others, find_keys(staging.published.inputs))
     others = np.unique(np.append(others, find_keys(inputs)))
     folders: dict[Path, list[Source]] = {}
+    left_over = staging.target.with_suffix("") if staging.published else None
     for source in sources:
-        if source is not staging.published:
+        if source is not staging.published and source.path.parent != left_over:
             folders.setdefault(source.path.parent, []).append(source)
     for parts in folders.values():  # the parts of a plan
         lost = [

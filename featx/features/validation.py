@@ -1,12 +1,13 @@
 """What is wrong with a feature file."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from featx.console import make_bar
-from featx.errors import first_line
+from featx.errors import InputError, first_line
 from featx.features.feature_file import (
     COLUMNS,
     DAMAGE,
@@ -17,9 +18,12 @@ from featx.features.feature_file import (
     UNLABELLED,
 )
 from featx.features.provenance import Provenance
+from featx.features.shards import find_shards, open_shard
 
 
-def find_problems(file: h5py.File, read_features: bool = True) -> list[str]:
+def find_problems(
+    file: h5py.File, read_features: bool = True, folder: Path | None = None
+) -> list[str]:
     """What is wrong with a feature file; an empty list if it is valid.
 
     A file without `video_ids`, or with chunks across videos, is valid too.
@@ -27,14 +31,15 @@ def find_problems(file: h5py.File, read_features: bool = True) -> list[str]:
     Args:
         file: An open feature file.
         read_features: Also read all features, one video at a time, and not just the structure.
+        folder: The folder whose shards the file is of; by default, its own.
     """
     try:
-        return _find_problems(file, read_features)
+        return _find_problems(file, read_features, folder)
     except DAMAGE as error:
         return [f"expected readable datasets and attributes, found: {first_line(error)}"]
 
 
-def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
+def _find_problems(file: h5py.File, read_features: bool, folder: Path | None) -> list[str]:
     features, labels, num_frames = file["features"], file["labels"], file["num_frames"]
     count, max_frames = int(file.attrs["num_videos"]), int(file.attrs["max_frames"])
     dim = int(file.attrs["feature_dim"])
@@ -74,7 +79,19 @@ def _find_problems(file: h5py.File, read_features: bool) -> list[str]:
         expected = int((-(-lengths // features.chunks[1])).sum())
         if (stored := features.id.get_num_chunks()) != expected:
             problems.append(f"features: expected {expected} chunks, found {stored}")
-    if read_features and not problems:
+    if problems:
+        return problems
+    if shards := find_shards(file, folder):
+        for shard in shards:
+            try:
+                with open_shard(shard, file) as opened:
+                    inner = find_problems(opened, read_features)
+            except InputError as error:
+                problems.append(str(error))
+            else:
+                where = f"{shard.path.name}, from row {shard.start:,}"
+                problems += [f"{where}: {problem}" for problem in inner]
+    elif read_features:
         for row, length in enumerate(make_bar(lengths, "Checking", count, "video")):
             problems += find_row_problems(features, row, int(length))
             if TIMES in file and not np.isnan(file[TIMES][row, length:]).all():
