@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}"
 _LINE_SECONDS = 60  # between two lines where there is no bar
 
 # What Lightning says of itself.
@@ -28,57 +27,82 @@ def is_watched() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]  # of anything
+    """A bar that knows how far it is even while it is invisible."""
+
+    def __init__(self, items: Iterable[Any] | None, name: str, total: int, **settings: Any) -> None:  # noqa: ANN401  # those of tqdm
+        super().__init__(items, name, total, **settings)
+        self.name, self.num_items, self.seen = name, total, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        _STEPS.append(self)
+        try:
+            for item in super().__iter__():
+                yield item
+                self.seen += 1
+        finally:
+            _STEPS.remove(self)
+
+
+_STEPS: list[_Bar] = []  # those whose items are being taken
+
+
 def make_bar(
     items: Iterable[Any] | None, name: str, total: int, unit: str, show: bool = True
 ) -> "tqdm[Any]":
     """A progress bar over items, or to be moved by hand; it stays invisible in a log."""
     hidden = not (show and is_watched())
-    return tqdm(items, name, total, unit=unit, disable=hidden, dynamic_ncols=True)
+    return _Bar(items, name, total, unit=unit, disable=hidden, dynamic_ncols=True)
+
+
+def find_step() -> tuple[str, int, int] | None:
+    """The bar whose items are being taken: its name, and how many of how many are; None without."""
+    steps = [*_STEPS]
+    return (steps[-1].name, steps[-1].seen, steps[-1].num_items) if steps else None
 
 
 class Progress:
-    """Videos, frames a second, and the time left over all splits.
+    """Videos, frames a second, and the time left over all splits and all processes.
 
     It counts frames, so that the time left is right for videos of any length.
 
     Args:
-        lengths: Number of frames `[num_videos]` of each video that this process will take.
+        num_videos: Number of videos that are to be done.
+        num_frames: Their frames.
         found: Number of videos that an earlier run has finished.
-        num_ranks: Number of processes that share the work; each takes as many frames.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], found: int, num_ranks: int) -> None:
-        self._num_videos, self._num_frames = len(lengths), int(lengths.sum())
-        self._videos = self._frames = 0
-        self._notes = f", process 1 of {num_ranks}" * (num_ranks > 1)
-        self._notes += f", {found} found from an earlier run" * (found > 0)
+    def __init__(self, num_videos: int, num_frames: int, found: int) -> None:
+        self._num_videos, self._num_frames = num_videos, num_frames
+        self._notes = f", {found:,} found from an earlier run" * (found > 0)
         self._start = self._last_line = time.monotonic()
-        self._bar = make_bar(None, "", self._num_frames, "frame")
-        self.advance(0, 0)
+        self._bar = make_bar(None, "", num_frames, "frame")
 
-    def advance(self, videos: int, frames: int) -> None:
-        """Count videos, and their frames, as done."""
-        self._videos += videos
-        self._frames += frames
-        text = f"{self._videos}/{self._num_videos} videos{self._notes}"
-        self._bar.set_description(text, refresh=False)
-        self._bar.update(frames)
+    def show(self, videos: int, frames: int, speed: str) -> None:
+        """Show what is done, and how fast; see `format_speed`."""
+        text = f"{videos:,}/{self._num_videos:,} videos{self._notes}"
+        if not self._bar.disable:
+            self._bar.set_description(text, refresh=False)
+            self._bar.bar_format = f"{_BAR}{speed}]"
+            self._bar.update(frames - self._bar.n)
+            return
         now = time.monotonic()
-        if self._bar.disable and now - self._last_line >= _LINE_SECONDS:
+        if now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
-            meter = tqdm.format_meter(
-                self._frames,
-                self._num_frames,
-                now - self._start,
-                prefix=text,
-                unit="frame",
-                bar_format="{desc}: {percentage:.0f}% [{elapsed}<{remaining}, {rate_fmt}]",
-            )
-            print(meter, file=sys.stderr, flush=True)
+            elapsed = tqdm.format_interval(now - self._start)
+            share = frames / max(self._num_frames, 1)
+            print(f"{text}: {share:.0%} [{elapsed}{speed}]", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it is."""
+        self._bar.refresh()
         self._bar.close()
+
+
+def format_speed(rate: float, seconds_left: float | None) -> str:
+    """Frames a second and the time left, as it follows the time that has passed."""
+    left = "?" if seconds_left is None else tqdm.format_interval(seconds_left)
+    return f"<{left}, {rate:,.1f} frames/s"
 
 
 @contextmanager

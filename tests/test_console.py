@@ -6,13 +6,19 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers import Save, random_video, random_videos
 from lightning.pytorch import Trainer
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.console import Progress, is_watched, without_chatter
+from featx.console import (
+    Progress,
+    find_step,
+    format_speed,
+    is_watched,
+    make_bar,
+    without_chatter,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +34,12 @@ def last_line(text: str) -> str:
 
 def test_it_counts_frames(capsys: pytest.CaptureFixture[str]) -> None:
     """Half of the frames are half of the work, in however few of the videos."""
-    progress = Progress(np.array([2, 6, 2, 2]), found=3, num_ranks=2)
-    progress.advance(2, 8)
+    progress = Progress(4, 12, found=3)
+    progress.show(2, 8, format_speed(1.25, 3.2))
     progress.close()
     line = last_line(capsys.readouterr().err)
     expected = (
-        r"2/4 videos, process 1 of 2, 3 found from an earlier run:  67%\|.*\| 8/12 \[.*frame/s\]"
+        r"2/4 videos, 3 found from an earlier run:  67%\|.*\| 8/12 \[00:00<00:03, 1.2 frames/s\]"
     )
     assert re.fullmatch(expected, line)
 
@@ -43,13 +49,22 @@ def test_a_line_now_and_then_where_nobody_watches(
 ) -> None:
     """In a log there is no bar, but a line a minute, which tells the same."""
     monkeypatch.setattr("featx.console.is_watched", lambda: False)
-    now = iter([0.0, 0.0, 30.0, 70.0, 80.0])
+    now = iter([0.0, 30.0, 70.0, 80.0])
     monkeypatch.setattr("featx.console.time.monotonic", lambda: next(now))
-    progress = Progress(np.array([2, 6, 2, 2]), found=0, num_ranks=1)
-    for _ in range(3):
-        progress.advance(1, 2)
+    progress = Progress(4, 12, found=0)
+    for videos in (1, 2, 3):
+        progress.show(videos, 2 * videos, format_speed(0, None))
     progress.close()
-    assert capsys.readouterr().err == "2/4 videos: 33% [01:10<02:20, 17.50s/frame]\n"
+    assert capsys.readouterr().err == "2/4 videos: 33% [01:10<?, 0.0 frames/s]\n"
+
+
+def test_how_far_a_bar_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """It can be asked for while items are taken, on a terminal or not; afterwards there is none."""
+    for show in (True, False):
+        steps = [find_step() for _ in make_bar("abc", "Scanning", 3, "file", show)]
+        assert steps == [("Scanning", number, 3) for number in range(3)]
+        assert find_step() is None
+    assert "Scanning" in capsys.readouterr().err
 
 
 def test_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:

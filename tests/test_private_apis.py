@@ -19,6 +19,7 @@ IMPORTED = {
     "torch._dynamo.exc.TorchDynamoException",
     "torch._inductor.config",
     "torch._subclasses.fake_tensor.FakeTensorMode",
+    "torch.distributed.distributed_c10d._get_default_store",
     "torch.fx.experimental.optimization.fuse",
     "lightning.pytorch.strategies.launchers.subprocess_script._SubprocessScriptLauncher",
 }

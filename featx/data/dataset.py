@@ -1,10 +1,10 @@
-"""What a DataLoader of videos is made of: the dataset, a rank's share, and how items are joined."""
+"""What a DataLoader of videos is made of: the dataset, its order, and how items are joined."""
 
 import os
 import signal
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, tee
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ from featx.data.pixels import PIXELS, Span
 from featx.errors import FeatxError
 
 _GRACE_SECONDS = 5
+_MOST_VIDEOS = 256  # of a block: so the ranks are never far from each other, and rows fill in order
+_BLOCKS_LEFT = 4  # each rank could take so many more blocks of the size of the one at hand
 
 
 class VideoBatch(NamedTuple):
@@ -60,17 +62,18 @@ class VideoDataset(Dataset[VideoBatch]):
     Args:
         manifest: The videos.
         order: The positions in the order in which they will be asked for, if a thread is to read
-            each one ahead, while the CNN computes.
+            each one ahead, while the CNN computes. No more of them are asked for than that takes.
         device: Where videos may be decoded; see `VideoFile.read`.
     """
 
     def __init__(
-        self, manifest: Manifest, order: Sequence[int] = (), device: torch.device = CPU
+        self, manifest: Manifest, order: Iterable[int] = (), device: torch.device = CPU
     ) -> None:
         self.manifest = manifest
         self.device = device
-        self._next = dict(pairwise(order))
-        self._pool = ThreadPoolExecutor(1, "reading") if order else None  # it cannot be pickled
+        # Without an order, for neither can be pickled.
+        self._pool = ThreadPoolExecutor(1, "reading") if order else None
+        self._pairs = pairwise(order) if order else None
         self._ahead: dict[int, Future[VideoBatch]] = {}
 
     def __len__(self) -> int:
@@ -79,9 +82,10 @@ class VideoDataset(Dataset[VideoBatch]):
     def __getitem__(self, position: int) -> VideoBatch:
         ahead = self._ahead.pop(position, None)
         batch = ahead.result() if ahead else self._read(position)
-        following = self._next.get(position)
-        if self._pool and following is not None:
-            self._ahead = {following: self._pool.submit(self._read, following)}
+        if self._pool and self._pairs:
+            following = next((after for before, after in self._pairs if before == position), None)
+            if following is not None:
+                self._ahead = {following: self._pool.submit(self._read, following)}
         return batch
 
     def _read(self, position: int) -> VideoBatch:
@@ -103,32 +107,101 @@ class VideoDataset(Dataset[VideoBatch]):
         )
 
 
-class RankShare(DistributedSampler[int]):
-    """A share of the videos, in order, balanced by the number of frames.
+class BlockSampler(DistributedSampler[int]):
+    """The videos that are left, in order, a block after the other.
 
-    Because it is a DistributedSampler, Lightning does not replace it. No video is repeated to make
-    the shares equally long, and a share may be empty.
+    Because it is a DistributedSampler, Lightning does not replace it. No video is repeated to give
+    all ranks as many, and a rank may get none.
 
     Args:
-        lengths: Number of frames `[num_videos]` of each video.
-        done: Positions of videos to leave out.
-        rank: Which rank.
-        num_ranks: Number of ranks.
+        pending: Positions `[num_pending]` of the videos that are left, in order.
+        bounds: Where the blocks begin in these `[num_blocks + 1]`, and where the last one ends.
+        blocks: The numbers of the blocks that this rank takes; they may be found out one by one,
+            and then nobody knows how many there will be.
+        looks_ahead: Whether `follow` is going to be used.
     """
 
     def __init__(
-        self, lengths: NDArray[np.int64], done: Collection[int], rank: int, num_ranks: int
+        self,
+        pending: NDArray[np.int64],
+        bounds: NDArray[np.int64],
+        blocks: Iterable[int],
+        looks_ahead: bool = False,
     ) -> None:
-        pending = np.setdiff1d(np.arange(len(lengths)), [*done])
-        frames = np.concatenate([[0], np.cumsum(lengths[pending])])
-        bounds = np.searchsorted(frames, frames[-1] * np.arange(num_ranks + 1) / num_ranks)
-        self.share: list[int] = pending[bounds[rank] : bounds[rank + 1]].tolist()
+        self._pending = pending
+        self._bounds = bounds
+        self._blocks = blocks
+        self._looks_ahead = looks_ahead
+        self._ahead: Iterator[int] = iter(())
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.share)
+        positions = self._list_positions()
+        if self._looks_ahead:
+            positions, self._ahead = tee(positions)
+        return positions
+
+    def _list_positions(self) -> Iterator[int]:
+        for block in self._blocks:
+            yield from self._pending[self._bounds[block] : self._bounds[block + 1]].tolist()
+
+    def follow(self) -> Iterator[int]:
+        """The same positions once more, which may be ahead of those of the iteration."""
+        yield from self._ahead
 
     def __len__(self) -> int:
-        return len(self.share)
+        """The number of videos.
+
+        Raises:
+            TypeError: It is not known; so Python and Lightning have it.
+        """
+        if not isinstance(self._blocks, Sized):
+            raise TypeError("expected blocks that are known, found some to be found out")
+        blocks = [*self._blocks]
+        return int((self._bounds[1:] - self._bounds[:-1])[blocks].sum())
+
+
+def cut_blocks(lengths: NDArray[np.int64], num_ranks: int, batch_size: int) -> NDArray[np.int64]:
+    """Cut videos into blocks, each for the rank that is free when its turn comes.
+
+    They are large at first, so that a rank seldom has to ask for one, and smaller towards the end,
+    in proportion to the frames that are left, so that even a slow rank does not end long after the
+    others.
+
+    Args:
+        lengths: Number of frames `[num_videos]` of each video.
+        num_ranks: Number of ranks.
+        batch_size: Videos of a batch; there are no smaller blocks but the last one.
+
+    Returns:
+        Where each block begins, and where the last one ends, int64 `[num_blocks + 1]`.
+
+    Source: C. D. Polychronopoulos and D. J. Kuck, Guided self-scheduling, IEEE Trans. Comput. 1987.
+    """
+    total = len(lengths)
+    frames = np.cumsum(lengths)
+    bounds, done = [0], 0
+    while (start := bounds[-1]) < total:
+        due = (frames[-1] - done) // (_BLOCKS_LEFT * num_ranks)
+        count = min(int(np.searchsorted(frames, done + due, "right")) - start, _MOST_VIDEOS)
+        stop = min(start + max(count // batch_size, 1) * batch_size, total)
+        bounds.append(stop)
+        done = frames[stop - 1]
+    return np.array(bounds, np.int64)
+
+
+def cut_shares(lengths: NDArray[np.int64], num_ranks: int) -> NDArray[np.int64]:
+    """Cut videos into one share for each rank, balanced by the number of frames.
+
+    Args:
+        lengths: Number of frames `[num_videos]` of each video.
+        num_ranks: Number of ranks.
+
+    Returns:
+        Where each share begins, and where the last one ends, int64 `[num_ranks + 1]`.
+    """
+    frames = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = np.searchsorted(frames, frames[-1] * np.arange(num_ranks + 1) / num_ranks)
+    return np.asarray(bounds, np.int64)
 
 
 def outlive_signals(worker: int) -> None:

@@ -3,18 +3,28 @@
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from featx.data.choices import LayoutName, OnError, SourceName
-from featx.data.dataset import RankShare, VideoBatch, VideoDataset, join, outlive_signals
+from featx.data.dataset import (
+    BlockSampler,
+    VideoBatch,
+    VideoDataset,
+    cut_blocks,
+    cut_shares,
+    join,
+    outlive_signals,
+)
 from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, CPU, Manifest, ScanSettings, missing_categories
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
@@ -50,16 +60,20 @@ class Work:
     Attributes:
         ranks: The processes of the run.
         manifest: The videos.
-        find_done: Finds the positions of the videos that an earlier run has finished; the writer's.
+        find_done: Finds which videos `[num_videos]` an earlier run has finished; the writer's, and
+            without a writer, there are none.
         done: These, once they are found.
-        share: Positions of the videos that this process takes.
     """
 
     ranks: Ranks
     manifest: Manifest
-    find_done: Callable[[], set[int]] = set
-    done: set[int] = field(default_factory=set)
-    share: list[int] = field(default_factory=list)
+    find_done: Callable[[], NDArray[np.bool_]] | None = None
+    done: NDArray[np.bool_] | None = None
+
+    def take_blocks(self, num_blocks: int) -> Iterator[int]:
+        """The numbers of the blocks that this process takes, each when the one before is done."""
+        while (taken := self.ranks.count("blocks", 1)) <= num_blocks:
+            yield taken - 1
 
 
 class VideoDataModule(LightningDataModule):
@@ -275,22 +289,35 @@ class VideoDataModule(LightningDataModule):
             rank_zero_warn(f"{name}: {value} is a setting of clips, and has no effect here.")
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
-        """This rank's share of the videos that are not done, in row order."""
+        """The videos that are not done, in row order; each rank takes blocks of them as it comes.
+
+        A limit that is a share of all batches is one of a share of the videos that is fixed.
+        """
         rank, num_ranks, on_cuda, num_workers = 0, 1, False, self.num_workers or 0
         device = self._find_decoding_device()
+        limit: float = 1.0
         if self.trainer:
             rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+            limit = self.trainer.limit_predict_batches
             on_cuda = self.trainer.strategy.root_device.type == "cuda"
             if on_cuda and self.num_workers is None and device == CPU:
                 num_cores = count_cores() // self.trainer.num_devices
                 num_workers = min(self._source.max_workers, num_cores)
-        self.work.done = self.work.find_done()
-        share = RankShare(self.manifest.lengths, self.work.done, rank, num_ranks)
-        self.work.share = share.share
-        num_workers = num_workers if len(share) else 0
+        work = self.work
+        work.done = work.find_done() if work.find_done else np.zeros(len(work.manifest), np.bool_)
+        pending = np.flatnonzero(~work.done)
+        lengths = work.manifest.lengths[pending]
+        num_workers = num_workers if len(pending) else 0
+        blocks: Iterable[int] = [rank]
+        if num_ranks > 1 and (isinstance(limit, int) or limit == 1):
+            bounds = cut_blocks(lengths, num_ranks, self.batch_size)
+            blocks = work.take_blocks(len(bounds) - 1)
+        else:
+            bounds = cut_shares(lengths, num_ranks)
+        sampler = BlockSampler(pending, bounds, blocks, looks_ahead=num_workers == 0)
         return DataLoader(
-            self.make_dataset([] if num_workers else share.share, device),
-            sampler=share,
+            self.make_dataset(() if num_workers else sampler.follow(), device),
+            sampler=sampler,
             batch_size=self.batch_size,
             num_workers=num_workers,
             pin_memory=on_cuda,  # then the copy to the device takes no time of the CPU's
@@ -298,7 +325,7 @@ class VideoDataModule(LightningDataModule):
             worker_init_fn=outlive_signals,
         )
 
-    def make_dataset(self, order: Sequence[int] = (), device: torch.device = CPU) -> VideoDataset:
+    def make_dataset(self, order: Iterable[int] = (), device: torch.device = CPU) -> VideoDataset:
         """The videos by position; see `VideoDataset`."""
         return VideoDataset(self.manifest, order, device)
 

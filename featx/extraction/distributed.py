@@ -4,20 +4,28 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 
-from featx.errors import FeatxError, IncompleteError
+from featx.errors import FeatxError, IncompleteError, first_line
 
 _PATIENCE = timedelta(days=30)
 _POLL_SECONDS = 0.05
 
 T = TypeVar("T")
+
+
+def _pass() -> None:
+    """Do nothing."""
 
 
 class Ranks:
@@ -30,11 +38,21 @@ class Ranks:
 
     def __init__(self) -> None:
         self._group: Any = None  # a ProcessGroup, which new_group declares otherwise
+        self._counts: Counter[str] = Counter()
         if distributed.is_available() and distributed.is_initialized():
-            self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-    def from_first(self, compute: Callable[[], T]) -> T:
+            with _noticing_an_end():
+                self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+                name = self.from_first(lambda: uuid.uuid4().hex)  # of this run, and of no other
+            self._store = PrefixStore(f"featx/{name}", _get_default_store())
+
+    def from_first(self, compute: Callable[[], T], meanwhile: Callable[[], None] = _pass) -> T:
         """What rank 0 computes.
+
+        Args:
+            compute: What it does.
+            meanwhile: What the others do again and again.
 
         Raises:
             FeatxError: Rank 0 could not; all ranks raise it, and rank 0 tells the user.
@@ -48,35 +66,93 @@ class Ranks:
                 outcome = [compute()]
             except FeatxError as error:
                 outcome = [error]
-        distributed.broadcast_object_list(outcome, src=0, group=self._group)
+        self.wait(meanwhile)  # in a broadcast, a signal would not be noticed
+        with _noticing_an_end():
+            distributed.broadcast_object_list(outcome, src=0, group=self._group)
         result = outcome[0]
         if isinstance(result, FeatxError):
             result.told = not first
             raise result
         return result  # type: ignore[return-value]  # no longer the None of before
 
-    def wait(self) -> None:
-        """Wait until all ranks are here; a signal is noticed meanwhile."""
+    def wait(self, meanwhile: Callable[[], None] = _pass) -> None:
+        """Wait until all ranks are here, however long that takes.
+
+        Args:
+            meanwhile: What is done again and again while others are still to come. The wait goes on
+                when it returns, and ends with what it raises.
+
+        Raises:
+            IncompleteError: Another rank has ended.
+        """
         if self._group is not None:
-            barrier = distributed.barrier(group=self._group, async_op=True)
+            with _noticing_an_end():
+                barrier = distributed.barrier(group=self._group, async_op=True)
             while not barrier.is_completed():
+                meanwhile()
                 time.sleep(_POLL_SECONDS)
-            barrier.wait()
+            with _noticing_an_end():
+                barrier.wait()
+
+    def count(self, name: str, number: int) -> int:
+        """Add to a counter that all ranks share; each begins at 0 with the run.
+
+        Returns:
+            What it is then.
+
+        Raises:
+            IncompleteError: Another rank, which has the counters, has ended.
+        """
+        if self._group is None:
+            self._counts[name] += number
+            return self._counts[name]
+        with _noticing_an_end():
+            return int(self._store.add(name, number))
+
+
+@contextmanager
+def _noticing_an_end() -> Iterator[None]:
+    """Turn what torch raises of a process that has ended into an error of the run.
+
+    Raises:
+        IncompleteError: One has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, FeatxError):
+            raise
+        raise IncompleteError(_tell_end(first_line(error))) from error
+
+
+def _tell_end(found: str) -> str:
+    return (
+        f"process {os.getpid()}: expected all processes of the run to go on, found that one has "
+        f"ended{f' ({found})' * bool(found)}. What that one said tells why; then run the same "
+        "command again."
+    )
 
 
 class Interruption:
-    """Lets a run finish the batch at hand, and no other; to be made when the batches begin.
+    """Lets a run finish the batch at hand, and no other; to be made before the batches begin.
 
     Lightning ignores SIGTERM while it predicts. Its own handlers are installed before these, and
     however a run ends, it puts back those of all signals that there were before its own.
 
     Args:
         trainer: The Trainer of the run.
+
+    Attributes:
+        at_once: Whether a signal ends the process at once, because there is no batch at hand.
     """
+
+    at_once = False
 
     def __init__(self, trainer: Trainer) -> None:
         self._signal = 0
-        self._is_child = trainer.local_rank > 0
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        # Under torchrun, the first process of a machine is a child of an agent, too.
+        self._is_child = trainer.local_rank > 0 or isinstance(environment, TorchElasticEnvironment)
         self._parent = os.getppid()
         launcher = trainer.strategy.launcher
         self._launcher = launcher if isinstance(launcher, _SubprocessScriptLauncher) else None
@@ -93,6 +169,8 @@ class Interruption:
             signal.signal(signum, signal.SIG_DFL)
         if self._launcher:
             self._launcher.kill(signum)
+        if self.at_once:
+            self.check()
 
     def _observe_with(self, signum: int) -> None:
         """What Lightning's thread sends all processes once a child has failed; 0 is nothing."""
@@ -116,9 +194,6 @@ class Interruption:
             # any more, would only spoil its status; the others notice that it has gone.
             self._observe_with(0)
         if failed:
-            raise IncompleteError(
-                f"process {os.getpid()}: expected all processes of the run to go on, found that "
-                "one has ended. What that one said tells why; then run the same command again."
-            )
+            raise IncompleteError(_tell_end(""))
         if self._signal:
             raise SystemExit(128 + self._signal)

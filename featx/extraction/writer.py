@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featx.console import Progress
+from featx.console import Progress, format_speed
 from featx.data.dataset import VideoBatch
 from featx.data.known import Journal, Known
 from featx.data.manifest import ANALYSIS_FILE, MadeOf
@@ -36,13 +36,14 @@ from featx.extraction.datamodule import Memory, VideoDataModule
 from featx.extraction.distributed import Interruption
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.record import ask_inputs, plan_layout, write_analysis
+from featx.extraction.status import STATUS_FOLDER, Phase, Reporter, Sign
 from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock
 from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
 from featx.features.staging import STAGING_FOLDER, Staging
 from featx.features.update import plan_update
-from featx.files import check_replaceable, expand, writing
+from featx.files import check_replaceable, expand, remove, writing
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 
@@ -85,18 +86,42 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self.output_dir = expand(output_dir)
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
-        self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock")
+        # torchrun starts a run again under its name, as soon as it has lost a process.
+        run = os.environ.get("TORCHELASTIC_RUN_ID", "")
+        self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock", run)
         self._known = Known()
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
         self._progress: Progress | None = None
+        self._reporter: Reporter | None = None
         self._prepared = False  # what is in the staging folders is of this run
         self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
 
     def recall(self) -> Known:
-        """What earlier runs on the output folder have found out about inputs."""
+        """What earlier runs on the output folder have found out about inputs.
+
+        From here on, no other run works on it.
+        """
+        self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
+        self._lock.acquire()
+        status = self.output_dir / STAGING_FOLDER / STATUS_FOLDER
+        if status.exists():  # of a run that was killed
+            with writing(status):
+                remove(status)
+        self._report(Sign())
         self._known = Known.load(self._known_folder)
         return self._known
+
+    def _report(self, sign: Sign) -> None:
+        """Tell others how far this process is, from now on."""
+        folder = self.output_dir / STAGING_FOLDER / STATUS_FOLDER
+        self._reporter = Reporter(folder, sign)
+        self._undo.callback(self._stop_reporting)
+
+    def _stop_reporting(self) -> None:
+        if self._reporter:
+            self._reporter.stop()
+            self._reporter = None
 
     @property
     def _known_folder(self) -> Path:
@@ -121,6 +146,11 @@ class FeatureWriter(BasePredictionWriter, Memory):
             for split in data.manifest.positions
         }
         self._prepared = False
+        if not self._reporter:  # the first process has one since the scan
+            self._report(Sign(trainer.global_rank))
+        if self._reporter:
+            self._reporter.sign.num_ranks = trainer.world_size
+            self._reporter.sign.device = str(trainer.strategy.root_device)
         self._journal = Journal(self._known_folder / f"{trainer.global_rank}.jsonl")
         self._work.find_done = lambda: self._plan(trainer, pl_module)
         self._undo.enter_context(warnings.catch_warnings())
@@ -134,11 +164,13 @@ class FeatureWriter(BasePredictionWriter, Memory):
             *((torch.cuda.set_device, (device,)) if device.type == "cuda" else ()),
         )
 
-    def _plan(self, trainer: Trainer, extractor: FeatureExtractor) -> set[int]:
-        """Lay out the files, and find the positions of all videos that an earlier run has finished.
+    def _plan(self, trainer: Trainer, extractor: FeatureExtractor) -> NDArray[np.bool_]:
+        """Lay out the files, and find which videos `[num_videos]` an earlier run has finished.
 
         Not before the extractor is as it will run: Lightning restores a checkpoint after `setup`.
         """
+        self._interruption = Interruption(trainer)
+        self._interruption.at_once = True
         manifest = self._work.manifest
         run = {
             **extractor.settings(),
@@ -152,7 +184,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
             layout = plan_layout(manifest, split, extractor.feature_dim, run)
             inputs = ask_inputs(manifest, split, self._known)
             self._stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
-        done, folders = self._work.ranks.from_first(self._prepare)
+        done, folders = self._work.ranks.from_first(self._prepare, self._interruption.check)
         self._prepared = True
         for split, staging in self._stagings.items():
             staging.folder = folders[split]
@@ -164,29 +196,39 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From now on, a signal or the end of another process ends the run between batches."""
-        self._interruption = Interruption(trainer)
+        self._interruption.at_once = False
+        done, lengths = self._work.done, self._work.manifest.lengths
+        if done is None or not self._reporter:
+            return
+        sign = self._reporter.sign
+        sign.total_videos, sign.found = int((~done).sum()), int(done.sum())
+        sign.total_frames = int(lengths.sum() - lengths[done].sum())
+        self._reporter.begin("extraction")
         bar = trainer.progress_bar_callback
         if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and trainer.is_global_zero:
             bar.disable()  # it counts batches, and knows nothing of earlier runs
-            self._progress = Progress(
-                self._work.manifest.lengths[self._work.share],
-                len(self._work.done),
-                trainer.world_size,
-            )
+            self._progress = Progress(sign.total_videos, sign.total_frames, sign.found)
+            self._show()
 
-    def _prepare(self) -> tuple[set[int], dict[str, Path]]:
-        """Take the lock, find what is finished, and make the folders for the parts of the rest."""
-        self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
-        self._lock.acquire()
+    def _show(self) -> None:
+        """Show how far all processes are."""
+        if self._progress and self._reporter:
+            run = self._reporter.sum_up()
+            speed = format_speed(run.rate, run.seconds_left)
+            if run.slowest and run.fastest:
+                slow, fast = run.slowest, run.fastest
+                speed += f", process {slow.rank} {slow.rate:,.1f} to {fast.rank} {fast.rate:,.1f}"
+            self._progress.show(run.videos, run.frames, speed)
+
+    def _prepare(self) -> tuple[NDArray[np.bool_], dict[str, Path]]:
+        """Find what is finished, and make the folders for the parts of the rest."""
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for change in plan_update([*self._stagings.values()], self.overwrite):
             rank_zero_info(str(change))
         self._keep_known()
-        done = {
-            self._work.manifest.positions[split][row]
-            for split, staging in self._stagings.items()
-            for row in staging.places
-        }
+        done = np.zeros(len(self._work.manifest), np.bool_)
+        for split, staging in self._stagings.items():
+            done[[self._work.manifest.positions[split][row] for row in staging.places]] = True
         return done, {split: staging.folder for split, staging in self._stagings.items()}
 
     def _keep_known(self) -> None:
@@ -225,11 +267,13 @@ class FeatureWriter(BasePredictionWriter, Memory):
         for position, error in batch.errors.items():
             split, row = self._work.manifest.locate_row(position)
             self._writers[split].skip(row, error)
-        if self._progress:
+            if self._reporter:
+                self._reporter.skip(str(error))
+        if self._reporter:
             positions = [*batch.positions, *batch.errors]
-            self._progress.advance(
-                len(positions), int(self._work.manifest.lengths[positions].sum())
-            )
+            lengths = self._work.manifest.lengths[positions]
+            self._reporter.advance(len(positions), int(lengths.sum()))
+        self._show()
         self._interruption.check()
 
     def _note(self, position: int, made_of: MadeOf) -> None:
@@ -242,18 +286,43 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
-        if not self._prepared:  # with a limit of no batches, nobody has asked for videos
+        if (
+            self._work.find_done and not self._prepared
+        ):  # with a limit of no batches, nobody has asked for videos
             self._work.find_done()
         self._flush()
-        self._work.ranks.wait()
+        self._begin("waiting")
+        ranks, check = self._work.ranks, self._interruption.check
+        ranks.wait(self._wait_a_moment)
+        self._close_progress()
+        self._interruption.at_once = True
+        self._begin("merging")
         with self._undo:
-            self._work.ranks.from_first(self._publish)
+            ranks.from_first(self._publish, check)
+            self._stop_reporting()
+            ranks.wait(check)  # then the folder is empty, and the first process can remove it
+
+    def _wait_a_moment(self) -> None:
+        """What there is to do while other processes are still at work."""
+        self._show()
+        self._interruption.check()
+
+    def _begin(self, phase: Phase) -> None:
+        if self._reporter:
+            self._reporter.begin(phase)
+
+    def _close_progress(self) -> None:
+        if self._progress:
+            self._show()
+            self._progress.close()
+            self._progress = None
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write the rows that are finished; publish nothing."""
         with self._undo:
+            self._close_progress()
             # They may be what has ended the run; a RuntimeError is one of CUDA.
             with suppress(OutputError, FeatureError, RuntimeError):
                 self._flush()
@@ -288,9 +357,6 @@ class FeatureWriter(BasePredictionWriter, Memory):
             raise problems[0]
 
     def _flush(self) -> None:
-        if self._progress:
-            self._progress.close()
-            self._progress = None
         if self._writers:
             with self._pool:
                 for writer in self._writers.values():

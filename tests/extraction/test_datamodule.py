@@ -1,36 +1,47 @@
 """The data module: every video once, in order, on any number of ranks and workers."""
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from queue import Queue
+from random import Random
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from helpers import Save, random_video, scan
+from helpers import Save, random_video, random_videos, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.data.dataset import RankShare, VideoBatch, VideoDataset
+from featx.data.dataset import (
+    BlockSampler,
+    VideoBatch,
+    VideoDataset,
+    cut_blocks,
+    cut_shares,
+)
 from featx.data.manifest import CPU, Manifest, Video
 from featx.data.processed_file import ProcessedFile
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
+from featx.extraction.distributed import Ranks
 
 
 class FakeTrainer:
     """As much of a Trainer as a data module asks."""
 
-    def __init__(self, rank: int, num_ranks: int, device: str = "cpu") -> None:
+    def __init__(self, rank: int, num_ranks: int, device: str = "cpu", limit: float = 1.0) -> None:
         self.strategy = SingleDeviceStrategy(device)
         self.global_rank, self.world_size = rank, num_ranks
         self.is_global_zero = rank == 0
         self.num_devices = 1
+        self.limit_predict_batches = limit
 
 
 def load(root: Path, rank: int = 0, num_ranks: int = 1, **settings: int) -> list[VideoBatch]:
@@ -123,28 +134,116 @@ def test_every_video_in_order(small_root: Path, batch_size: int, num_workers: in
     assert [len(video) for video in videos] == [5, 7, 7, 3, 12, 7, 1, 7, 9]
 
 
+def load_ranks(root: Path, num_ranks: int, **settings: int) -> list[Iterator[VideoBatch]]:
+    """The batches of each of several ranks, which share one counter; none is taken yet."""
+    ranks = Ranks()
+    loaders: list[Iterator[VideoBatch]] = []
+    for rank in range(num_ranks):
+        data = VideoDataModule(root, **settings)  # type: ignore[arg-type]
+        data.trainer = FakeTrainer(rank, num_ranks)  # type: ignore[assignment]
+        data.setup("predict")
+        data.work.ranks = ranks
+        loaders.append(iter(data.predict_dataloader()))
+    return loaders
+
+
 @pytest.mark.parametrize("num_ranks", [2, 3, 20])
 def test_ranks_share_the_videos(small_root: Path, num_ranks: int) -> None:
     """Together the ranks read each video once; with more ranks than videos, some read none."""
-    per_rank = [load(small_root, rank, num_ranks, num_workers=0) for rank in range(num_ranks)]
-    assert [p for batches in per_rank for b in batches for p in b.positions] == list(range(9))
-    assert any(not batches for batches in per_rank) == (num_ranks > 9)
+    loaders = load_ranks(small_root, num_ranks, num_workers=0)
+    taken: list[list[int]] = [[] for _ in loaders]
+    for batches in zip_longest(*loaders):  # in turns
+        for batch, positions in zip(batches, taken, strict=True):
+            positions += batch.positions if batch else []
+    assert sorted(p for positions in taken for p in positions) == list(range(9))
+    assert any(not positions for positions in taken) == (num_ranks > 9)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_slow_rank_takes_fewer_videos(root: Path, save: Save, num_workers: int) -> None:
+    """A rank at half the speed leaves twice as many to the other, but for what it has ahead."""
+    save("train/a/x", random_videos(90, 2))
+    fast, slow = load_ranks(root, 2, num_workers=num_workers)
+    taken = [0, 0]
+    while True:
+        left = [batch for batch in (next(fast, None), next(fast, None)) if batch]
+        taken[0] += len(left)
+        if not left:
+            break
+        taken[1] += next(slow, None) is not None
+    taken[1] += len([*slow])
+    assert sum(taken) == 90
+    assert 2 * taken[1] == pytest.approx(taken[0], abs=9)
+
+
+def test_a_limit_that_is_a_share(small_root: Path) -> None:
+    """Of all batches, it is one of shares that are fixed: their length is known."""
+    data = VideoDataModule(small_root, num_workers=0)
+    data.trainer = FakeTrainer(1, 2, limit=0.5)  # type: ignore[assignment]
+    data.setup("predict")
+    assert 0 < len(data.predict_dataloader()) < 9
+
+
+LENGTHS = st.lists(st.integers(1, 500), max_size=1000)
 
 
 @settings(max_examples=50)
-@given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=60),
-    st.integers(1, 12),
-    st.sets(st.integers(0, 59)),
-)
-def test_shares_are_balanced_by_frames(lengths: list[int], num_ranks: int, done: set[int]) -> None:
-    """Shares cover what is not done, in order; none is more than a video over its due."""
-    shares = [RankShare(np.array(lengths), done, rank, num_ranks) for rank in range(num_ranks)]
-    pending = [position for position in range(len(lengths)) if position not in done]
-    assert all(isinstance(share, DistributedSampler) for share in shares)
-    assert [position for share in shares for position in share] == pending
-    due = sum(lengths[position] for position in pending) / num_ranks
-    assert all(sum(lengths[p] for p in share) <= due + max(lengths) for share in shares)
+@given(LENGTHS, st.integers(1, 12), st.integers(1, 9))
+def test_blocks_become_smaller(lengths: list[int], num_ranks: int, batch_size: int) -> None:
+    """All videos are in blocks of whole batches, none of them too large for what is left."""
+    bounds = cut_blocks(np.array(lengths, np.int64), num_ranks, batch_size)
+    assert (bounds[0], bounds[-1]) == (0, len(lengths))
+    for start, stop in pairwise(bounds.tolist()):
+        assert start < stop
+        assert (stop - start) % batch_size == 0 or stop == len(lengths)
+        if stop - start > batch_size:
+            assert sum(lengths[start:stop]) <= sum(lengths[start:]) / (4 * num_ranks)
+            assert stop - start <= 256
+
+
+@settings(max_examples=50)
+@given(LENGTHS, st.integers(1, 12), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_no_rank_waits_long_for_another(
+    lengths: list[int], num_ranks: int, batch_size: int, random: Random
+) -> None:
+    """However fast each is, all end within the time of one block: a few percent, of long jobs."""
+    speeds = [random.uniform(0.5, 1) for _ in range(num_ranks)]
+    bounds = cut_blocks(np.array(lengths, np.int64), num_ranks, batch_size)
+    ends = [0.0] * num_ranks
+    for start, stop in pairwise(bounds.tolist()):
+        rank = ends.index(min(ends))
+        ends[rank] += sum(lengths[start:stop]) / speeds[rank]
+    ideal = sum(lengths) / sum(speeds)
+    longest = max(lengths, default=0) * batch_size / min(speeds)
+    assert max(ends) <= 1.01 * ideal + longest
+
+
+@settings(max_examples=50)
+@given(LENGTHS, st.integers(1, 12))
+def test_shares_are_balanced_by_frames(lengths: list[int], num_ranks: int) -> None:
+    """Shares cover everything, in order; none is more than a video over its due."""
+    bounds = cut_shares(np.array(lengths, np.int64), num_ranks).tolist()
+    assert (bounds[0], bounds[-1], len(bounds)) == (0, len(lengths), num_ranks + 1)
+    due = sum(lengths) / num_ranks
+    most = due + max(lengths, default=0)
+    assert all(sum(lengths[start:stop]) <= most for start, stop in pairwise(bounds))
+
+
+def test_a_sampler_gives_what_is_left() -> None:
+    """The positions of its blocks; its length is told where it is known, and its end elsewhere."""
+    pending, bounds = np.array([1, 2, 5, 7, 8]), np.array([0, 2, 4, 5])
+    known = BlockSampler(pending, bounds, [0, 2])
+    assert isinstance(known, DistributedSampler)
+    assert [*known] == [*known] == [1, 2, 8]
+    assert len(known) == 3
+    drawn = iter([0, 2])
+    unknown = BlockSampler(pending, bounds, drawn, looks_ahead=True)
+    with pytest.raises(TypeError, match="to be found out"):
+        len(unknown)
+    positions, ahead = iter(unknown), unknown.follow()
+    assert next(positions) == next(ahead) == 1
+    assert next(drawn) == 2  # for nobody has asked for more than one block yet
+    assert [*ahead] == [*positions] == [2]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
