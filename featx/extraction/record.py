@@ -14,8 +14,9 @@ from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest
 from featx.data.processed_file import ProcessedFile
 from featx.extraction.temporal import output_length
-from featx.features.feature_file import FileLayout, describe_structure, open_feature_file
+from featx.features.feature_file import FileLayout, open_feature_file
 from featx.features.provenance import Provenance
+from featx.features.shards import describe_structure
 from featx.features.staging import STAGING_FOLDER, Inputs
 from featx.files import read_json, replace_file, writing
 

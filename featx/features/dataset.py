@@ -1,6 +1,8 @@
 """`FeatureDataset`: the videos of a feature file, one by one, for training."""
 
 import os
+from bisect import bisect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +22,7 @@ from featx.features.feature_file import (
     TIMES,
     decode,
     find_chunk_frames,
+    open_beside_others,
     open_feature_file,
     read_columns,
     read_features,
@@ -31,10 +34,13 @@ from featx.features.feature_file import (
 )
 from featx.features.names import Names
 from featx.features.provenance import USUAL, Provenance
+from featx.features.shards import Shard, find_shards, open_shard
 from featx.files import expand, file_stats
 from featx.parallel import count_cores, map_ahead
 
 T = TypeVar("T")
+
+_OPEN_SHARDS = 64  # of a process: each is some file handles, and what HDF5 knows of its chunks
 
 _RECIPE = (
     "multi_scale",
@@ -77,7 +83,8 @@ class FeatureDataset(Dataset[FeatureItem]):
     """Map-style; an item is a `FeatureItem`.
 
     Only labels, lengths and names are held in memory. The file is opened when the first item is
-    read, once per process, so that a DataLoader can send the dataset to its workers.
+    read, once per process, so that a DataLoader can send the dataset to its workers. Of a file over
+    shards, these are opened when they are asked for, and only so many at a time.
 
     Args:
         path: A feature file, of featx or in the same layout.
@@ -119,6 +126,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.recipe = {n: value for n, value in told.items() if value != USUAL.get(n)}
                 self.has_names = "video_ids" in file
                 names = read_names(file)
+                self._shards = find_shards(file)
                 self.columns = read_columns(file)
                 self.has_times = TIMES in file
                 self.input_sha256 = Names.pack(map(bytes.decode, read_inputs(file)))
@@ -126,6 +134,8 @@ class FeatureDataset(Dataset[FeatureItem]):
                 raise refuse_damage(self.path, error) from error
         self.video_ids = names if self.has_names else Names.pack(map(str, range(len(self))))
         self._file: h5py.File | None = None
+        self._opened: OrderedDict[int, h5py.File] = OrderedDict()  # shards, by their numbers
+        self._checked: dict[Path, tuple[int, int]] = {}
         self._process: int | None = None
 
     def __len__(self) -> int:
@@ -172,10 +182,12 @@ class FeatureDataset(Dataset[FeatureItem]):
                     f"{self.path}: expected frames below {num_frames}, found {first} to {last}."
                 )
             num_frames, part, order = len(frames), slice(first, last + 1), frames - first
-        file = self._open()
+        file, place = self._locate(row)
+        times = None
         try:
-            features = torch.from_numpy(file["features"][row, part][order])
-            times = torch.from_numpy(read_times(file, row)[part][order]) if self.has_times else None
+            features = torch.from_numpy(file["features"][place, part][order])
+            if self.has_times:
+                times = torch.from_numpy(read_times(file, place)[part][order])
         except DAMAGE as error:
             raise refuse_damage(self.path, error) from error
         item = FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
@@ -204,14 +216,14 @@ class FeatureDataset(Dataset[FeatureItem]):
             InputError: The file is damaged.
             ChangedInputError: It is another than at first.
         """
-        file = self._open()
-        is_ours = find_chunk_frames(file["features"]) > 0
         rows = range(len(self)) if rows is None else rows
 
         def read(row: int) -> list[bytes] | NDArray[np.float32]:
+            file, place = self._locate(row)
             try:
-                chunks = read_row(file, row) if is_ours else None
-                return read_features(file, row) if chunks is None else chunks
+                is_ours = find_chunk_frames(file["features"]) > 0
+                chunks = read_row(file, place) if is_ours else None
+                return read_features(file, place) if chunks is None else chunks
             except DAMAGE as error:
                 raise refuse_damage(self.path, error) from error
 
@@ -231,15 +243,42 @@ class FeatureDataset(Dataset[FeatureItem]):
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but the open file: another process opens its own."""
-        return self.__dict__ | {"_file": None, "_process": None}
+        return self.__dict__ | {"_file": None, "_process": None, "_opened": OrderedDict()}
+
+    def _locate(self, row: int) -> tuple[h5py.File, int]:
+        """The file that has the features of a row, opened, and in which row of it."""
+        whole = self._open()
+        if not self._shards:
+            return whole, row
+        number = bisect(self._shards, row, key=lambda shard: shard.start) - 1
+        shard = self._shards[number]
+        file = self._opened.pop(number, None) or self._open_shard(shard, whole)
+        self._opened[number] = file  # the last one that was read
+        if len(self._opened) > _OPEN_SHARDS:
+            self._opened.popitem(last=False)  # which closes it, once nobody reads it
+        return file, row - shard.start
+
+    def _open_shard(self, shard: Shard, whole: h5py.File) -> h5py.File:
+        """Open a shard: to look at all that it says of its rows is enough the first time."""
+        known = self._checked.get(shard.path)
+        if known is not None and shard.path.exists() and file_stats(shard.path.stat()) == known:
+            return open_beside_others(shard.path)
+        self._check_unchanged()
+        file = open_shard(shard, whole)
+        self._checked[shard.path] = file_stats(shard.path.stat())
+        return file
 
     def _open(self) -> h5py.File:
         """The file, opened by this very process: HDF5 does not survive a fork."""
         if self._file is None or self._process != os.getpid():
-            if file_stats(self.path.stat()) != self._stats:
-                raise ChangedInputError(
-                    f"{self.path}: expected the file whose labels were read, found another. "
-                    "It has been replaced since: make the dataset again."
-                )
+            self._check_unchanged()
             self._file, self._process = open_feature_file(self.path), os.getpid()
+            self._opened = OrderedDict()
         return self._file
+
+    def _check_unchanged(self) -> None:
+        if file_stats(self.path.stat()) != self._stats:
+            raise ChangedInputError(
+                f"{self.path}: expected the file whose labels were read, found another. "
+                "It has been replaced since: make the dataset again."
+            )

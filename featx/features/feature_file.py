@@ -378,25 +378,3 @@ def read_columns(file: h5py.File) -> dict[str, NDArray[Any]]:
         name: column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]
         for name, column in file.get(COLUMNS, {}).items()
     }
-
-
-def describe_structure(file: h5py.File) -> dict[str, Any]:
-    """Shapes, statistics of num_frames, and compression of an open feature file, for JSON."""
-    features, num_frames = file["features"], file["num_frames"][:]
-    statistics = {}
-    if len(num_frames):
-        statistics = {
-            "min": int(num_frames.min()),
-            "max": int(num_frames.max()),
-            "mean": float(num_frames.mean()),
-        }
-    return {
-        "file": Path(file.filename).name,
-        "features_shape": [*features.shape],
-        "labels_shape": [*file["labels"].shape],
-        "num_frames": statistics,
-        "feature_dim": int(file.attrs["feature_dim"]),
-        "multi_scale": bool(file.attrs["multi_scale"]),
-        "compression": features.compression,
-        "compression_level": features.compression_opts,
-    }

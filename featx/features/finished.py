@@ -34,7 +34,7 @@ from featx.features.feature_file import (
     write_times,
 )
 from featx.features.provenance import Provenance
-from featx.features.shards import Shard, find_shards
+from featx.features.shards import Shard, find_shards, find_size
 from featx.files import file_sha256
 
 PART_ROWS, PART_DAMAGE = "rows", "damage"
@@ -111,7 +111,7 @@ class Source:
         shards = find_shards(file)
         return cls(
             path,
-            sum(p.stat().st_size for p in (path, *(s.path for s in shards)) if p.exists()),
+            find_size(path, shards),
             made,
             names,
             read_inputs(file),

@@ -7,6 +7,7 @@ the file. Of a shard that it does not find it makes zeros, without a word: so lo
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +108,12 @@ def open_shard(shard: Shard, whole: h5py.File) -> h5py.File:
     return file
 
 
+def find_size(path: Path, shards: Sequence[Shard]) -> int:
+    """Bytes of a file, and of the shards that it is over, as far as they are there."""
+    paths = (path, *(shard.path for shard in shards))
+    return sum(each.stat().st_size for each in paths if each.exists())
+
+
 def _refuse(shard: Shard, whole: h5py.File, found: str) -> InputError:
     return InputError(
         f"{shard.path}: expected rows {shard.start:,} to {shard.stop - 1:,} of "
@@ -174,3 +181,34 @@ def _copy_columns(
             if name == RUN:
                 values = number[values]
             file[name][start + row : start + row + len(values)] = values
+
+
+def describe_structure(file: h5py.File) -> dict[str, Any]:
+    """Shapes, statistics of num_frames, and compression of an open feature file, for JSON."""
+    features, num_frames = file["features"], file["num_frames"][:]
+    created = _describe_compression(file)
+    statistics = {}
+    if len(num_frames):
+        statistics = {
+            "min": int(num_frames.min()),
+            "max": int(num_frames.max()),
+            "mean": float(num_frames.mean()),
+        }
+    return {
+        "file": Path(file.filename).name,
+        "features_shape": [*features.shape],
+        "labels_shape": [*file["labels"].shape],
+        "num_frames": statistics,
+        "feature_dim": int(file.attrs["feature_dim"]),
+        "multi_scale": bool(file.attrs["multi_scale"]),
+        "compression": created[0],
+        "compression_level": created[1],
+    }
+
+
+def _describe_compression(file: h5py.File) -> tuple[str | None, int | None]:
+    """How features are compressed: in the first shard that can be opened, if there are shards."""
+    for shard in find_shards(file):
+        with suppress(InputError), open_shard(shard, file) as opened:
+            return opened["features"].compression, opened["features"].compression_opts
+    return file["features"].compression, file["features"].compression_opts

@@ -19,12 +19,12 @@ from featx.features.feature_file import (
     RUN,
     TIMES,
     UNLABELLED,
-    describe_structure,
     open_feature_file,
     read_columns,
     refuse_damage,
 )
 from featx.features.provenance import JSON_ATTRIBUTES, Provenance
+from featx.features.shards import describe_structure, find_shards, find_size
 from featx.features.validation import find_problems
 from featx.files import expand
 
@@ -187,13 +187,14 @@ def summarize(path: Path) -> dict[str, Any]:
             attributes = {name: _to_json(name, value) for name, value in file.attrs.items()}
             labels = file["labels"][:]
             recorded = _describe_sampling(file)
+            num_bytes = find_size(path, find_shards(file))
         except DAMAGE as error:
             raise refuse_damage(path, error) from error
     return {
         **structure,
         "valid": not problems,
         "problems": problems,
-        "bytes": path.stat().st_size,
+        "bytes": num_bytes,
         "videos_per_category": {
             category: int((labels == label).sum())
             for category, label in attributes["category_mapping"].items()
