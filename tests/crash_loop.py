@@ -7,8 +7,9 @@ the bytes of an undisturbed run, and leave nothing else behind.
 Run as a script, it has no threads when it forks. Its arguments are a folder, how to fail (`SIGKILL`
 or an error of the system), and the job: rows of one file, over none (`fresh`), over a foreign one
 (`overwrite`) or over one of other rows (`update`); or everything from the scan to the analysis of
-two files (`whole`), or of two that are there, of clips that were changed since (`grown`). It prints
-the number of failures.
+two files (`whole`), or of two that are there, of clips that were changed since (`grown`). In
+shards: rows over none (`shards`), over those of other rows (`shifted`), over one file (`cut`), or
+in one file over shards (`joined`). It prints the number of failures.
 """
 
 import errno
@@ -31,6 +32,7 @@ from helpers import (
     make_rows,
     plan,
     prepare,
+    problems,
     random_videos,
 )
 
@@ -108,21 +110,29 @@ def run_job(folder: Path, kind: str) -> None:
         settings = {"source": "clips", "num_frames": 3, "image_size": 8}
         extract_eagerly(folder.parent / "clips", folder, **settings)
     else:
-        write_rows(folder, plan(LENGTHS, made="now"), range(len(LENGTHS)), kind == "overwrite")
+        size = 2 if kind in ("shards", "shifted", "cut") else None
+        layout = plan(LENGTHS, made="now")
+        write_rows(folder, layout, range(len(LENGTHS)), kind == "overwrite", size)
 
 
-def write_rows(folder: Path, layout: FileLayout, numbers: Sequence[int], overwrite: bool) -> None:
+def write_rows(
+    folder: Path,
+    layout: FileLayout,
+    numbers: Sequence[int],
+    overwrite: bool,
+    size: int | None = None,
+) -> None:
     """Resume, write what is missing, one part a row or so, and publish.
 
     Which of the rows there are is said by their numbers.
     """
-    staging = Staging(folder / "train_features.h5", layout)
+    staging = Staging(folder / "train_features.h5", layout, rows_per_file=size)
     done = prepare(staging, overwrite)
     rows = [make_rows(LENGTHS)[number] for number in numbers]
     with ThreadPoolExecutor(1) as pool:
         writer = PartWriter(staging, pool)
         for row in sorted({*range(len(rows))} - done):
-            writer.add(row, rows[row].copy, staging.layout.input_sha256[row])
+            writer.add(row, rows[row].copy, staging.layout.input_sha256[row].decode())
             if row % 2:
                 writer.flush()
     staging.publish(overwrite)
@@ -172,7 +182,7 @@ def prepare_old_files(folder: Path, kind: str) -> Path:
     old.mkdir()
     if kind == "overwrite":
         (old / "train_features.h5").write_bytes(b"old")
-    elif kind == "update":
+    elif kind in ("update", "shifted", "cut", "joined"):
         # Of other names and labels, in another order, and one of other content.
         numbers = [4, 1, 5, 3]
         layout = plan(LENGTHS, made="now").select(numbers)
@@ -180,7 +190,8 @@ def prepare_old_files(folder: Path, kind: str) -> Path:
         inputs = [*layout.input_sha256[:3], "0" * 64]
         names = ["another name", *layout.video_ids[1:]]
         layout = replace(layout, input_sha256=to_digests(inputs), video_ids=names)
-        write_rows(old, layout, numbers, overwrite=False)
+        size = 2 if kind in ("shifted", "joined") else None
+        write_rows(old, layout, numbers, overwrite=False, size=size)
     elif kind == "grown":
         save_clips(folder, {"train": [0, 1], "test": [2]})
         run_job(old, kind)
@@ -188,25 +199,38 @@ def prepare_old_files(folder: Path, kind: str) -> Path:
     return old
 
 
+def read_files(folder: Path) -> dict[str, bytes]:
+    """All files that are published."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(p): (folder / p).read_bytes() for p in paths if p.parts[0] != ".featx"}
+
+
 def main(folder: Path, mode: str, kind: str) -> None:
     """Fail at every step, one after the other."""
     if kind in ("whole", "grown"):
         prepare_whole_job(folder)
     old = prepare_old_files(folder, kind)
-    before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}
+    before = read_files(old)
     undisturbed = folder / "undisturbed"
     run_job(undisturbed, kind)
-    expected = {path.name: path.read_bytes() for path in undisturbed.iterdir() if path.is_file()}
+    expected = read_files(undisturbed)
     step = 0
     while True:
         step += 1
         place = folder / f"{step}"
         shutil.copytree(old, place)
         status = run_child(place, kind, step, mode)
-        found = {name: (place / name).read_bytes() for name in expected if (place / name).exists()}
+        there = read_files(place)
+        found = {name: there[name] for name in expected if name in there}
         complete = found == expected
+        # Between the shards that were and those that are to be, no file is over them.
+        absent = (None,) if kind == "shifted" else ()
         for name, wanted in expected.items():
-            assert found.get(name) in (before.get(name), wanted), f"step {step}: {name}"
+            allowed = (before.get(name), wanted, *absent)
+            assert found.get(name) in allowed, f"step {step}: {name}"
+        target = place / "train_features.h5"
+        if kind in ("shards", "shifted", "cut", "joined") and target.exists():
+            assert problems(target) == [], f"step {step}"
         if status == 0:
             assert complete, f"step {step}"
             break
@@ -215,11 +239,10 @@ def main(folder: Path, mode: str, kind: str) -> None:
         else:
             assert status == 1 or (status == _SURVIVED and complete), f"step {step}"
         run_job(place, kind)
-        left = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
-        others = [path.relative_to(place) for path in place.rglob("*") if path.parent != place]
-        known = {Path(".featx/known"), Path(".featx/known/known.jsonl")}
-        assert {*others} == (known if kind == "grown" else set()), f"rerun after step {step}"
-        assert left == expected, f"rerun after step {step}"
+        notes = [path for path in (place / ".featx").rglob("*") if path.is_file()]
+        known = [place / ".featx" / "known" / "known.jsonl"]
+        assert notes == (known if kind == "grown" else []), f"rerun after step {step}"
+        assert read_files(place) == expected, f"rerun after step {step}"
     print(step - 1)
 
 

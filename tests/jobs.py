@@ -58,10 +58,10 @@ def run(root: Path, out: Path, **settings: object) -> dict[str, bytes]:
 
 def contents(out: Path) -> dict[str, bytes]:
     """The bytes of the files in an output folder, after a check that nothing else is there."""
-    names = {path.name for path in out.iterdir()}
-    if ".featx" in names:  # what is known of clips
-        assert [path.name for path in (out / ".featx").iterdir()] == ["known"]
-        names.remove(".featx")
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    notes = {name for name in names if name.startswith(".featx/")}
+    assert all(name.startswith(".featx/known/") for name in notes)  # what is known of clips
+    names -= notes
     assert "configuration_analysis.json" in names
     assert all(name.endswith(".h5") for name in names - {"configuration_analysis.json"})
     return {name: (out / name).read_bytes() for name in names}

@@ -32,6 +32,7 @@ DEFAULTS = {
     "wide": False,  # with the wide CNN
     "data": {},  # other arguments of the data module
     "multi_scale": True,
+    "rows_per_file": None,
     "fault": "",  # "<rank>:raise" or "<rank>:kill", in the third batch
 }
 
@@ -61,7 +62,11 @@ if settings["delay"] is not None:
 if settings["wide"]:
     architectures.ARCHITECTURES["resnet50"] = WIDE
 trainer = Trainer(
-    callbacks=[(FeatureWriter if settings["delay"] is None else EagerWriter)(out)],
+    callbacks=[
+        (FeatureWriter if settings["delay"] is None else EagerWriter)(
+            out, rows_per_file=settings["rows_per_file"]
+        )
+    ],
     logger=False,
     accelerator="cpu",
     devices=settings["devices"],

@@ -44,6 +44,19 @@ def extract(root: Path, out: Path, **settings: object) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("tiny")
+def test_two_processes_write_the_same_shards(five: Path, tmp_path: Path) -> None:
+    """Whichever of them has made which row, also of one shard; and a grown split, too."""
+    expected = extract(five, tmp_path / "one", rows_per_file=2)
+    assert len(expected) == 5
+    split = five / "train"
+    (split / "0").rename(tmp_path / "later")
+    jobs.run(five, tmp_path / "two", devices=2, delay=0, rows_per_file=2)
+    (tmp_path / "later").rename(split / "0")
+    found = jobs.run(five, tmp_path / "two", devices=2, delay=0, rows_per_file=2)
+    assert found == expected
+
+
+@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_two_processes_write_the_same_bytes(
     root: Path, save: Save, tmp_path: Path, number: int

@@ -38,7 +38,10 @@ def loops(
         yield {loop: pool.submit(run, *loop, tmp_path_factory.mktemp("loop")) for loop in asked}
 
 
-@pytest.mark.parametrize("job", ["fresh", "overwrite", "update", "whole", "grown"])
+JOBS = ["fresh", "overwrite", "update", "whole", "grown", "shards", "shifted", "cut", "joined"]
+
+
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("mode", ["SIGKILL", "ENOSPC", "EIO", "EROFS"])
 def test_every_step(loops: dict[Loop, Future[Done]], mode: str, job: str) -> None:
     """Whatever step fails, the published file is old or complete, and a rerun ends as it should."""

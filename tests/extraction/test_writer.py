@@ -139,6 +139,36 @@ def test_nothing_is_left_to_do(small_root: Path, tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in writer.paths.values()}
 
 
+def test_a_split_in_shards(small_root: Path, tmp_path: Path) -> None:
+    """The files of the splits read as ever, and so do what is said of them, and a second run."""
+    job = {"backbone": "resnet50", "weights": "random", "accelerator": "cpu", "num_workers": 0}
+    one = featx.extract(small_root, tmp_path / "one", **job)  # type: ignore[arg-type]
+    many = featx.extract(small_root, tmp_path / "many", rows_per_file=2, **job)  # type: ignore[arg-type]
+    assert {path.name for path in many.values()} == {path.name for path in one.values()}
+    shards = sorted(many["train"].with_suffix("").iterdir())
+    assert [path.name for path in shards] == ["00000.h5", "00001.h5", "00002.h5"]
+    for split, path in many.items():
+        with open_feature_file(path) as found, open_feature_file(one[split]) as expected:
+            assert find_problems(found) == []
+            for name in ("features", "labels", "num_frames", "input_sha256", "run"):
+                assert found[name][:].tolist() == expected[name][:].tolist()
+            assert (
+                found["video_ids"].asstr()[:].tolist() == expected["video_ids"].asstr()[:].tolist()
+            )
+            assert {n: str(v) for n, v in found.attrs.items()} == {
+                n: str(v) for n, v in expected.attrs.items()
+            }
+    analyses = [
+        (tmp_path / n / "configuration_analysis.json").read_bytes() for n in ("one", "many")
+    ]
+    assert analyses[0] == analyses[1]
+    before = {path: path.stat() for path in (*many.values(), *shards)}
+    featx.extract(small_root, tmp_path / "many", rows_per_file=2, **job)  # type: ignore[arg-type]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    with pytest.raises(UsageError, match="rows_per_file: expected 1 or more, found 0"):
+        FeatureWriter(tmp_path / "many", rows_per_file=0)
+
+
 def test_a_merge_that_was_left_undone(
     small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
