@@ -20,6 +20,7 @@ COMMANDS = {
         "Turn clips into the processed_data.pt files that predict reads.",
     ),
     "scan": ("scan", "Show what a data set's folder holds, and what predict would leave out."),
+    "status": ("status", "Show how far a run is, from another terminal or another machine."),
     "inspect": ("inspect.command", "Show what a feature file holds, and whether it is valid."),
     "verify": (
         "verify.command",

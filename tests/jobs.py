@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,28 @@ def start(root: Path, out: Path, **settings: object) -> Job:
         cwd=out.parent,
         start_new_session=True,
     )
+
+
+def start_nodes(root: Path, out: Path, nodes: int, per_node: int, **settings: object) -> list[Job]:
+    """Start a job under torchrun, as on several machines, which may be restarted often."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = [
+        *("-m", "torch.distributed.run", f"--nnodes=1:{nodes}", f"--nproc-per-node={per_node}"),
+        *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=featx"),
+        *("--max-restarts=100", "--local-addr=127.0.0.1"),
+    ]
+    return [
+        subprocess.Popen(
+            [sys.executable, *torchrun, SCRIPT, root, out, json.dumps(settings)],
+            cwd=out.parent,
+            env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},  # see torchrun.sh
+            start_new_session=True,
+        )
+        for _ in range(nodes)
+    ]
 
 
 def end(job: Job, seconds: float) -> int:

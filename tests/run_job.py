@@ -33,7 +33,9 @@ DEFAULTS = {
     "data": {},  # other arguments of the data module
     "multi_scale": True,
     "rows_per_file": None,
-    "fault": "",  # "<rank>:raise" or "<rank>:kill", in the third batch
+    "fault": "",  # "<rank>:raise", "<rank>:os error" or "<rank>:<signal>", in the third batch
+    "once": False,  # whether that happens only once, however often the job is started
+    "slow": {},  # by rank: seconds per batch instead of the delay
 }
 
 
@@ -47,12 +49,22 @@ class FaultyExtractor(FeatureExtractor):
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
         """Fail or wait first."""
         rank, _, what = settings["fault"].partition(":")
-        if rank == str(self.global_rank) and batch_idx == 2:
+        if rank == str(self.global_rank) and batch_idx == 2 and self._is_first():
             if what == "raise":
                 raise RuntimeError("on purpose")
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(settings["delay"] or 0)
+            if what == "os error":
+                raise OSError("on purpose")
+            os.kill(os.getpid(), signal.Signals[f"SIG{what.upper()}"])
+        time.sleep(settings["slow"].get(str(self.global_rank), settings["delay"] or 0))
         return super().predict_step(batch, batch_idx)
+
+    def _is_first(self) -> bool:
+        """Whether a fault is due: each time, or the first time."""
+        try:
+            Path(f"{out}.fault").touch(exist_ok=not settings["once"])
+        except FileExistsError:
+            return False
+        return True
 
 
 root, out, text = sys.argv[1:]
@@ -69,7 +81,8 @@ trainer = Trainer(
     ],
     logger=False,
     accelerator="cpu",
-    devices=settings["devices"],
+    devices=int(os.environ.get("LOCAL_WORLD_SIZE", settings["devices"])),  # under torchrun
+    num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
     strategy=settings["strategy"],
     precision=settings["precision"],
     enable_progress_bar=False,

@@ -72,17 +72,9 @@ class Sign:
     reasons: tuple[str, ...] = ()
 
     @property
-    def is_here(self) -> bool:
-        """Whether there is such a process on this machine, which it is of."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # it is another user's
-            pass
-        return True
+    def is_elsewhere(self) -> bool:
+        """Whether it is of another machine."""
+        return self.host != socket.gethostname()
 
     def is_silent(self, now: float) -> bool:
         """Whether it has said nothing for a minute."""
@@ -90,9 +82,15 @@ class Sign:
 
     def is_alive(self, now: float) -> bool:
         """Whether the process goes on, for all that is known here."""
-        if self.host == socket.gethostname():
-            return self.is_here
-        return not self.is_silent(now)
+        if self.is_elsewhere:
+            return not self.is_silent(now)
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:  # it is another user's
+            pass
+        return True
 
 
 class Overall(NamedTuple):

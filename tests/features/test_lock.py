@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,25 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="found: Not a directory"):
         RunLock(tmp_path / "out" / ".featx" / "lock").acquire()
+
+
+def test_a_restarted_run_waits_for_what_it_has_lost(path: Path) -> None:
+    """A process of the same run is about to end: its lock is waited for, and no other's."""
+    code = HOLDER.replace("RunLock(Path(sys.argv[1]))", "RunLock(Path(sys.argv[1]), 'mine')")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=r"found process .* run mine"):
+            RunLock(path, "another").acquire()
+        lock = RunLock(path, "mine")
+        waiting = threading.Thread(target=lock.acquire)
+        waiting.start()
+        holder.kill()
+        waiting.join(30)
+        assert not waiting.is_alive()
+        lock.release()
