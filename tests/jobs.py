@@ -73,6 +73,36 @@ def processes(job: Job) -> list[int]:
     return alive
 
 
+def find_ranks(out: Path) -> list[int]:
+    """The processes of jobs on an output folder that are alive, but for torchrun's own."""
+    alive = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_text().split("\0")
+            if str(SCRIPT) in words and str(out) in words and "torch.distributed.run" not in words:
+                alive.append(int(path.parent.name))
+    return alive
+
+
+def end_nodes(nodes: list[Job], out: Path, seconds: float) -> list[int]:
+    """See that a job under torchrun ends in time, with all of its processes: the statuses."""
+    try:
+        statuses = [end(node, seconds) for node in nodes]
+        deadline = time.monotonic() + 30
+        while left := find_ranks(out):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"processes are left: {left}")
+            time.sleep(0.1)
+        return statuses
+    finally:
+        for node in nodes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+        for pid in find_ranks(out):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def run(root: Path, out: Path, **settings: object) -> dict[str, bytes]:
     """Run a job undisturbed: the bytes of its files."""
     assert end(start(root, out, **settings), 120) == 0

@@ -1,5 +1,8 @@
 """Every configuration runs as it stands, with the weights and the folders of the test."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -49,3 +52,32 @@ def test_config_runs(config: Path, root: Path, save: Save, tmp_path: Path) -> No
         backbone = "efficientnet_v2_s" if config.stem == "cpu" else config.stem
         assert file.attrs["backbone"] == backbone
         assert file["features"].shape == (2, 5, 2048 if "resnet" in backbone else 1280)
+
+
+def run_torchrun(root: Path, out: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Run torchrun.sh on one machine, with two processes."""
+    settings = {"PROCESSES": "2", "RESTARTS": "0", "PORT": "0", "CONFIG": str(CONFIGS[0])}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        [CONFIGS[0].with_name("torchrun.sh"), "localhost", "1", root, out, *options],
+        env=os.environ | settings | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_torchrun(small_root: Path, tmp_path: Path) -> None:
+    """The script for several machines, on one: the options reach all processes."""
+    options = ["--model.weights=random", "--model.backbone=resnet50", "--trainer.accelerator=cpu"]
+    done = run_torchrun(small_root, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "out").glob("*.h5")]) == 3
+
+
+def test_torchrun_with_a_wrong_option(tmp_path: Path) -> None:
+    """It is told once, in a line, and nothing is started, let alone again and again."""
+    done = run_torchrun(tmp_path, tmp_path / "out", "--data.root_of_all=x")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "data.root_of_all" in line

@@ -72,6 +72,16 @@ def test_two_processes_write_the_same_bytes(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_three_processes_of_different_speed(root: Path, save: Save, tmp_path: Path) -> None:
+    """Which of them makes which video leaves no trace, also if all have begun anew."""
+    save("train/a/x", [random_video(3 + i % 4, i) for i in range(20)])
+    out = tmp_path / "three"
+    settings = {"devices": 3, "delay": 0.01, "slow": {"1": 0.2}, "batch_size": 2}
+    assert jobs.end(jobs.start(root, out, fault="0:raise", **settings), 60) == 1
+    assert jobs.run(root, out, **settings) == extract(root, tmp_path / "one")
+
+
+@pytest.mark.usefixtures("tiny")
 def test_two_processes_leave_out_the_same(root: Path, save: Save, tmp_path: Path) -> None:
     """Bad videos at the end, where the second process finds them."""
     bad = torch.full((3, 3, 8, 8), float("nan"))

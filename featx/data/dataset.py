@@ -142,7 +142,9 @@ class BlockSampler(DistributedSampler[int]):
 
     def _list_positions(self) -> Iterator[int]:
         for block in self._blocks:
-            yield from self._pending[self._bounds[block] : self._bounds[block + 1]].tolist()
+            start, stop = self._bounds[block : block + 2].tolist()
+            for first in range(start, stop, _MOST_VIDEOS):  # never a list of all
+                yield from self._pending[first : min(first + _MOST_VIDEOS, stop)].tolist()
 
     def follow(self) -> Iterator[int]:
         """The same positions once more, which may be ahead of those of the iteration."""

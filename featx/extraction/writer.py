@@ -46,6 +46,7 @@ from featx.features.update import plan_update
 from featx.files import check_replaceable, expand, remove, writing
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
+_NO_POSITIONS: list[int] = []
 
 
 class FeatureWriter(BasePredictionWriter, Memory):
@@ -273,6 +274,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
             positions = [*batch.positions, *batch.errors]
             lengths = self._work.manifest.lengths[positions]
             self._reporter.advance(len(positions), int(lengths.sum()))
+        _forget(trainer, batch_idx)
         self._show()
         self._interruption.check()
 
@@ -377,6 +379,16 @@ def _copy_to_cpu(features: Tensor) -> Callable[[], NDArray[np.float32]]:
         return copy.numpy()
 
     return fetch
+
+
+def _forget(trainer: Trainer, batch_idx: int) -> None:
+    """Let go of the positions of a batch, which has them itself.
+
+    Lightning keeps those of all batches: for ten million videos, a gigabyte.
+    """
+    sampler = getattr(trainer.predict_dataloaders, "batch_sampler", None)
+    if seen := getattr(sampler, "seen_batch_indices", None):
+        seen[batch_idx] = _NO_POSITIONS
 
 
 def _device_name(device: torch.device) -> str:

@@ -430,3 +430,19 @@ def test_a_cpu_that_imitates_bfloat16(
     lines = [str(w.message) for w in told if "slow on this CPU" in str(w.message)]
     assert len(lines) == precision.startswith("bf16")
     assert all("Set precision to 32-true." in line for line in lines)
+
+
+def test_positions_are_not_kept(small_root: Path, tmp_path: Path) -> None:
+    """Lightning would keep those of all batches."""
+    data = VideoDataModule(small_root, num_workers=0, batch_size=2)
+    trainer = Trainer(
+        callbacks=[FeatureWriter(tmp_path)],
+        logger=False,
+        accelerator="cpu",
+        devices=1,
+        enable_progress_bar=False,
+    )
+    trainer.predict(FeatureExtractor("resnet50", "random"), data, return_predictions=False)
+    loader = trainer.predict_dataloaders
+    assert isinstance(loader, DataLoader)
+    assert loader.batch_sampler.seen_batch_indices == [[]] * 5  # type: ignore[union-attr]
