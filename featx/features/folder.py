@@ -3,10 +3,13 @@
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
-from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import file_name
+
+if TYPE_CHECKING:
+    from featx.features.dataset import FeatureDataset
 
 _FIRST = ("train", "val", "test")
 _NAME = re.compile(r"([^.].*)_features(?:_multiscale)?\.h5", re.DOTALL)  # a hidden file is none
@@ -65,7 +68,7 @@ def open_feature_files(
     path: Path,
     multi_scale: bool | None = None,
     splits: Collection[str] | None = None,
-) -> dict[str, FeatureDataset]:
+) -> "dict[str, FeatureDataset]":
     """Open the feature files of a folder by split, as `find_feature_files` finds them, or one file.
 
     Raises:
@@ -78,12 +81,14 @@ def open_feature_files(
     else:
         match = _NAME.fullmatch(path.name)
         paths = {match[1] if match else path.stem: path}
+    from featx.features.dataset import FeatureDataset  # it needs torch, which takes seconds
+
     datasets = {split: FeatureDataset(found) for split, found in paths.items()}
     check_together([*datasets.values()])
     return datasets
 
 
-def check_together(datasets: Sequence[FeatureDataset]) -> None:
+def check_together(datasets: "Sequence[FeatureDataset]") -> None:
     """Check that files were made in one way, of one set of categories.
 
     Raises:
