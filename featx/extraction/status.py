@@ -180,6 +180,7 @@ class Reporter:
     def __init__(self, folder: Path, sign: Sign) -> None:
         self._folder = folder
         self._path = folder / f"{sign.rank}.json"
+        self._temporary = folder / f"{sign.rank}.tmp"
         self._pace: Pace | None = None
         self._others: list[Sign] = []
         self._ended = threading.Event()
@@ -217,8 +218,9 @@ class Reporter:
         """Say no more, and remove what was said."""
         self._ended.set()
         self._thread.join()
-        with suppress(OSError):
-            self._path.unlink()
+        for path in (self._path, self._temporary):
+            with suppress(OSError):
+                path.unlink()
         with suppress(OSError):  # others are in it
             self._folder.rmdir()
 
@@ -245,6 +247,5 @@ class Reporter:
 
     def _write(self) -> None:
         """Replace the file; not durably, for after a power cut it would be wrong anyhow."""
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self._update())), "utf-8")
-        temporary.replace(self._path)
+        self._temporary.write_text(json.dumps(asdict(self._update())), "utf-8")
+        self._temporary.replace(self._path)

@@ -152,6 +152,10 @@ class FeatureWriter(BasePredictionWriter, Memory):
         if self._reporter:
             self._reporter.sign.num_ranks = trainer.world_size
             self._reporter.sign.device = str(trainer.strategy.root_device)
+            if trainer.is_global_zero:
+                for errors in data.manifest.rejected.values():
+                    for error in errors.values():
+                        self._reporter.skip(str(error))
         self._journal = Journal(self._known_folder / f"{trainer.global_rank}.jsonl")
         self._work.find_done = lambda: self._plan(trainer, pl_module)
         self._undo.enter_context(warnings.catch_warnings())
@@ -288,10 +292,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Publish, once the last rows of all ranks are on disk."""
-        if (
-            self._work.find_done and not self._prepared
-        ):  # with a limit of no batches, nobody has asked for videos
-            self._work.find_done()
+        if self._work.find_done and not self._prepared:
+            self._work.find_done()  # with a limit of no batches, nobody has asked for videos
         self._flush()
         self._begin("waiting")
         ranks, check = self._work.ranks, self._interruption.check
