@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from featx.data.clip_file import ClipFile, Needs, open_clip
-from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
+from featx.data.video_file import Home
 
 NUM_FRAMES = 36
 

@@ -21,6 +21,7 @@ from featx.data.archive import read_archive
 from featx.data.choices import LayoutName, SourceName
 from featx.data.clip_file import ClipFile
 from featx.data.clip_source import FILES, FOLDERS, Kind, find_misplaced
+from featx.data.columns import Texts
 from featx.data.folders import is_hidden, list_entries, list_folders
 from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
@@ -242,7 +243,10 @@ def _plan(
         processed_dir: Folder of the files.
         subcategory: That of all videos; None if each is in a tree already.
     """
-    columns = {name: cells.tolist() for name, cells in manifest.columns.items()}
+    columns = {
+        name: [*cells] if isinstance(cells, Texts) else cells.tolist()
+        for name, cells in manifest.columns.items()
+    }
     jobs: list[Job] = []
     misnamed: list[str] = []
     for position, file in enumerate(manifest.files):

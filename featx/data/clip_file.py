@@ -23,9 +23,9 @@ from featx.data.frames_folder import (
     survey_frames,
 )
 from featx.data.known import Facts, Known, Look, Stats, look_at_file
-from featx.data.manifest import CPU, Home, MadeOf, Video, VideoFile
 from featx.data.preprocessing import SLOWER, Preprocessing
 from featx.data.timeline import Segment, Timeline
+from featx.data.video_file import CPU, Home, MadeOf, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
 from featx.files import file_sha256
 
@@ -110,17 +110,7 @@ class ClipFile(VideoFile):
         return [self._identify(self.digest) if self.digest else ""]
 
     def _identify(self, digest: str) -> str:
-        given = self.preprocessing
-        recipe = {
-            "clip": digest,
-            **given.sampling,
-            "image_size": given.image_size,
-            "resize": given.resize,
-            "frame_rate": given.frame_rate,
-            "segment": self.segment and [*map(str, self.segment)],
-            "box": self.box,
-        }
-        return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+        return identify(digest, self.preprocessing, self.segment, self.box)
 
     def find_digest(self) -> Self:
         """The same clip with its digest.
@@ -283,6 +273,22 @@ class ClipFile(VideoFile):
             )
 
 
+def identify(
+    digest: str, preprocessing: Preprocessing, segment: Segment | None, box: Box | None
+) -> str:
+    """SHA-256 of what a video is made of: a clip, and what is taken of it."""
+    recipe = {
+        "clip": digest,
+        **preprocessing.sampling,
+        "image_size": preprocessing.image_size,
+        "resize": preprocessing.resize,
+        "frame_rate": preprocessing.frame_rate,
+        "segment": segment and [*map(str, segment)],
+        "box": box,
+    }
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+
+
 class Needs(NamedTuple):
     """What somebody has to know of a clip before it is read.
 
@@ -352,6 +358,7 @@ class Opened(NamedTuple):
         look: What the file system has said of it.
         found: What it says of itself.
         preprocessing: How it becomes videos.
+        is_new: Whether that was not known before.
     """
 
     path: Path
@@ -360,12 +367,28 @@ class Opened(NamedTuple):
     look: Look
     found: Found
     preprocessing: Preprocessing
+    is_new: bool = True
 
     @property
     def facts(self) -> Facts:
         """What is worth knowing of it the next time."""
         stats, file, is_settled = self.look
         return Facts(stats, self.digest, self.found.to_json(), file, is_settled)
+
+    def count_frames(self, segment: Segment | None = None) -> int:
+        """Frames of a video of it, or of a segment of it."""
+        if self.preprocessing.num_frames is not None:
+            return self.preprocessing.num_frames
+        timeline = cast(Timeline, self.found.timeline)
+        return len(self.preprocessing.sample(timeline, segment or timeline.whole))
+
+    def complete_survey(self) -> ClipSurvey:
+        """What it holds, with what its timeline tells."""
+        survey, timeline, _ = self.found
+        survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
+        if timeline and self.preprocessing.repeats(timeline):
+            survey = survey._replace(traits=(*survey.traits, SLOWER))
+        return survey
 
     def take(
         self,
@@ -376,23 +399,15 @@ class Opened(NamedTuple):
         box: Box | None = None,
     ) -> ClipFile:
         """A video of it."""
-        survey, timeline, _ = self.found
-        length = self.preprocessing.num_frames
-        if length is None:
-            timeline = cast(Timeline, timeline)
-            length = len(self.preprocessing.sample(timeline, segment or timeline.whole))
-        survey = survey._replace(num_frames=len(timeline) if timeline else survey.num_packets)
-        if timeline and self.preprocessing.repeats(timeline):
-            survey = survey._replace(traits=(*survey.traits, SLOWER))
         return ClipFile(
             self.path,
             place,
             self.digest,
             name,
             self.preprocessing,
-            survey,
+            self.complete_survey(),
             home,
-            length,
+            self.count_frames(segment),
             self.name,
             self.look,
             segment,
@@ -427,7 +442,8 @@ def open_clip(
         look = _look_at(path)  # as it is before it is read
         facts = known.find(name, look.stats, look.file) if known else None
         found = Found.from_json(facts.survey) if facts else None
-        if not (found and found.meets(needs)):
+        is_new = not (found and found.meets(needs))
+        if found is None or is_new:
             found = _survey(path, needs)
         if found.survey.container == FRAMES:
             rate = preprocessing.frame_rate
@@ -448,7 +464,7 @@ def open_clip(
             "frame rate. Set frame_rate, or sample by num_frames or stride."
         )
     digest = facts.digest if facts else ""
-    return Opened(path, name, digest, look, found, preprocessing)
+    return Opened(path, name, digest, look, found, preprocessing, is_new)
 
 
 def _survey(path: Path, needs: Needs) -> Found:

@@ -3,13 +3,18 @@
 In a tree, they are the same videos as `featx preprocess` makes of them, in the same order.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featx.console import make_bar
 from featx.data.clip_file import Needs, Opened, open_clip
+from featx.data.clip_files import ClipColumns, ClipFiles
+from featx.data.columns import Column, Index, NumberColumn, TextColumn, shrink
 from featx.data.folders import (
     ALL,
     STANDARD_SPLITS,
@@ -18,19 +23,13 @@ from featx.data.folders import (
     is_hidden,
     list_entries,
     list_folders,
-    natural_key,
+    natural_bytes,
     normalize_name,
     walk_files,
 )
 from featx.data.frames_folder import is_image
-from featx.data.manifest import (
-    Home,
-    Manifest,
-    Rejections,
-    ScanSettings,
-    VideoFile,
-    summarize_scan,
-)
+from featx.data.manifest import Manifest, Rejections, ScanSettings, summarize_scan
+from featx.data.video_file import Home
 from featx.errors import InputError, MissingInputError, UsageError
 from featx.parallel import map_ahead
 
@@ -73,22 +72,15 @@ class Clip(NamedTuple):
     """A clip: a file, or a folder of frames.
 
     Attributes:
-        path: Its path.
         name: Its path below the folder of all clips.
         place: Where it is in the data set: split, category and subcategory, which is the category
             again for clips in the category's own folder.
         home: Its split and category.
     """
 
-    path: Path
     name: str
     place: str
     home: Home
-
-    @property
-    def split(self) -> str:
-        """The split."""
-        return self.home.split
 
 
 def scan_clips(settings: ScanSettings) -> Manifest:
@@ -142,54 +134,107 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         )
     splits = find_splits(settings)
     lost: dict[Path, InputError] = {}
-    found = [*walk_files(root)]
     if is_flat:
-        clips = list_flat(root, found, kind)
+        clips = _Listed(list_flat(root, walk_files(root), kind))
     else:
-        clips = list_clips(root, lost, {*STANDARD_SPLITS, *splits}, kind)
-        lost |= find_misplaced(root, clips, found, kind)
-    names = sorted({clip.home.category for clip in clips if clip.home.category is not None})
+        clips = _Listed(list_clips(root, lost, {*STANDARD_SPLITS, *splits}, kind))
+        lost |= find_misplaced(root, clips.index, walk_files(root), kind)
+    names = sorted({home.category for home in clips.homes if home.category is not None})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
     for path, error in lost.items():
         relative = path.relative_to(root)
         if relative.parts[0] in rejected:
             rejected[relative.parts[0]][relative.as_posix()] = error
-
     needs = Needs(settings.thorough)
 
-    def check_and_open(clip: Clip) -> Opened:
-        check_name(clip.path, clip.name)
-        return open_clip(clip.path, settings.preprocessing, needs, clip.name, settings.known)
+    def check_and_open(name: str) -> Opened:
+        check_name(root / name, name)
+        return open_clip(root / name, settings.preprocessing, needs, name, settings.known)
 
-    clips = [clip for split in splits for clip in clips if clip.home.split == split]
-    files: list[VideoFile] = []
-    with closing(map_ahead(check_and_open, clips, _THREADS, "scanning")) as ahead:
-        for clip, opening in make_bar(ahead, "Scanning", len(clips), "clip", settings.progress):
-            with rejected.collect(clip.home.split, clip.name):
+    chosen = clips.choose(splits)
+    columns, lengths, found = ClipColumns(), NumberColumn(), np.zeros(len(chosen), bool)
+    wanted = (clips.names[row] for row in chosen)
+    with closing(map_ahead(check_and_open, wanted, _THREADS, "scanning")) as ahead:
+        bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
+        for number, (name, opening) in enumerate(bar):
+            with rejected.collect(clips.find_home(chosen[number]).split, name):
                 opened = opening.result()
-                files.append(opened.take(clip.place, clip.name, clip.home))
-                settings.known.note(clip.name, opened.facts)
-    for split in {*splits} - {clip.home.split for clip in clips}:
+                lengths.append(opened.count_frames())
+                columns.append(opened)
+                found[number] = True
+                if opened.is_new:
+                    settings.known.note(name, opened.facts)
+    for split in {*splits} - {clips.homes[code].split for code in np.unique(clips.codes[chosen])}:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
             "Give the folder that holds the splits."
         )
-    rejected.check(settings, files)
-    are_plain = all(file.is_plain for file in files)
-    places = (place for errors in rejected.values() for place in errors)
-    inputs = {clip.path for clip in clips} | {root / place for place in places}
-    known = _add_frames(inputs, root, found) if kind.are_folders else inputs
-    summary = summarize_scan(settings, files, rejected, known, kind.is_input, found)
-    return Manifest(
+    kept = chosen[found]
+    videos: dict[str, Column] = {"home": shrink(clips.codes[kept]), "length": lengths.freeze()}
+    if not is_flat:
+        videos["place"] = clips.places.take(kept)
+    files = ClipFiles.build(root, settings.preprocessing, columns, clips.homes, videos)
+    manifest = Manifest(
         root,
         categories,
         files,
         rejected,
-        settings.preprocessing.describe("uint8", are_plain),
-        summary,
+        settings.preprocessing.describe("uint8", files.are_plain),
         has_times=is_flat or kind.are_folders or not settings.preprocessing.is_uniform,
     )
+    rejected.check(settings, manifest.positions)
+    inputs = _Inputs(clips.index, rejected, kind)
+    manifest.summary = summarize_scan(
+        settings, manifest, inputs, kind.is_input, walk_files(root), files.find_traits()
+    )
+    return manifest
+
+
+class _Listed:
+    """The clips of a listing, in columns."""
+
+    def __init__(self, clips: Iterable[Clip]) -> None:
+        names, places, codes = TextColumn(), TextColumn(are_words=True), NumberColumn()
+        self.index = Index(names)
+        homes: dict[Home, int] = {}
+        for clip in clips:
+            names.append(clip.name)
+            self.index.add(clip.name, len(names) - 1)
+            places.append(clip.place)
+            codes.append(homes.setdefault(clip.home, len(homes)))
+        self.names, self.places, self.codes = names, places.freeze(), codes.freeze()
+        self.homes = [*homes]
+
+    def choose(self, splits: Sequence[str]) -> NDArray[np.int64]:
+        """Those of some splits, in the order of these."""
+        ranks = {split: rank for rank, split in enumerate(splits)}
+        of_homes = np.array([ranks.get(home.split, -1) for home in self.homes], np.int64)
+        order = of_homes[self.codes]
+        return np.argsort(order, kind="stable")[np.count_nonzero(order < 0) :]
+
+    def find_home(self, row: int) -> Home:
+        """The home of one."""
+        return self.homes[int(self.codes[row])]
+
+
+class _Inputs:
+    """The clips that are used or rejected, by name, and the images of those that are folders."""
+
+    def __init__(self, clips: Index, rejected: Rejections, kind: Kind) -> None:
+        self._clips = clips
+        self._rejected = rejected
+        self._kind = kind
+
+    def __contains__(self, name: object) -> bool:
+        text = str(name)
+        if self._has(text):
+            return True
+        folder, _, file = text.rpartition("/")
+        return self._kind.are_folders and is_image(file) and self._has(folder)
+
+    def _has(self, name: str) -> bool:
+        return name in self._clips or any(name in places for places in self._rejected.values())
 
 
 def check_decoder(settings: ScanSettings) -> None:
@@ -207,7 +252,7 @@ def list_clips(
     unreadable: dict[Path, InputError],
     splits: Collection[str] | None = None,
     kind: Kind | None = None,
-) -> list[Clip]:
+) -> Iterator[Clip]:
     """All clips at `RAW_DIR/<split>/<category>/[<subcategory>/]`, sorted by these and by name.
 
     Args:
@@ -220,7 +265,7 @@ def list_clips(
         MissingInputError: The folder does not exist, or has no clips.
     """
     kind = kind or FILES
-    clips: list[Clip] = []
+    is_empty = True
     for split in list_folders(raw_dir):
         if splits is not None and split.name not in splits:
             continue
@@ -233,23 +278,22 @@ def list_clips(
                     homes.setdefault(folder.name, []).append(folder)
             for subcategory, folders in sorted(homes.items()):
                 place = f"{split.name}/{category.name}/{subcategory}"
-                clips += [
-                    Clip(path, path.relative_to(raw_dir).as_posix(), place, home)
-                    for folder in folders
-                    for path in _list_or_keep(list_entries, folder, unreadable)
-                    if kind.is_clip(path)
-                ]
-    if not clips and not unreadable:
+                for folder in folders:
+                    inside = folder.relative_to(raw_dir).as_posix()
+                    for path in _list_or_keep(list_entries, folder, unreadable):
+                        if kind.is_clip(path):
+                            is_empty = False
+                            yield Clip(f"{inside}/{path.name}", place, home)
+    if is_empty and not unreadable:
         raise MissingInputError(
             f"{raw_dir}: expected {kind.what} at <split>/<category>/[<subcategory>/]"
             + ("" if kind.are_folders else "*{.mp4,.avi,.mkv,...}")
             + ", found none. Give the folder that holds the splits; or set layout to flat, for "
             "clips without splits and categories."
         )
-    return clips
 
 
-def list_flat(root: Path, found: Iterable[tuple[str, ...]], kind: Kind) -> list[Clip]:
+def list_flat(root: Path, found: Iterable[tuple[str, ...]], kind: Kind) -> Iterator[Clip]:
     """All clips below a folder, wherever they are, in natural order.
 
     Args:
@@ -260,39 +304,50 @@ def list_flat(root: Path, found: Iterable[tuple[str, ...]], kind: Kind) -> list[
     Raises:
         MissingInputError: There is none.
     """
-    inputs = [parts for parts in found if kind.is_input(parts[-1])]
-    if kind.are_folders:
-        inputs = [*dict.fromkeys(parts[:-1] for parts in inputs if len(parts) > 1)]
-    names = sorted(("/".join(parts) for parts in inputs), key=lambda n: (natural_key(n), n))
-    if not names:
+    inputs = (parts for parts in found if kind.is_input(parts[-1]))
+    if kind.are_folders:  # whose images follow each other
+        inputs = (parts[:-1] for parts in inputs if len(parts) > 1)
+    column = TextColumn()
+    for parts in inputs:
+        name = "/".join(parts)
+        if not len(column) or column[-1] != name:
+            column.append(name)
+    if not len(column):
         raise MissingInputError(f"{root}: expected {kind.what} in it, found none. Check the path.")
-    home = Home(ALL, None)
-    return [Clip(root / name, name, name, home) for name in names]
+    names = column.freeze()
+    keys = [natural_bytes(name) for name in names]
+    home, last = Home(ALL, None), None
+    for row in sorted(range(len(names)), key=keys.__getitem__):
+        if names[row] != last:  # a folder with images before and after other folders in it
+            yield Clip(last := names[row], last, home)
 
 
 def find_misplaced(
     raw_dir: Path,
-    clips: Sequence[Clip],
+    clips: Container[str],
     found: Iterable[tuple[str, ...]],
     kind: Kind | None = None,
 ) -> dict[Path, InputError]:
-    """Clips that are in no category's folder, or too deep in it, among the files that there are."""
+    """Clips that are in no category's folder, or too deep in it, among the files that there are.
+
+    Args:
+        raw_dir: The folder.
+        clips: The names of all others.
+        found: All files in it; see `walk_files`.
+        kind: Which kind of clips; by default, files.
+    """
     kind = kind or FILES
-    known = {clip.path for clip in clips}
     up = int(kind.are_folders)  # a clip is the folder of its images
-    paths = {
-        raw_dir.joinpath(*parts[: len(parts) - up]): None
-        for parts in found
-        if kind.is_input(parts[-1]) and len(parts) > up
-    }
-    return {
-        path: InputError(
-            f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one elsewhere. "
-            "Move it."
-        )
-        for path in paths
-        if path not in known
-    }
+    errors: dict[Path, InputError] = {}
+    for parts in found:
+        name = "/".join(parts[: len(parts) - up])
+        if kind.is_input(parts[-1]) and name and name not in clips:
+            path = raw_dir / name
+            errors[path] = InputError(
+                f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one "
+                "elsewhere. Move it."
+            )
+    return errors
 
 
 def is_clip(name: str) -> bool:
@@ -302,12 +357,6 @@ def is_clip(name: str) -> bool:
 
 FILES = Kind(is_clip, are_folders=False, what="clips")
 FOLDERS = Kind(is_image, are_folders=True, what="folders of images")
-
-
-def _add_frames(inputs: set[Path], root: Path, found: Iterable[tuple[str, ...]]) -> set[Path]:
-    """Clips, and the images in those that are folders."""
-    images = (root.joinpath(*parts) for parts in found if is_image(parts[-1]))
-    return inputs | {path for path in images if path.parent in inputs}
 
 
 def _list_or_keep(

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.data.manifest import CPU, MadeOf, Manifest
+from featx.data.manifest import Manifest
 from featx.data.pixels import PIXELS, Span
+from featx.data.video_file import CPU, MadeOf
 from featx.errors import FeatxError
 
 _GRACE_SECONDS = 5

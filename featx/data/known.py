@@ -106,6 +106,9 @@ class Known:
             if path.name != _ALL:  # what is in it by now, or half of what a killed run has written
                 path.unlink()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._facts
+
     def find(self, name: str, stats: Stats, file: FileMarks = (0, 0)) -> Facts | None:
         """What is known of an input, if it has not changed since.
 

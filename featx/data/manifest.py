@@ -5,40 +5,48 @@ What every kind of source shares is here: a scanner is a function from `ScanSett
 """
 
 import hashlib
-from abc import ABC, abstractmethod
+import json
+from abc import abstractmethod
 from bisect import bisect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from featx.console import make_bar
 from featx.data.choices import LayoutName, OnError
-from featx.data.folders import natural_key, normalize_name
+from featx.data.columns import (
+    Column,
+    Texts,
+    are_unique,
+    is_constant,
+    open_columns,
+    save_columns,
+    to_hex,
+)
+from featx.data.folders import natural_key
 from featx.data.known import Facts, Known
-from featx.data.pixels import PixelsName, Span
+from featx.data.pixels import PixelsName
 from featx.data.preprocessing import Preprocessing
-from featx.data.summary import ScanSummary, Used, summarize
-from featx.errors import ChangedInputError, InputError, combine
-from featx.parallel import map_ahead
+from featx.data.summary import ScanSummary, Some, Used, summarize
+from featx.data.video_file import Home, VideoFile
+from featx.errors import InputError, MissingInputError, combine
 
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
 _TOLD = 200  # bad inputs that a person is told of at once
-_DIGEST_THREADS = 4
+_COLUMNS_FILE, _NOTES_FILE = "videos.columns", "manifest.json"
+_ERRORS = {kind.__name__: kind for kind in (InputError, MissingInputError)}
+_GIVEN = "given/"  # begins the names of columns that a table has beside those with a meaning
 
 UNLABELLED = -1
 """The label of a video without a category."""
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,155 +85,6 @@ class ScanSettings:
     known: Known = field(default_factory=Known)
 
 
-class Home(NamedTuple):
-    """Where a video belongs.
-
-    Attributes:
-        split: Its split.
-        category: Its category; None if it has none.
-    """
-
-    split: str
-    category: str | None
-
-
-class Video(NamedTuple):
-    """A video as it was read.
-
-    Attributes:
-        frames: Pixels `[T, 3, H, W]`.
-        span: The lowest and the highest of floating pixels.
-        damage: What is missing or damaged; empty for nearly all.
-        times: When each frame is shown, float32 `[T]`, in seconds from the beginning of its clip;
-            NaN where that is not known; None if nobody has noted it.
-        made_of: What it is made of.
-    """
-
-    frames: Tensor
-    span: Span | None = None
-    damage: str = ""
-    times: NDArray[np.float32] | None = None
-    made_of: "MadeOf | None" = None
-
-
-class MadeOf(NamedTuple):
-    """What a video is made of.
-
-    Attributes:
-        sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
-            places and labels are no part of it.
-        file_digest: SHA-256 of its file, if all of that has been read.
-    """
-
-    sha256: str
-    file_digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFile(ABC):
-    """One file of videos, of whatever kind.
-
-    Attributes:
-        path: Its path.
-        place: Where it is in the data set: split, category and subcategory.
-        digest: SHA-256 that changes with the content; empty if nobody has read it yet.
-    """
-
-    path: Path
-    place: str
-    digest: str
-
-    @property
-    @abstractmethod
-    def shapes(self) -> Sequence[tuple[int, ...]]:
-        """`[T, 3, H, W]` of each video, without those rejected."""
-
-    @property
-    @abstractmethod
-    def names(self) -> Sequence[str]:
-        """Name of each video, as the file has it."""
-
-    @property
-    @abstractmethod
-    def places(self) -> Sequence[str]:
-        """Place of each video in the data set, which tells it from all others."""
-
-    @property
-    def pixels(self) -> PixelsName:
-        """What its pixels are, where they are floating point; uint8 is raw RGB."""
-        return "normalized"
-
-    @property
-    def traits(self) -> Sequence[str]:
-        """What its videos are that RGB of 8 bits is not, such as HDR."""
-        return ()
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it was always converted to RGB as it is now."""
-        return True
-
-    @property
-    @abstractmethod
-    def identities(self) -> Sequence[str]:
-        """What each video is made of, see `MadeOf`; empty as long as it is not known."""
-
-    def find_digest(self) -> "VideoFile":
-        """The same file with its digest, for which all of it may have to be read.
-
-        Raises:
-            ChangedInputError: It has changed since the scan, or cannot be read any more.
-        """
-        return self
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of it, if that is worth knowing."""
-        return self.facts[1].stats[0] if self.facts else None
-
-    @property
-    def facts(self) -> tuple[str, Facts] | None:
-        """Its name, and what is worth knowing of it the next time; None if nothing is."""
-        return None
-
-    @abstractmethod
-    def read(self, index: int, device: torch.device = CPU) -> Video:
-        """Read one video.
-
-        Args:
-            index: Which of those in `shapes`.
-            device: Where it may be decoded; its frames are on the CPU then.
-
-        Raises:
-            InputError: The video is bad.
-            ChangedInputError: The file has changed since the scan, or cannot be read any more.
-        """
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of frames of each video."""
-        return [shape[0] for shape in self.shapes]
-
-    @property
-    def split(self) -> str:
-        """The folder of the split."""
-        return self.place.split("/")[0]
-
-    @property
-    def category(self) -> str | None:
-        """The category: the name of its folder; None if there is none."""
-        return normalize_name(self.place.split("/")[1])
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What tells it from others, in the data set or out of it."""
-        return self.place, self.path.name, self.digest
-
-    def name_place(self, index: int) -> str:
-        """The place in the data set of what is at an index of the file."""
-        return f"{self.place}/{index}"
-
-
 class Rejections(dict[str, dict[str, InputError]]):
     """What a scan leaves out of each split: by its place, what is wrong with it."""
 
@@ -240,8 +99,12 @@ class Rejections(dict[str, dict[str, InputError]]):
         except InputError as error:
             self[split][place] = error
 
-    def check(self, settings: ScanSettings, files: Sequence[VideoFile]) -> None:
+    def check(self, settings: ScanSettings, filled: Collection[str]) -> None:
         """Check that nothing is rejected; or, if that is left out, that each split has others.
+
+        Args:
+            settings: The settings.
+            filled: The splits that have.
 
         Raises:
             InputError: All that is wrong, together.
@@ -249,11 +112,10 @@ class Rejections(dict[str, dict[str, InputError]]):
         if not settings.strict:
             return
         skips = settings.on_error == "skip"
-        filled = {file.split for file in files} if skips else set()
         errors = [
             error
             for split, found in self.items()
-            if split not in filled
+            if not (skips and split in filled)
             for _, error in sorted(found.items(), key=lambda item: natural_key(item[0]))
         ]
         if errors:
@@ -266,6 +128,107 @@ class Rejections(dict[str, dict[str, InputError]]):
             raise combine(f"{settings.root}: {found}", errors, _TOLD)
 
 
+class Files(Sequence[VideoFile]):
+    """The files of a scan, in columns: each is made when it is asked for.
+
+    Every kind has these columns, and others of its own. Of a video: `length`, `height` and `width`,
+    which are those of all frames; `name`; `place`, where that is another; and `made_of`, see
+    `MadeOf`. Of a file: `home`, which of the homes; and `start`, the position of its first video,
+    and of the one after its last, where files have not one video each.
+
+    Args:
+        columns: The columns.
+        notes: What else there is to know, as JSON has it; of every kind `homes`, the split and the
+            category of each.
+    """
+
+    kind: str
+    """Where the class is: `module:name`."""
+
+    def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
+        self.columns = dict(columns)
+        self.notes = dict(notes)
+        self.homes = [Home(*home) for home in notes["homes"]]
+        self._starts = self.numbers("start").data if "start" in self.columns else None
+
+    def __reduce__(self) -> Any:  # noqa: ANN401  # whatever a pickle takes
+        return type(self), (self.columns, self.notes)
+
+    @abstractmethod
+    def make(self, number: int) -> VideoFile:
+        """One file."""
+
+    @property
+    def tells_content(self) -> bool:
+        """Whether what a video is made of follows from its content alone."""
+        return True
+
+    def find_digests(
+        self,
+        numbers: NDArray[np.int64],
+        sizes: Collection[int] | None,
+        note: Callable[[str, Facts], object],
+        progress: bool,
+    ) -> None:
+        """Find the digests of some files, where these are not known from the scan.
+
+        Args:
+            numbers: The files.
+            sizes: Only those of files of so many bytes, or of the size of another one whose digest
+                is known; by default, of all.
+            note: Takes what is learned: the name of an input, and facts.
+            progress: Show a progress bar.
+        """
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """A column of numbers."""
+        column = self.columns[name]
+        assert isinstance(column, np.ndarray)
+        return column
+
+    def texts(self, name: str) -> Texts:
+        """A column of texts."""
+        column = self.columns[name]
+        assert isinstance(column, Texts)
+        return column
+
+    def __len__(self) -> int:
+        return len(self.columns["home"])
+
+    @overload
+    def __getitem__(self, numbers: int) -> VideoFile: ...
+
+    @overload
+    def __getitem__(self, numbers: slice) -> Sequence[VideoFile]: ...
+
+    def __getitem__(self, numbers: int | slice) -> VideoFile | Sequence[VideoFile]:
+        if isinstance(numbers, slice):
+            return [self.make(number) for number in range(len(self))[numbers]]
+        return self.make(range(len(self))[numbers])
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Which file has the video at a position, and at which index."""
+        if self._starts is None:
+            return position, 0
+        number = bisect(self._starts, position) - 1
+        return number, position - self._starts[number]
+
+    def span(self, number: int) -> range:
+        """The positions of the videos of a file."""
+        if self._starts is None:
+            return range(number, number + 1)
+        return range(self._starts[number], self._starts[number + 1])
+
+    def repeat(self, positions: range) -> NDArray[np.int64]:
+        """The number of the file of each video."""
+        if self._starts is None or not positions:
+            return np.arange(positions.start, positions.stop)
+        first, last = (self.locate(position)[0] for position in (positions[0], positions[-1]))
+        bounds = self.numbers("start")[first : last + 2].astype(np.int64)
+        counts = np.diff(bounds.clip(positions.start, positions.stop))
+        return np.repeat(np.arange(first, last + 1), counts)
+
+
 class Manifest:
     """All videos of the splits asked for, each at its position.
 
@@ -275,8 +238,9 @@ class Manifest:
     Attributes:
         root: The data set's folder.
         categories: Label of each category, the same for all splits.
-        files: The files, in order.
-        lengths: Number of frames `[num_videos]` of each video, int64.
+        files: The files, in order; each is made when it is asked for.
+        lengths: Number of frames `[num_videos]` of each video, integers.
+        numbers: Numbers of the files of each split, in order.
         positions: Positions of the videos of each split: its rows, in order.
         rejected: For each split, the videos, files and folders that are left out, and why.
         summary: What the scan has found, and what it has left out; None if nobody has looked.
@@ -288,11 +252,11 @@ class Manifest:
         self,
         root: Path,
         categories: dict[str, int],
-        files: Sequence[VideoFile],
+        files: Files,
         rejected: Mapping[str, Mapping[str, InputError]],
         preprocessing: Mapping[str, Any] | None = None,
         summary: ScanSummary | None = None,
-        columns: Mapping[str, NDArray[Any]] | None = None,
+        columns: Mapping[str, Column] | None = None,
         has_times: bool = False,
     ) -> None:
         self.root = root
@@ -302,43 +266,133 @@ class Manifest:
         self.rejected = rejected
         self._preprocessing = preprocessing
         self.categories = categories
-        self.files = tuple(files)
-        lengths = chain.from_iterable(file.lengths for file in files)
-        self.lengths: NDArray[np.int64] = np.fromiter(lengths, np.int64)
-        counts = np.fromiter((len(file.shapes) for file in files), np.int64)
-        self._starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)])
-        self.positions: dict[str, range] = {}
-        for file, start, stop in zip(files, self._starts, self._starts[1:], strict=False):
-            first = self.positions.get(file.split, range(int(start), 0)).start
-            self.positions[file.split] = range(first, int(stop))
+        self.files = files
+        self._folder: Path | None = None
+        self.lengths = files.numbers("length")
+        self.numbers = _find_splits(files)
+        self.positions = {
+            split: range(files.span(numbers[0]).start, files.span(numbers[-1]).stop)
+            for split, numbers in self.numbers.items()
+        }
+        named = files.notes.setdefault("named", {})  # the splits whose videos names tell apart
+        self._ids: dict[str, Texts] = {}
+        for split, rows in self.positions.items():
+            self._ids[split] = files.texts("name")[rows.start : rows.stop]
+            if split not in named:
+                named[split] = are_unique(self._ids[split])
+            if "place" in files.columns and not named[split]:
+                self._ids[split] = files.texts("place")[rows.start : rows.stop]
+
+    def save(self, folder: Path) -> None:
+        """Write all of it into a folder, which must not exist.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        folder.mkdir(parents=True)
+        columns = {f"{_GIVEN}{name}": column for name, column in self.columns.items()}
+        save_columns(folder / _COLUMNS_FILE, {**self.files.columns, **columns})
+        errors = {
+            split: {place: [type(error).__name__, *error.args] for place, error in found.items()}
+            for split, found in self.rejected.items()
+        }
+        content = {
+            "kind": self.files.kind,
+            "notes": self.files.notes,
+            "root": str(self.root),
+            "categories": self.categories,
+            "rejected": errors,
+            "preprocessing": self._preprocessing,
+            "summary": self.summary and self.summary.to_json(),
+            "has_times": self.has_times,
+        }
+        (folder / _NOTES_FILE).write_text(json.dumps(content))
+
+    @classmethod
+    def open(cls, folder: Path) -> "Manifest":
+        """What `save` has written; its columns are mapped, and shared with other processes.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        content = json.loads((folder / _NOTES_FILE).read_text())
+        columns = open_columns(folder / _COLUMNS_FILE)
+        given = {name for name in columns if name.startswith(_GIVEN)}
+        module, _, name = content["kind"].partition(":")
+        files = getattr(import_module(module), name)(
+            {name: column for name, column in columns.items() if name not in given},
+            content["notes"],
+        )
+        rejected = {
+            split: {place: _ERRORS[kind](*args) for place, (kind, *args) in found.items()}
+            for split, found in content["rejected"].items()
+        }
+        summary = content["summary"]
+        manifest = cls(
+            Path(content["root"]),
+            content["categories"],
+            files,
+            rejected,
+            content["preprocessing"],
+            summary and ScanSummary.from_json(summary),
+            {name.removeprefix(_GIVEN): columns[name] for name in sorted(given)},
+            content["has_times"],
+        )
+        manifest._folder = folder
+        return manifest
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401  # whatever a pickle takes
+        if self._folder:  # the columns are in it
+            return Manifest.open, (self._folder,)
+        return super().__reduce_ex__(protocol)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def locate(self, position: int) -> tuple[VideoFile, int]:
         """The file that holds the video at `position`, and its index in that file."""
-        number = bisect(self._starts, position) - 1
-        return self.files[number], position - int(self._starts[number])
+        number, index = self.files.locate(position)
+        return self.files.make(number), index
 
     def locate_row(self, position: int) -> tuple[str, int]:
         """The split of the video at `position`, and its row in the split's feature file."""
-        split = self.locate(position)[0].split
-        return split, position - self.positions[split].start
+        for split, rows in self.positions.items():
+            if position in rows:
+                return split, position - rows.start
+        raise IndexError(position)
 
-    def select(self, split: str) -> list[VideoFile]:
-        """The files of a split."""
-        return [file for file in self.files if file.split == split]
+    def select(self, split: str) -> Iterator[VideoFile]:
+        """The files of a split, one by one."""
+        return map(self.files.make, self.numbers[split])
 
-    def labels(self, split: str) -> NDArray[np.int64]:
-        """Label `[rows]` of each video of a split."""
-        files = self.select(split)
-        counts = [len(file.shapes) for file in files]
-        labels = [self.categories.get(file.category or "", UNLABELLED) for file in files]
-        return np.repeat(np.array(labels, np.int64), counts)
+    def find_rows(self, split: str, rows: range | None = None) -> range:
+        """The positions of rows of a split; by default, of all."""
+        found = self.positions[split]
+        return found if rows is None else found[rows.start : rows.stop]
 
-    def identities(self, split: str) -> list[str]:
-        """What each video of a split is made of, as far as it is known; see `MadeOf`."""
-        return [identity for file in self.select(split) for identity in file.identities]
+    def find_categories(self, split: str) -> set[str]:
+        """The categories that a split has videos of."""
+        numbers = self.numbers[split]
+        codes = self.files.numbers("home")[numbers.start : numbers.stop]
+        found = (self.files.homes[code].category for code in np.unique(codes).tolist())
+        return {category for category in found if category is not None}
+
+    def labels(self, split: str, rows: range | None = None) -> NDArray[np.int64]:
+        """Label `[rows]` of each video of a split, or of some rows of it."""
+        homes = self.files.numbers("home")[self.files.repeat(self.find_rows(split, rows))]
+        categories = (home.category for home in self.files.homes)
+        labels = [self.categories.get(category or "", UNLABELLED) for category in categories]
+        found: NDArray[np.int64] = np.array(labels, np.int64)[homes]
+        return found
+
+    def identities(self, split: str, rows: range | None = None) -> NDArray[np.bytes_]:
+        """What each video of a split is made of, as far as it is known; see `MadeOf`.
+
+        Returns:
+            SHA-256 in hexadecimal digits `[rows]`, S64; empty where it is not known.
+        """
+        chosen = self.find_rows(split, rows)
+        return to_hex(self.files.numbers("made_of")[chosen.start : chosen.stop])
 
     def find_digests(
         self,
@@ -346,6 +400,7 @@ class Manifest:
         rows: Collection[int],
         sizes: Collection[int] | None = None,
         progress: bool = False,
+        note: Callable[[str, Facts], object] = lambda name, facts: None,
     ) -> None:
         """Find the digests of the files of some videos of a split.
 
@@ -358,34 +413,22 @@ class Manifest:
             sizes: Only those of files of so many bytes, or of the size of another one whose digest
                 is known: which may be copies; by default, of all.
             progress: Show a progress bar.
+            note: Takes what is learned: the name of an input, and facts.
         """
-        start = self.positions[split].start
-        starts = self._starts.tolist()
-        numbers = sorted({bisect(starts, start + row) - 1 for row in rows})
-        numbers = [number for number in numbers if not self.files[number].digest]
-        if sizes is not None:
-            known = {*sizes, *(file.size for file in self.files if file.digest)}
-            numbers = [number for number in numbers if self.files[number].size in known]
-        by_path: dict[Path, list[int]] = {}
-        for number in numbers:
-            by_path.setdefault(self.files[number].path, []).append(number)
-        files = [*self.files]
+        positions = self.positions[split].start + np.fromiter(rows, np.int64, len(rows))
+        numbers = positions
+        if "start" in self.files.columns:
+            numbers = np.searchsorted(self.files.numbers("start"), positions, side="right") - 1
+        self.files.find_digests(numbers, sizes, note, progress)
 
-        def find(path: Path) -> VideoFile:
-            return files[by_path[path][0]].find_digest()
-
-        with closing(map_ahead(find, [*by_path], _DIGEST_THREADS, "digests")) as ahead:
-            for path, finding in make_bar(ahead, "Reading", len(by_path), "clip", progress):
-                with suppress(ChangedInputError):
-                    digest = finding.result().digest
-                    for number in by_path[path]:
-                        files[number] = replace(files[number], digest=digest)
-        self.files = tuple(files)
-
-    def select_columns(self, split: str) -> dict[str, NDArray[Any]]:
-        """What else is known of the videos of a split, by name `[rows]`."""
-        rows = self.positions[split]
-        return {name: values[rows.start : rows.stop] for name, values in self.columns.items()}
+    def select_columns(self, split: str, rows: range | None = None) -> dict[str, NDArray[Any]]:
+        """What else is known of the videos of a split, by name `[rows]`: numbers, or objects."""
+        chosen = self.find_rows(split, rows)
+        found = {}
+        for name, column in self.columns.items():
+            values = column[chosen.start : chosen.stop]
+            found[name] = values.to_array() if isinstance(values, Texts) else values
+        return found
 
     def digest(
         self, split: str, left_out: Collection[str] = (), absent: Collection[str] = ()
@@ -403,7 +446,7 @@ class Manifest:
         digest = hashlib.sha256(b"([")
         files = self.select(split)
         if out := {*left_out, *absent}:
-            files = [file for file in files if not {*file.names} <= out]
+            files = (file for file in files if not {*file.names} <= out)
         for number, file in enumerate(files):
             digest.update((", " * (number > 0) + repr(file.identity)).encode())
         digest.update(f"], {sorted({*self.rejected[split], *left_out})!r})".encode())
@@ -411,13 +454,10 @@ class Manifest:
             digest.update(repr((name, values.tolist())).encode())
         return digest.hexdigest()
 
-    def video_ids(self, split: str) -> list[str]:
+    def video_ids(self, split: str, rows: range | None = None) -> Texts:
         """Name of each video of a split; that of its clip, if they tell all videos apart."""
-        files = self.select(split)
-        names = [name for file in files for name in file.names]
-        if len(set(names)) == len(names):
-            return names
-        return [place for file in files for place in file.places]
+        ids = self._ids[split]
+        return ids if rows is None else ids[rows.start : rows.stop]
 
     def preprocessing(self, split: str | None = None) -> dict[str, Any]:
         """How the videos of the data set, or of one split, were made from clips.
@@ -446,37 +486,64 @@ class Manifest:
         return untrue
 
     def _find_preprocessing(self, split: str | None = None) -> dict[str, Any]:
-        files = self.select(split) if split else self.files
-        shapes = {shape for file in files for shape in file.shapes}
-        lengths, sizes = {shape[0] for shape in shapes}, {shape[2:] for shape in shapes}
+        lengths, heights, widths = (
+            self.find_values(name, split) for name in ("length", "height", "width")
+        )
+        size = [*heights, *widths]
         return {
             "frames_per_video": lengths.pop() if len(lengths) == 1 else None,
-            "image_size": [*sizes.pop()] if len(sizes) == 1 else None,
+            "image_size": size if len(size) == 2 and heights and widths else None,
             "processing_mode": None,
         }
+
+    def find_values(
+        self, name: Literal["length", "height", "width"], split: str | None = None
+    ) -> set[int]:
+        """The different lengths, heights or widths of the videos of all splits, or of one."""
+        rows = self.positions[split] if split else range(len(self))
+        values = self.files.numbers(name)[rows.start : rows.stop]
+        return {*np.unique(values[:1] if is_constant(values) else values).tolist()}
+
+
+def _find_splits(files: Files) -> dict[str, range]:
+    """The numbers of the files of each split, in order."""
+    homes = files.numbers("home")
+    bounds = [0, len(homes)]
+    if len(homes) and not is_constant(homes):
+        splits = [home.split for home in files.homes]
+        codes = np.array([splits.index(split) for split in splits])[homes]
+        bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(homes)]
+    return {
+        files.homes[homes[start]].split: range(start, stop)
+        for start, stop in pairwise(bounds)
+        if start < stop
+    }
 
 
 def summarize_scan(
     settings: ScanSettings,
-    files: Sequence[VideoFile],
-    rejected: Rejections,
-    known: Collection[Path],
+    manifest: Manifest,
+    known: Container[str],
     is_input: Callable[[str], bool],
     found: Iterable[tuple[str, ...]],
+    traits: Mapping[str, Some] | None = None,
 ) -> ScanSummary:
     """What a scan has found and left out; see `summarize`."""
-    used = (
-        Used(file.path, file.split, file.category, len(file.shapes), file.traits) for file in files
-    )
+    used = [
+        Used(split, len(numbers), len(manifest.positions[split]), manifest.find_categories(split))
+        for split, numbers in manifest.numbers.items()
+    ]
     in_splits = settings.layout == "tree" and settings.table is None
-    return summarize(settings.root, [*rejected], used, rejected, known, is_input, found, in_splits)
+    return summarize(
+        settings.root, used, manifest.rejected, known, is_input, found, in_splits, traits
+    )
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
     """Categories without a video, for each split that lacks some."""
     missing = {}
     for split in manifest.positions:
-        present = {file.category for file in manifest.select(split)}
+        present = manifest.find_categories(split)
         if absent := [name for name in manifest.categories if name not in present]:
             missing[split] = absent
     return missing

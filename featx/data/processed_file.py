@@ -21,8 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.archive import Archive, read_archive, read_digest, refuse_object
 from featx.data.folders import is_name
-from featx.data.manifest import CPU, MadeOf, Video, VideoFile
 from featx.data.pixels import PixelsName, find_misfit
+from featx.data.video_file import CPU, MadeOf, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, shorten
 from featx.files import Inert, file_stats, publish_file
 
@@ -153,10 +153,7 @@ class ProcessedFile(VideoFile):
                     start = block.offset + within * block.step
                     video = _read_bytes(self.path, file, block, start)
         except OSError as error:
-            raise ChangedInputError(
-                f"{self.path}: expected a readable file, found: {first_line(error)}. "
-                "It was readable when it was scanned: check the disk, and start again."
-            ) from error
+            raise unreadable(self.path, error) from error
         number = block.start + within
         damage = self.damage[number] if self.damage else ""
         times = np.array(self.times[number], np.float32) if self.times else None
@@ -188,6 +185,14 @@ class ProcessedFile(VideoFile):
                 f"{self.path}: expected the file that was scanned, found another. "
                 "It has changed since: start again."
             )
+
+
+def unreadable(path: Path, error: OSError) -> ChangedInputError:
+    """An error about a file that could be read before."""
+    return ChangedInputError(
+        f"{path}: expected a readable file, found: {first_line(error)}. "
+        "It was readable when it was scanned: check the disk, and start again."
+    )
 
 
 def open_processed_file(

@@ -1,15 +1,15 @@
 """The source `processed`: the `processed_data.pt` files of a folder; no pixels are read."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from featx.console import make_bar
 from featx.data.archive import verify_checksums
+from featx.data.cells import Cells, to_column
+from featx.data.columns import Column, Index, TextColumn
 from featx.data.folders import (
     STANDARD_SPLITS,
     check_name,
@@ -19,16 +19,16 @@ from featx.data.folders import (
     normalize_name,
     walk_files,
 )
+from featx.data.known import Facts, Known, Look, look_at_file
 from featx.data.manifest import (
     ANALYSIS_FILE,
     Manifest,
     Rejections,
     ScanSettings,
-    VideoFile,
     summarize_scan,
 )
-from featx.data.processed_file import FILE_NAME, ProcessedFile, open_processed_file
-from featx.data.table import to_array
+from featx.data.processed_file import FILE_NAME, open_processed_file
+from featx.data.processed_files import Header, ProcessedColumns
 from featx.errors import InputError, MissingInputError, shorten
 from featx.files import read_json
 from featx.parallel import map_ahead
@@ -66,49 +66,142 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     analysis = read_json(root / ANALYSIS_FILE)
     categories = _list_categories(root, splits, analysis.get("categories"))
     rejected = Rejections(splits)
-    paths = [path for split in splits for path in _list_split(root, split, rejected)]
-    files: list[VideoFile] = []
-    # Threads read ahead, but one alone interprets what was read: several would only contend for
-    # the interpreter.
-    prepare, number = (verify_checksums, 2) if settings.verify else (_read_ends, _READ_AHEAD)
-    with closing(map_ahead(prepare, paths, _READ_AHEAD_THREADS, "read-ahead", number)) as ahead:
-        for path, prepared in make_bar(ahead, "Scanning", len(paths), "file", settings.progress):
-            split, place = path.parts[-4], "/".join(path.parts[-4:-1])
+    places = TextColumn()
+    index = Index(places)
+    for split in splits:
+        for place in _list_split(root, split, rejected):
+            index.add(place, len(places))
+            places.append(place)
+    files, notes = ProcessedColumns(), _Notes()
+
+    def recall(place: str) -> Found | None:
+        return None if settings.verify else _recall(root, place, settings.known)
+
+    def prepare(place: str) -> Found | None:
+        """Have what takes time done: threads read ahead, but one alone interprets what they read.
+
+        Several would only contend for the interpreter.
+        """
+        path = root.joinpath(place, FILE_NAME)
+        found = recall(place)
+        if found is None:
+            verify_checksums(path) if settings.verify else _read_ends(path)
+        return found
+
+    ahead_of_each = 2 if settings.verify else _READ_AHEAD
+    ahead = map_ahead(prepare, places, _READ_AHEAD_THREADS, "read-ahead", ahead_of_each)
+    with closing(ahead):
+        for place, prepared in make_bar(ahead, "Scanning", len(places), "file", settings.progress):
+            split = place.split("/")[0]
             with rejected.collect(split, place):
-                prepared.result()
-                check_name(path, "/".join(path.parts[-4:]))
-                file = open_processed_file(path, pixels=settings.pixels)
-                rejected[split] |= {file.name_place(i): bad for i, bad in file.rejected.items()}
-                if file.blocks:
-                    files.append(file)
-    rejected.check(settings, files)
+                found = prepared.result() or _inspect(root, place)
+                header = found.header
+                rejected[split] |= {f"{place}/{i}": bad for i, bad in header.rejected.items()}
+                if header.videos:
+                    files.append(place, header)
+                    notes.append(header)
+                if found.is_new:
+                    settings.known.note(place, found.facts)
+    listed = files.freeze(root, settings.pixels)
     recorded = analysis.get("preprocessing_info")
-    preprocessing = recorded if isinstance(recorded, dict) else None
-    known = {*paths, root / ANALYSIS_FILE}
-    summary = summarize_scan(settings, files, rejected, known, _is_input, walk_files(root))
-    return Manifest(
+    manifest = Manifest(
         root,
         categories,
-        files,
+        listed,
         rejected,
-        preprocessing,
-        summary,
-        _join_columns(files),
-        has_times=all(isinstance(file, ProcessedFile) and file.times for file in files),
+        recorded if isinstance(recorded, dict) else None,
+        columns=notes.freeze(),
+        has_times=listed.have_times,
     )
+    rejected.check(settings, manifest.positions)
+    known = _Inputs(index)
+    manifest.summary = summarize_scan(settings, manifest, known, _is_input, walk_files(root))
+    return manifest
 
 
-def _join_columns(files: Sequence[VideoFile]) -> dict[str, NDArray[Any]]:
-    """What notes say of all videos, by name; empty where they do not."""
-    notes: list[Mapping[str, Any]] = []
-    for file in files:
-        if isinstance(file, ProcessedFile):
-            known = file.columns
-            notes += [known[index] if known else {} for index in file.indices]
-    names = dict.fromkeys(name for note in notes for name in note)
-    return {
-        name: to_array([note.get(name) for note in notes], is_text=False) for name in sorted(names)
-    }
+class Found(NamedTuple):
+    """What is known of a file.
+
+    Attributes:
+        look: What the file system has said of it.
+        header: What it says of itself.
+        is_new: Whether nobody knew it before.
+    """
+
+    look: Look
+    header: Header
+    is_new: bool
+
+    @property
+    def facts(self) -> Facts:
+        """What is worth knowing of it the next time."""
+        header, (stats, file, is_settled) = self.header, self.look
+        is_settled = is_settled and stats == header.stats and not header.rejected
+        return Facts(stats, header.digest, header.to_json(), file, is_settled)
+
+
+def _recall(root: Path, place: str, known: Known) -> Found | None:
+    """What is known of a file from before; None if it is not, or has changed since."""
+    if place not in known:
+        return None
+    try:
+        look = look_at_file(root.joinpath(place, FILE_NAME))
+    except OSError:  # which is told when it is opened
+        return None
+    facts = known.find(place, look.stats, look.file)
+    header = Header.from_json(facts.survey, facts.digest, facts.stats) if facts else None
+    return Found(look, header, is_new=False) if header else None
+
+
+def _inspect(root: Path, place: str) -> Found:
+    """Read the header of a file.
+
+    Raises:
+        InputError: It is damaged, or holds something else.
+    """
+    path = root.joinpath(place, FILE_NAME)
+    check_name(path, f"{place}/{FILE_NAME}")
+    try:
+        look = look_at_file(path)  # as it is before it is read
+    except OSError:
+        look = Look((0, 0), (0, 0), is_settled=False)
+    return Found(look, Header.of(open_processed_file(path)), is_new=True)
+
+
+class _Inputs:
+    """The files that were found where they should be, by their paths."""
+
+    def __init__(self, places: Index) -> None:
+        self._places = places
+
+    def __contains__(self, name: object) -> bool:
+        place, _, file = str(name).rpartition("/")
+        return name == ANALYSIS_FILE or (file == FILE_NAME and place in self._places)
+
+
+class _Notes:
+    """What notes say of all videos, beside what has a meaning, by name; empty where they do not."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._cells: dict[str, Cells] = {}
+
+    def append(self, header: Header) -> None:
+        """Add the notes of a file."""
+        of_videos = header.columns or ()
+        for name in {name: None for cells in of_videos for name in cells}:
+            if name not in self._cells:
+                self._cells[name] = Cells()
+                self._cells[name].fill(self._count)
+        for name, column in self._cells.items():
+            for cells in of_videos:
+                column.append(cells.get(name))
+            column.fill(len(header.videos) - len(of_videos))
+        self._count += len(header.videos)
+
+    def freeze(self) -> dict[str, Column]:
+        """The columns, sorted."""
+        return {name: to_column(cells, False) for name, cells in sorted(self._cells.items())}
 
 
 def _is_input(name: str) -> bool:
@@ -136,29 +229,29 @@ def _list_categories(root: Path, splits: Sequence[str], recorded: object) -> dic
     return {name: label for label, name in enumerate(sorted(names))}
 
 
-def _list_split(root: Path, split: str, rejected: Rejections) -> list[Path]:
-    """The files of one split, in row order; what is wrong with its folders is added."""
-    paths = []
+def _list_split(root: Path, split: str, rejected: Rejections) -> Iterator[str]:
+    """Places of the files of one split, in row order; what is wrong with its folders is added."""
+    is_empty = True
     for category in list_folders(root / split):
         with rejected.collect(split, f"{split}/{category.name}"):
             subcategories = list_folders(category)
             for subcategory in subcategories:
                 with rejected.collect(split, f"{split}/{category.name}/{subcategory.name}"):
                     if has_file(subcategory, FILE_NAME):
-                        paths.append(subcategory / FILE_NAME)
+                        is_empty = False
+                        yield f"{split}/{category.name}/{subcategory.name}"
             if has_file(category, FILE_NAME):
                 raise InputError(
                     f"{category / FILE_NAME}: expected "
                     f"{root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
                     "found it in the category's own folder. Move it into a subcategory's."
                 )
-    if not paths and not rejected[split]:
+    if is_empty and not rejected[split]:
         rejected[split][split] = MissingInputError(
             f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
             "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR; or set "
             "source to clips or frames."
         )
-    return paths
 
 
 def _read_ends(path: Path) -> None:

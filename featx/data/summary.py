@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,21 +22,19 @@ _LIKE_A_SPLIT = re.compile(r"(mini)?(train|val|dev|test|eval|held.?out|hold.?out
 
 
 class Used(NamedTuple):
-    """A file whose videos are used.
+    """What is used of a split.
 
     Attributes:
-        path: Its path.
-        split: Its split.
-        category: Its category; None if it has none.
-        num_videos: How many there are in it.
-        traits: What they are that RGB of 8 bits is not.
+        split: Its name.
+        num_files: How many files.
+        num_videos: How many videos there are in them.
+        categories: Their categories.
     """
 
-    path: Path
     split: str
-    category: str | None
+    num_files: int
     num_videos: int
-    traits: Sequence[str] = ()
+    categories: Collection[str]
 
 
 @dataclass(slots=True)
@@ -136,49 +134,61 @@ class ScanSummary:
             "shown_otherwise": {trait: asdict(some) for trait, some in self.traits.items()},
         }
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ScanSummary":
+        """What `to_json` gives."""
+        return cls(
+            content["files"],
+            content["videos"],
+            content["categories"],
+            content["rejected"],
+            {kind: Some(**some) for kind, some in content["left_out"].items()},
+            content["categories_without_videos"],
+            content["folders_not_asked_for"],
+            {trait: Some(**some) for trait, some in content["shown_otherwise"].items()},
+        )
+
 
 def summarize(
     root: Path,
-    splits: Sequence[str],
     used: Iterable[Used],
     rejected: Mapping[str, Collection[str]],
-    known: Collection[Path],
+    known: Container[str],
     is_input: Callable[[str], bool],
     found: Iterable[tuple[str, ...]],
     in_splits: bool = True,
+    traits: Mapping[str, Some] | None = None,
 ) -> ScanSummary:
     """Compare what a scan uses with all that is in a folder.
 
     Args:
         root: The folder.
-        splits: The splits asked for.
-        used: The files that are used.
-        rejected: Places of bad inputs, for each split.
-        known: Paths of all inputs that were found where they should be, bad ones included.
+        used: What is used of each split.
+        rejected: Places of bad inputs, for each split that is asked for.
+        known: Paths below the folder of all inputs that were found where they should be, bad ones
+            included.
         is_input: Whether a file of this name is an input.
         found: All files that there are; see `walk_files`.
         in_splits: Whether each split is a folder.
+        traits: Videos that are shown otherwise than RGB of 8 bits can show them.
     """
+    splits = [*rejected]
     summary = ScanSummary(
         dict.fromkeys(splits, 0),
         dict.fromkeys(splits, 0),
         0,
-        {split: len(rejected.get(split, ())) for split in splits},
+        {split: len(bad) for split, bad in rejected.items()},
+        traits={**(traits or {})},
     )
-    present: dict[str, set[str]] = {split: set() for split in splits}
-    for file in used:
-        summary.files[file.split] += 1
-        summary.videos[file.split] += file.num_videos
-        if file.category is not None:
-            present[file.split].add(file.category)
-        for trait in file.traits:
-            name = file.path.relative_to(root).as_posix()
-            summary.traits.setdefault(trait, Some()).note(name)
-    categories = set().union(*present.values())
+    present: dict[str, Collection[str]] = dict.fromkeys(splits, ())
+    for split, num_files, num_videos, of_split in used:
+        summary.files[split], summary.videos[split] = num_files, num_videos
+        present[split] = of_split
+    categories = {name for names in present.values() for name in names}
     summary.categories = len(categories)
     for split in splits if in_splits else ():
         folders = {normalize_name(folder.name) for folder in _list_or_none(root / split)}
-        if empty := sorted((folders | categories) - present[split]):
+        if empty := sorted((folders | categories) - {*present[split]}):
             summary.empty[split] = empty
     counts: Counter[str] = Counter()
     for parts in found:
@@ -187,7 +197,7 @@ def summarize(
         if in_splits and len(parts) > 1 and parts[0] not in splits:
             if inputs and not hidden:
                 counts[parts[0]] += 1
-        elif kind := _find_kind(parts, inputs, hidden, root.joinpath(*parts) in known):
+        elif kind := _find_kind(parts, inputs, hidden, "/".join(parts) in known):
             summary.left_out.setdefault(kind, Some()).note("/".join(parts))
     summary.unasked = dict(counts)
     return summary
@@ -201,7 +211,7 @@ def describe_traits(traits: Mapping[str, Some]) -> list[str]:
     ]
 
 
-def _find_kind(parts: Sequence[str], inputs: bool, hidden: bool, known: bool) -> str:
+def _find_kind(parts: tuple[str, ...], inputs: bool, hidden: bool, known: bool) -> str:
     """What kind of left out file this is; empty if it is none that is worth a word."""
     if known or (hidden and not inputs):
         return ""

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from featx.data.cells import Cell, Cells, to_column
+from featx.data.columns import Column, Texts
 from featx.data.folders import is_name
 from featx.errors import InputError, MissingInputError, UsageError, first_line, require, shorten
-
-Cell = str | int | float | None
 
 KNOWN = (
     *("path", "split", "label", "id", "start", "end", "start_frame", "end_frame"),
@@ -25,10 +24,8 @@ KNOWN = (
 """The columns that have a meaning. Whatever else there is, is kept."""
 
 _DELIMITERS = ",;\t|"
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
-_EXACT = 2**53  # up to which floating point knows all integers
-_RECURRING = ("path", "split", "label")  # columns with the same values again and again
+_TOLD = ("path", "split", "label")  # columns in which an empty cell is told as it is
+_UNLIKE = ("path", "id")  # columns without the same values again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class Table:
     """
 
     path: Path
-    columns: dict[str, list[Cell]]
+    columns: dict[str, Cells]
     lines: Sequence[int]
     is_text: bool
     bad: Mapping[int, InputError] = field(default_factory=dict)
@@ -63,13 +60,13 @@ class Table:
         """The place of a line, for a person."""
         return f"{self.path.name}:{line}"
 
-    def find_extra(self) -> dict[str, NDArray[Any]]:
+    def find_extra(self) -> dict[str, Column]:
         """The columns without a meaning, by a name that HDF5 takes, sorted: text or numbers.
 
         Raises:
             InputError: HDF5 cannot hold a cell, or two columns have the same name.
         """
-        extra: dict[str, NDArray[Any]] = {}
+        extra: dict[str, Column] = {}
         for name, cells in self.columns.items():
             short = name.replace("/", "_").strip()
             if name in KNOWN or short in ("", ".", ".."):
@@ -79,9 +76,9 @@ class Table:
                     f"{self.path}: expected columns of different names in UTF-8, found {name!r}. "
                     "Rename it."
                 )
-            extra[short] = to_array(cells, self.is_text)
-            if extra[short].dtype == object:
-                for row, cell in enumerate(extra[short]):
+            extra[short] = column = to_column(cells, self.is_text)
+            if isinstance(column, Texts):
+                for row, cell in enumerate(column):
                     if not is_name(cell):
                         raise InputError(
                             f"{self.where(row)}: expected text in UTF-8 without NUL in {name}, "
@@ -136,48 +133,6 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
     return table
 
 
-def to_array(cells: Sequence[Cell], is_text: bool) -> NDArray[Any]:
-    """A column as numbers, if all of its cells are; otherwise as text.
-
-    Integers with a leading zero are text: it means something. So are those that are too long.
-    """
-    kinds = {_find_kind(cell, is_text) for cell in cells if not is_empty(cell)}
-    lacks = any(is_empty(cell) for cell in cells)
-    if kinds == {int} and not lacks:
-        return np.array([int(cell or 0) for cell in cells], np.int64)
-    if kinds and kinds <= {int, float}:
-        numbers = (np.nan if cell is None or is_empty(cell) else float(cell) for cell in cells)
-        return np.fromiter(numbers, np.float64, len(cells))
-    return np.array(["" if cell is None else str(cell) for cell in cells], dtype=object)
-
-
-def is_empty(cell: Cell) -> bool:
-    """Whether a cell says nothing."""
-    return cell is None or (isinstance(cell, str) and not cell.strip())
-
-
-def to_integer(cell: Cell, is_text: bool) -> int | None:
-    """The integer in a cell, which a column with gaps may have as 12.0; None if it is none."""
-    kind = _find_kind(cell, is_text)
-    if kind is float and float(str(cell)).is_integer():
-        kind = int
-    return int(float(str(cell))) if kind is int else None
-
-
-def _find_kind(cell: Cell, is_text: bool) -> type:
-    """What a cell is: int, float or str."""
-    if isinstance(cell, str) and is_text:
-        text = cell.strip()
-        if _INTEGER.fullmatch(text):
-            return int if abs(int(text)) <= _EXACT else str
-        return float if any(map(str.isdigit, text)) and _DECIMAL.fullmatch(text) else str
-    if isinstance(cell, (bool, str)) or cell is None:
-        return str
-    if isinstance(cell, int):
-        return int if abs(cell) <= _EXACT else str
-    return float
-
-
 def _rename(table: Table, columns: Mapping[str, str]) -> Table:
     """The table with the names that have a meaning."""
     found = [*table.columns]
@@ -191,7 +146,7 @@ def _rename(table: Table, columns: Mapping[str, str]) -> Table:
         ours = name.strip().lower()
         if ours in KNOWN and ours not in {*columns, *found} | {*names.values()}:
             names.setdefault(name, ours)
-    renamed: dict[str, list[Cell]] = {}
+    renamed: dict[str, Cells] = {}
     for name, cells in table.columns.items():
         # What has the name of a column that was said to be another is not that.
         kept = f"{name}_" if name in columns and name not in names else name
@@ -210,13 +165,19 @@ def _rename(table: Table, columns: Mapping[str, str]) -> Table:
         )
     for name in ("path", "split", "label", "id"):  # around which spaces mean nothing
         if name in renamed:
-            renamed[name] = [c.strip() if isinstance(c, str) else c for c in renamed[name]]
+            stripped = (cell.strip() if isinstance(cell, str) else cell for cell in renamed[name])
+            renamed[name] = _make_cells(name, stripped)
     for name in KNOWN[KNOWN.index("start") :] if table.has_commas else ():
         if name in renamed:
-            renamed[name] = [
-                c.replace(",", ".") if isinstance(c, str) else c for c in renamed[name]
-            ]
+            renamed[name] = Cells(
+                cell.replace(",", ".") if isinstance(cell, str) else cell for cell in renamed[name]
+            )
     return replace(table, columns=renamed)
+
+
+def _make_cells(name: str, cells: Iterable[Cell] = ()) -> Cells:
+    """A column of a name, with the first of its cells."""
+    return Cells(cells, are_words=name.strip().lower() not in _UNLIKE)
 
 
 class _Dialect(NamedTuple):
@@ -270,9 +231,8 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
             f"{path}: expected columns of different names, found two of {shorten(double)}. "
             "Rename one."
         )
-    cells: list[list[Cell]] = [[] for _ in names]
-    same: list[dict[str, str]] = [{} for _ in names]  # one string for cells that recur
-    recurs = [name.lower() in _RECURRING or name == path_column for name in names]
+    cells = [_make_cells("path" if name == path_column else name) for name in names]
+    are_kept = [name.lower() in _TOLD or name == path_column for name in names]
     lines = array("q")
     bad: dict[int, InputError] = {}
     with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
@@ -293,10 +253,8 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
                     )
                 elif any(row):
                     lines.append(line)
-                    for column, recurring, known, cell in zip(
-                        cells, recurs, same, row, strict=True
-                    ):
-                        column.append(known.setdefault(cell, cell) if recurring else cell or None)
+                    for column, is_kept, cell in zip(cells, are_kept, row, strict=True):
+                        column.append(cell if is_kept else cell or None)
         except csv.Error as error:
             raise InputError(
                 f"{path.name}:{begin + 1}: expected a line of a table, found: {error}. "
@@ -308,8 +266,7 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
 
 def _read_lines(path: Path, path_column: str, root: Path) -> Table:
     """Lines of a path and a label, or of a path alone."""
-    paths: list[Cell] = []
-    labels: list[Cell] = []
+    paths, labels = _make_cells("path"), _make_cells("label")
     lines = array("q")
     delimiter = "," if path.suffix.lower() == ".csv" else None
     with path.open(encoding="utf-8-sig") as file:
@@ -383,9 +340,8 @@ def _load_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
 
 def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> Table:
     """Columns of objects; where one lacks a name, its cell is empty."""
-    columns: dict[str, list[Cell]] = {}
+    columns: dict[str, Cells] = {}
     lines = array("q")
-    same: dict[str, str] = {}
     for number, row in objects:
         if not isinstance(row, dict):
             raise InputError(
@@ -394,11 +350,10 @@ def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> Table:
             )
         for name in row:
             if name not in columns:
-                columns[name] = [None] * len(lines)
+                columns[name] = _make_cells(name)
+                columns[name].fill(len(lines))
         for name, cells in columns.items():
-            cell = _to_cell(row.get(name))
-            recurs = isinstance(cell, str) and name.lower() in _RECURRING
-            cells.append(same.setdefault(cell, cell) if recurs else cell)  # type: ignore[arg-type]
+            cells.append(_to_cell(row.get(name)))
         lines.append(number)
     return Table(path, columns, lines, is_text=False)
 
@@ -423,7 +378,9 @@ def _read_parquet(path: Path, path_column: str, root: Path) -> Table:
             f"{path}: expected a table in Parquet, found: {first_line(error)}. Save it again."
         ) from error
     columns = {
-        name: [_to_cell(cell) for cell in column.to_pylist()]
+        name: _make_cells(
+            name, (_to_cell(cell) for chunk in column.chunks for cell in chunk.to_pylist())
+        )
         for name, column in zip(content.column_names, content.columns, strict=True)
     }
     return Table(path, columns, range(1, len(content) + 1), is_text=False)

@@ -5,68 +5,37 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from fractions import Fraction
-from typing import NamedTuple
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featx.console import make_bar
-from featx.data.clip_file import Box, ClipFile, Needs, Opened, open_clip
+from featx.data.cells import Cell, is_empty, to_integer
+from featx.data.clip_file import Box, Needs, Opened, open_clip
+from featx.data.clip_files import ClipColumns, ClipFiles
 from featx.data.clip_source import check_decoder
-from featx.data.folders import ALL, is_name
-from featx.data.manifest import (
-    UNLABELLED,
-    Home,
-    Manifest,
-    Rejections,
-    ScanSettings,
-    VideoFile,
-    summarize_scan,
+from featx.data.columns import (
+    NOTHING,
+    Column,
+    Index,
+    NumberColumn,
+    TextColumn,
+    Texts,
+    is_constant,
+    shrink,
 )
-from featx.data.preprocessing import to_fraction
-from featx.data.table import KNOWN, Cell, Table, is_empty, read_table, to_integer
+from featx.data.cut import Cut, find_part, show
+from featx.data.folders import ALL, is_name
+from featx.data.manifest import UNLABELLED, Manifest, Rejections, ScanSettings, summarize_scan
+from featx.data.table import KNOWN, Table, read_table
 from featx.data.timeline import Segment
+from featx.data.video_file import Home
 from featx.errors import InputError, MissingInputError, first_line, shorten
 from featx.parallel import map_ahead
 
 _THREADS = 4
-_SECONDS_OFF = 0.1  # by which a segment may end after its clip: its end was rounded
-
-
-class Row(NamedTuple):
-    """What a row of a table asks for.
-
-    Attributes:
-        number: Which row it is.
-        home: Its split and category.
-        path: The clip.
-        name: What its video is called.
-        begin: When its segment begins, in seconds.
-        end: When it ends.
-        first: With which frame it begins.
-        stop: Before which frame it ends.
-        box: Which part of each frame.
-    """
-
-    number: int
-    home: Home
-    path: str
-    name: str
-    begin: float | None = None
-    end: float | None = None
-    first: int | None = None
-    stop: int | None = None
-    box: Box | None = None
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether its segment is in seconds."""
-        return self.begin is not None or self.end is not None
-
-    @property
-    def is_segment(self) -> bool:
-        """Whether it is less than its clip."""
-        return self.is_timed or self.first is not None or self.stop is not None
+_FURTHEST = 2**31  # frames and pixels that a table may name
 
 
 def find_table_splits(settings: ScanSettings) -> list[str]:
@@ -94,62 +63,54 @@ def scan_table(settings: ScanSettings) -> Manifest:
     rejected = Rejections(splits)
     for line, error in table.bad.items():
         rejected[splits[0]][table.where_line(line)] = error
-    by_path: dict[str, list[Row]] = {}
-    for row in _Rows(table, labels, splits, rejected):
-        by_path.setdefault(row.path, []).append(row)
+    rows = _Rows(table, labels, settings, splits, rejected)
     # A table may have a million rows: what has been read of it is not kept twice.
     for name in KNOWN:
         table.columns.pop(name, None)
-    needs = {
-        path: Needs(
-            settings.thorough, any(row.is_segment for row in rows), any(row.box for row in rows)
-        )
-        for path, rows in by_path.items()
-    }
-    found: list[ClipFile | None] = [None] * len(table)
-
-    def check_and_open(path: str) -> Opened:
-        place = settings.root / path
-        try:
-            place.stat()
-        except FileNotFoundError as error:
-            raise MissingInputError(
-                f"{place}: expected a clip or a folder of frames, found nothing. Mend the path, "
-                "or set root to the folder that paths are relative to."
-            ) from error
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{shorten([place])}: expected a clip or a folder of frames, found: "
-                f"{first_line(error)}. Mend the path, or its permissions."
-            ) from error
-        return open_clip(place, settings.preprocessing, needs[path], path, settings.known)
-
-    with closing(map_ahead(check_and_open, [*by_path], _THREADS, "scanning")) as ahead:
-        bar = make_bar(ahead, "Scanning", len(by_path), "clip", settings.progress)
-        for path, opening in bar:
-            for row in by_path.pop(path):
-                where = table.where(row.number)
-                with rejected.collect(row.home.split, where), _telling(where):
-                    clip = opening.result()
-                    found[row.number] = _take(row, clip)
-                    settings.known.note(path, clip.facts)
-    ranks = {split: rank for rank, split in enumerate(splits)}
-    order = np.fromiter((ranks[file.split] if file else -1 for file in found), np.int64)
-    chosen = np.argsort(order, kind="stable")[np.count_nonzero(order < 0) :]
-    files: list[VideoFile] = [file for number in chosen if (file := found[number])]
-    rejected.check(settings, files)
-    columns = {name: cells[chosen] for name, cells in table.find_extra().items()}
-    are_plain = all(file.is_plain for file in files)
-    return Manifest(
+    columns, made = ClipColumns(), _Results(len(rows.names))
+    numbers = np.zeros(len(rows.paths), np.int64)  # of the clips that could be opened
+    with closing(map_ahead(rows.open, range(len(rows.paths)), _THREADS, "scanning")) as ahead:
+        bar = make_bar(ahead, "Scanning", len(rows.paths), "clip", settings.progress)
+        for (clip, opening), of_clip in zip(bar, rows.group(), strict=True):
+            numbers[clip] = len(columns)
+            for row in of_clip:
+                where = table.where(rows.lines[row])
+                with rejected.collect(rows.homes[rows.codes[row]].split, where), _telling(where):
+                    opened = opening.result()
+                    segment = find_part(rows.find_cut(row), opened)
+                    made.note(row, opened.count_frames(segment), segment)
+                    if numbers[clip] == len(columns):
+                        columns.append(opened)
+                        if opened.is_new:
+                            settings.known.note(opened.name, opened.facts)
+    chosen = rows.choose(made.is_found)
+    videos = {**rows.select(chosen), **made.select(chosen)}
+    if settings.preprocessing.fps is None:  # only by time does it matter when a segment begins
+        videos = {name: column for name, column in videos.items() if name not in ("begin", "end")}
+    clips = numbers[rows.clips[chosen]]
+    if not np.array_equal(clips, np.arange(len(columns))):
+        videos["clip"] = shrink(clips)
+    elif rows.are_paths:
+        del videos["name"]
+    files = ClipFiles.build(settings.root, settings.preprocessing, columns, rows.homes, videos)
+    lines = rows.lines[chosen]
+    manifest = Manifest(
         settings.root,
         labels.categories,
         files,
         rejected,
-        settings.preprocessing.describe("uint8", are_plain),
-        summarize_scan(settings, files, rejected, (), lambda name: False, ()),
-        columns,
+        settings.preprocessing.describe("uint8", files.are_plain),
+        columns={
+            name: cells.take(lines) if isinstance(cells, Texts) else cells[lines]
+            for name, cells in table.find_extra().items()
+        },
         has_times=True,
     )
+    rejected.check(settings, manifest.positions)
+    manifest.summary = summarize_scan(
+        settings, manifest, (), lambda name: False, (), files.find_traits()
+    )
+    return manifest
 
 
 @contextmanager
@@ -247,151 +208,231 @@ class _Labels:
 
 
 class _Rows:
-    """The rows of the splits that are wanted; what is wrong with others is collected."""
+    """The rows of the splits that are wanted, in columns; what is wrong with others is collected.
+
+    Attributes:
+        homes: The splits and categories that there are.
+        codes: Which of these each row is of.
+        lines: Which row of the table each is.
+        paths: The clips, in the order of the table.
+        clips: Which of these each row is of.
+        names: What the video of each is called.
+        are_paths: Whether all names are the paths of clips.
+    """
 
     def __init__(
-        self, table: Table, labels: _Labels, splits: Sequence[str], rejected: Rejections
+        self,
+        table: Table,
+        labels: "_Labels",
+        settings: ScanSettings,
+        splits: Sequence[str],
+        rejected: Rejections,
     ) -> None:
-        self._table = table
-        self._labels = labels
+        self._settings = settings
         self._splits = splits
         self._rejected = rejected
-        self._homes: dict[Home, Home] = {}
-        self._names: dict[str, dict[str, int]] = {split: {} for split in splits}
+        self._lines, self._codes, self._clips = NumberColumn(), NumberColumn(), NumberColumn()
+        self._homes: dict[Home, int] = {}
+        self.paths = TextColumn()
+        self._by_path = Index(self.paths)
+        self._cuts = {name: NumberColumn(np.nan, "d") for name in ("begin", "end")}
+        self._cuts |= {name: NumberColumn() for name in ("first", "stop")}
+        self._cuts |= {name: NumberColumn(0) for name in Box._fields}  # where it has no inside
+        self._have_segments, self._have_boxes = bytearray(), bytearray()
+        self.names = TextColumn()
+        self.are_paths = True
+        self._by_name = {split: Index(self.names) for split in splits}
         self._repeated: Counter[tuple[str, str]] = Counter()
+        self._read(table, labels)
+        self.homes = [*self._homes]
+        self.lines, self.codes = self._lines.freeze(), self._codes.freeze()
+        self.clips = self._clips.freeze()
+        # What has been read is found by its number from now on.
+        del self._by_name, self._by_path, self._repeated
 
-    def __iter__(self) -> Iterator[Row]:
-        columns = {name: self._table.columns[name] for name in KNOWN if name in self._table.columns}
-        for number in range(len(self._table)):
-            cells = {name: column[number] for name, column in columns.items()}
+    def _read(self, table: Table, labels: "_Labels") -> None:
+        known = [name for name in KNOWN if name in table.columns]
+        for line, values in enumerate(zip(*(table.columns[name] for name in known), strict=True)):
+            cells = dict(zip(known, values, strict=True))
             split = cells.get("split", ALL)
-            where = self._table.where(number)
             if not _is_split(split):
+                where = table.where(line)
                 with self._rejected.collect(self._splits[0], where):
                     raise InputError(
                         f"{where}: expected the name of a split, found {split!r}. Mend the row."
                     )
             elif str(split) in self._splits:
-                row = None
+                where = table.where(line)
                 with self._rejected.collect(str(split), where):
-                    row = self._read(number, str(split), cells, where)
-                if row:
-                    yield row
+                    self._add(table, line, labels, str(split), cells, where)
 
-    def _read(self, number: int, split: str, cells: Mapping[str, Cell], where: str) -> Row:
-        path = cells["path"]
-        if is_empty(path):
+    def _add(
+        self,
+        table: Table,
+        line: int,
+        labels: "_Labels",
+        split: str,
+        cells: Mapping[str, Cell],
+        where: str,
+    ) -> None:
+        if is_empty(cells["path"]):
             raise InputError(f"{where}: expected a path, found none. Fill it in.")
-        home = Home(split, self._labels.find(cells.get("label"), where))
-        home = self._homes.setdefault(home, home)
-        row = Row(
-            number,
-            home,
-            str(path),
-            "",
-            begin=_to_number(cells.get("start"), "start", where),
-            end=_to_number(cells.get("end"), "end", where),
-            first=_to_frame(cells.get("start_frame"), "start_frame", where),
-            stop=_to_frame(cells.get("end_frame"), "end_frame", where),
-            box=_to_box(cells, where),
-        )
-        if row.is_timed and (row.first is not None or row.stop is not None):
-            raise InputError(
-                f"{where}: expected a segment in seconds or in frames, found both. Leave one out."
-            )
-        for name, begin, end in (("end", row.begin, row.end), ("end_frame", row.first, row.stop)):
-            if end is not None and end <= (begin or 0):
-                raise InputError(
-                    f"{where}: expected {name} after {_show(begin or 0)}, where the segment "
-                    f"begins, found {_show(end)}. Mend the row."
-                )
-        return row._replace(name=self._name(row, cells.get("id"), where))
+        path = str(cells["path"])
+        home = Home(split, labels.find(cells.get("label"), where))
+        cut = _read_cut(cells, where)
+        name = self._find_name(split, path, cut, cells.get("id"), where, table)
+        row = len(self.names)
+        self.names.append(name)
+        self._by_name[split].add(name, row)
+        self.are_paths = self.are_paths and name == path
+        clip = self._by_path.find(path)
+        if clip is None:
+            clip = len(self.paths)
+            self.paths.append(path)
+            self._by_path.add(path, clip)
+            self._have_segments.append(0)
+            self._have_boxes.append(0)
+        self._have_segments[clip] |= cut.is_segment
+        self._have_boxes[clip] |= cut.box is not None
+        self._lines.append(line)
+        self._clips.append(clip)
+        self._codes.append(self._homes.setdefault(home, len(self._homes)))
+        values = (*cut[:4], *(cut.box or (None,) * len(Box._fields)))
+        for column, value in zip(self._cuts.values(), values, strict=True):
+            column.append(value)
 
-    def _name(self, row: Row, given: Cell, where: str) -> str:
+    def _find_name(
+        self, split: str, path: str, cut: Cut, given: Cell, where: str, table: Table
+    ) -> str:
         """What the video is called: its id, or what tells it from others."""
-        known = self._names[row.home.split]
+        known = self._by_name[split]
         if not is_empty(given):
             name = str(given)
-            if name in known:
+            if (other := known.find(name)) is not None:
                 raise InputError(
                     f"{where}: expected an id of its own, found {name!r}, which "
-                    f"{self._table.where(known[name])} has, too. Mend one of them."
+                    f"{table.where(self._lines[other])} has, too. Mend one of them."
                 )
         else:
-            name = plain = row.path + _fragment(row)
+            name = plain = path + cut.to_fragment()
             while name in known:
-                self._repeated[row.home.split, plain] += 1
-                name = f"{plain} ({1 + self._repeated[row.home.split, plain]})"
+                self._repeated[split, plain] += 1
+                name = f"{plain} ({1 + self._repeated[split, plain]})"
         if not is_name(name):
             raise InputError(
                 f"{where}: expected an id in UTF-8 without NUL, found {name!r}. Mend it."
             )
-        known[name] = row.number
         return name
 
+    def open(self, clip: int) -> Opened:
+        """Check one of the clips, as far as its rows need it.
 
-def _fragment(row: Row) -> str:
-    """What is taken of a clip, as a fragment of its address.
-
-    Source: W3C, Media Fragments URI 1.0, section 4.2; frames are not in it.
-    """
-    parts = []
-    if row.is_timed:
-        begin, end = ("" if value is None else _show(value) for value in (row.begin, row.end))
-        parts.append(f"t={begin or 0}" + f",{end}" * bool(end))
-    elif row.is_segment:
-        parts.append(f"frame={row.first or 0}" + (f",{row.stop}" if row.stop is not None else ""))
-    if row.box:
-        left, top, right, bottom = row.box
-        parts.append(f"xywh={left},{top},{right - left},{bottom - top}")
-    return f"#{'&'.join(parts)}" * bool(parts)
-
-
-def _take(row: Row, clip: Opened) -> ClipFile:
-    """The video of a row."""
-    segment = None
-    if row.is_segment:
-        segment = _find_segment(row, clip)
-    if row.box and clip.found.size:
-        height, width = clip.found.size
-        left, top, right, bottom = row.box
-        if left < 0 or top < 0 or right > width or bottom > height:
+        Raises:
+            InputError: It is not good, or there is none.
+        """
+        settings, path = self._settings, self.paths[clip]
+        place = settings.root / path
+        try:
+            place.stat()
+        except FileNotFoundError as error:
+            raise MissingInputError(
+                f"{place}: expected a clip or a folder of frames, found nothing. Mend the path, "
+                "or set root to the folder that paths are relative to."
+            ) from error
+        except (OSError, ValueError) as error:
             raise InputError(
-                f"expected a box in the frame of {width} x {height} pixels, found left {left}, "
-                f"top {top}, right {right}, bottom {bottom}. Mend the row."
-            )
-    return clip.take(row.name, row.name, row.home, segment, row.box)
-
-
-def _find_segment(row: Row, clip: Opened) -> Segment:
-    timeline = clip.found.timeline
-    assert timeline is not None
-    count = len(timeline)
-    if row.is_timed:
-        if not timeline.is_timed:
-            raise InputError(
-                f"expected to know when the frames of {clip.path} are shown, to find a segment in "
-                "seconds, found no frame rate. Set frame_rate, or give start_frame and end_frame."
-            )
-        seconds = timeline.seconds
-        latest = seconds + max(_SECONDS_OFF, seconds / count)
-        for name, moment, limit in (("start", row.begin, seconds), ("end", row.end, latest)):
-            if moment is not None and moment >= limit:
-                raise InputError(
-                    f"expected {name} within the {_show(seconds)} s of {clip.path}, "
-                    f"found {_show(moment)}. Mend the row."
-                )
-        segment = timeline.cut(_to_fraction(row.begin), _to_fraction(row.end))
-        # Only by time does it matter when, in the time of its first frame, a segment begins.
-        return segment if clip.preprocessing.fps else Segment(segment.first, segment.stop)
-    first, stop = row.first or 0, count if row.stop is None else row.stop
-    if first >= count or stop > count:
-        name, value = ("start_frame", first) if first >= count else ("end_frame", stop)
-        raise InputError(
-            f"expected {name} within the {count} frames of {clip.path}, found {value}. "
-            "Mend the row."
+                f"{shorten([place])}: expected a clip or a folder of frames, found: "
+                f"{first_line(error)}. Mend the path, or its permissions."
+            ) from error
+        needs = Needs(
+            settings.thorough, bool(self._have_segments[clip]), bool(self._have_boxes[clip])
         )
-    return Segment(first, stop)
+        return open_clip(place, settings.preprocessing, needs, path, settings.known)
+
+    def group(self) -> Iterator[list[int]]:
+        """The rows of each clip, in order."""
+        order = np.argsort(self.clips, kind="stable")
+        bounds = np.searchsorted(self.clips[order], np.arange(len(self.paths) + 1))
+        return (order[start:stop].tolist() for start, stop in pairwise(bounds))
+
+    def find_cut(self, row: int) -> Cut:
+        """What is to be taken of the clip of a row."""
+        begin, end = (self._cuts[name][row] for name in ("begin", "end"))
+        first, stop = (self._cuts[name][row] for name in ("first", "stop"))
+        box = Box(*(self._cuts[name][row] for name in Box._fields))
+        return Cut(
+            None if math.isnan(begin) else begin,
+            None if math.isnan(end) else end,
+            None if first == NOTHING else first,
+            None if stop == NOTHING else stop,
+            box if box.right > box.left else None,
+        )
+
+    def choose(self, is_found: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Those of all rows whose videos there are, split after split."""
+        ranks = {split: rank for rank, split in enumerate(self._splits)}
+        of_homes = np.array([ranks[home.split] for home in self.homes], np.int64)
+        order = of_homes[self.codes]
+        rows = np.flatnonzero(is_found)
+        chosen: NDArray[np.int64] = rows[np.argsort(order[rows], kind="stable")]
+        return chosen
+
+    def select(self, chosen: NDArray[np.int64]) -> dict[str, Column]:
+        """The columns of some rows that do not depend on their clips."""
+        columns: dict[str, Column] = {"home": shrink(self.codes[chosen])}
+        for name, column in self._cuts.items():
+            values = column.freeze()
+            if not is_constant(values):
+                columns[name] = shrink(values[chosen])
+        columns["name"] = self.names.freeze().take(chosen)
+        return columns
+
+
+class _Results:
+    """What has become of rows: how long their videos are, and which frames they are of."""
+
+    def __init__(self, count: int) -> None:
+        self.is_found = np.zeros(count, bool)
+        self._lengths = np.zeros(count, np.int32)
+        self._segments = np.full((2, count), NOTHING, np.int32)
+        self._has_any = False
+
+    def note(self, row: int, length: int, segment: Segment | None) -> None:
+        """Note what there is of a row."""
+        self.is_found[row], self._lengths[row] = True, length
+        if segment is not None:
+            self._segments[:, row] = segment[:2]
+            self._has_any = True
+
+    def select(self, chosen: NDArray[np.int64]) -> dict[str, Column]:
+        """The columns of some rows."""
+        columns: dict[str, Column] = {"length": shrink(self._lengths[chosen])}
+        if self._has_any:
+            for name, values in zip(("first", "stop"), self._segments, strict=True):
+                columns[name] = shrink(values[chosen])
+        return columns
+
+
+def _read_cut(cells: Mapping[str, Cell], where: str) -> Cut:
+    """What a row asks for of its clip."""
+    cut = Cut(
+        begin=_to_number(cells.get("start"), "start", where),
+        end=_to_number(cells.get("end"), "end", where),
+        first=_to_frame(cells.get("start_frame"), "start_frame", where),
+        stop=_to_frame(cells.get("end_frame"), "end_frame", where),
+        box=_to_box(cells, where),
+    )
+    if cut.is_timed and (cut.first is not None or cut.stop is not None):
+        raise InputError(
+            f"{where}: expected a segment in seconds or in frames, found both. Leave one out."
+        )
+    for name, begin, end in (("end", cut.begin, cut.end), ("end_frame", cut.first, cut.stop)):
+        if end is not None and end <= (begin or 0):
+            raise InputError(
+                f"{where}: expected {name} after {show(begin or 0)}, where the segment "
+                f"begins, found {show(end)}. Mend the row."
+            )
+    return cut
 
 
 def _to_number(cell: Cell, name: str, where: str) -> float | None:
@@ -416,7 +457,7 @@ def _to_frame(cell: Cell, name: str, where: str) -> int | None:
         number = float(str(cell))  # a column with gaps may have 12.0 for 12
     except ValueError:
         number = -1.0
-    if not 0 <= number < math.inf or number != int(number):
+    if not 0 <= number < _FURTHEST or number != int(number):
         raise InputError(
             f"{where}: expected the number of a frame in {name}, 0 or more, found {cell!r}. "
             "Mend the row; without a number, a segment reaches to the clip's own end."
@@ -437,6 +478,8 @@ def _to_box(cells: Mapping[str, Cell], where: str) -> Box | None:
         )
     try:
         box = Box(*(round(float(str(cells[name]))) for name in names))
+        if any(abs(side) >= _FURTHEST for side in box):
+            raise ValueError
     except (ValueError, OverflowError):
         found = ", ".join(f"{name} {cells[name]!r}" for name in names)
         raise InputError(
@@ -448,12 +491,3 @@ def _to_box(cells: Mapping[str, Cell], where: str) -> Box | None:
             f"{box.right}, bottom {box.bottom}, in pixels. Mend the row."
         )
     return box
-
-
-def _to_fraction(number: float | None) -> Fraction | None:
-    return None if number is None else to_fraction(number)
-
-
-def _show(number: float) -> str:
-    """A number as a person writes it."""
-    return f"{number:.6f}".rstrip("0").rstrip(".") if number < 1e9 else f"{number:g}"

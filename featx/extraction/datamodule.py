@@ -26,7 +26,7 @@ from featx.data.dataset import (
     outlive_signals,
 )
 from featx.data.known import Known
-from featx.data.manifest import ANALYSIS_FILE, CPU, Manifest, ScanSettings, missing_categories
+from featx.data.manifest import ANALYSIS_FILE, Manifest, ScanSettings, missing_categories
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
 from featx.data.preprocessing import (
     IMAGE_SIZE,
@@ -37,6 +37,7 @@ from featx.data.preprocessing import (
     ResizeName,
 )
 from featx.data.sources import check_source, choose_source
+from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
 from featx.files import expand
@@ -277,13 +278,10 @@ class VideoDataModule(LightningDataModule):
             if getattr(given, name) != getattr(usual, name)
         ]
         if (self.num_frames or NUM_FRAMES, self.image_size) != (NUM_FRAMES, IMAGE_SIZE):
-            shapes = {shape for file in manifest.files for shape in file.shapes}
-        else:
-            shapes = set()
-        if self.num_frames not in {None, NUM_FRAMES, *(shape[0] for shape in shapes)}:
-            unused.append("num_frames")
-        if self.image_size not in {IMAGE_SIZE, *(shape[-1] for shape in shapes)}:
-            unused.append("image_size")
+            if self.num_frames not in {None, NUM_FRAMES, *manifest.find_values("length")}:
+                unused.append("num_frames")
+            if self.image_size not in {IMAGE_SIZE, *manifest.find_values("width")}:
+                unused.append("image_size")
         for name in unused:
             value = getattr(given, name)
             rank_zero_warn(f"{name}: {value} is a setting of clips, and has no effect here.")

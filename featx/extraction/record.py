@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 
 from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest
-from featx.data.processed_file import ProcessedFile
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, open_feature_file
 from featx.features.provenance import Provenance
@@ -36,7 +36,9 @@ def plan_layout(
         run: Settings that the features depend on; those of `FeatureExtractor.settings` and more.
     """
     positions = manifest.positions[split]
-    lengths = manifest.lengths[positions.start : positions.stop].tolist()
+    lengths = manifest.lengths[positions.start : positions.stop]
+    distinct, which = np.unique(lengths, return_inverse=True)
+    num_frames = [output_length(length, run["scales"]) for length in distinct.tolist()]
     provenance = Provenance(
         categories=manifest.categories,
         multi_scale=run["multi_scale"],
@@ -51,13 +53,13 @@ def plan_layout(
     )
     return FileLayout.plan(
         manifest.labels(split),
-        np.array([output_length(length, run["scales"]) for length in lengths], dtype=np.int32),
+        np.array(num_frames, dtype=np.int32)[which],
         manifest.video_ids(split),
         feature_dim,
         provenance,
         columns=manifest.select_columns(split),
         has_times=manifest.has_times and tuple(run["scales"]) == (1.0,),
-        input_sha256=manifest.identities(split),
+        input_sha256=to_texts(manifest.identities(split)),
     )
 
 
@@ -73,19 +75,24 @@ def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
 
     def identify(rows: Collection[int], copies: bool) -> list[str]:
         sizes = known.find_sizes() if copies else None
-        manifest.find_digests(split, rows, sizes, progress=True)
-        return manifest.identities(split)
+        manifest.find_digests(split, rows, sizes, progress=True, note=known.note)
+        return to_texts(manifest.identities(split))
 
     @cache
     def find_digest(left_out: frozenset[str], absent: frozenset[str]) -> str:
-        manifest.find_digests(split, rows, progress=True)
+        manifest.find_digests(split, rows, progress=True, note=known.note)
         return manifest.digest(split, left_out, absent)
 
     def digest(left_out: Collection[str], absent: Collection[str]) -> str:
         return find_digest(frozenset(left_out), frozenset(absent))
 
-    files = (file for file in manifest.select(split) if isinstance(file, ProcessedFile))
-    return Inputs(identify, digest, tells_content=all(file.sha256 for file in files))
+    return Inputs(identify, digest, tells_content=manifest.files.tells_content)
+
+
+def to_texts(digests: NDArray[np.bytes_]) -> list[str]:
+    """Digests in hexadecimal digits as texts."""
+    texts: list[str] = digests.astype(str).tolist()
+    return texts
 
 
 def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:

@@ -24,7 +24,8 @@ from torch import Tensor
 from featx.console import Progress, format_speed
 from featx.data.dataset import VideoBatch
 from featx.data.known import Journal, Known
-from featx.data.manifest import ANALYSIS_FILE, MadeOf
+from featx.data.manifest import ANALYSIS_FILE
+from featx.data.video_file import MadeOf
 from featx.errors import (
     FeatureError,
     IncompleteError,
@@ -238,9 +239,6 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def _keep_known(self) -> None:
         """Keep what is known of inputs for the next run."""
-        for file in self._work.manifest.files:
-            if file.facts:
-                self._known.note(*file.facts)
         with writing(self._known_folder):
             self._known.save(self._known_folder)
 

@@ -38,7 +38,7 @@ torch.set_num_threads(1)
 from featx.data.clip_file import open_clip
 path = Path(sys.argv[1])
 try:
-    from featx.data.manifest import Home
+    from featx.data.video_file import Home
     from featx.data.preprocessing import Preprocessing
     clip = open_clip(path, Preprocessing()).take("a/a/a", "clip", Home("a", "a"))
 except ImportError:  # an older featx

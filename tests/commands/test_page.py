@@ -313,8 +313,8 @@ def test_names_in_a_file_of_several_splits(
     """They are found in any split of the inputs, if they are in one alone."""
     for split in ("train", "test"):
         save(f"{split}/hello/a", random_videos(3, 9, seed=len(split)))
-    names = scan_processed(ScanSettings(root)).video_ids("train")
-    names += scan_processed(ScanSettings(root)).video_ids("test")
+    manifest = scan_processed(ScanSettings(root))
+    names = [*manifest.video_ids("train"), *manifest.video_ids("test")]
     rng = np.random.default_rng(0)
     known.write(tmp_path / "a", "both", known.noise(rng, [0] * 6), [0] * 6, names)
     page = str(tmp_path / "page.html")

@@ -20,8 +20,8 @@ from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
 from featx.data.clip_file import ClipFile, write_clip
 from featx.data.clip_source import list_clips
-from featx.data.manifest import Video
 from featx.data.processed_file import ProcessedFile
+from featx.data.video_file import Video
 from featx.errors import MissingInputError, OutputError, UsageError
 
 
@@ -413,7 +413,7 @@ def test_what_is_noted_of_a_video_is_part_of_it(raw: Path, tmp_path: Path) -> No
         {"damage": ["half of it"]},
         {"videos": [video.transpose(-1, -2) for video in data["videos"]]},
     ]
-    found = []
+    found: list[bytes] = []
     for change in ({}, *changes):
         torch.save(data | change, path)
         found += scan(out, ["train"]).identities("train")[-1:]

@@ -278,7 +278,7 @@ def test_a_scan_reads_no_pictures(raw: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(f"featx.data.clip_file.{name}", fail)
     manifest = scan_clips(raw, num_frames=6, image_size=16)
     assert len(manifest) == 5
-    assert {*manifest.identities("train")} == {""}
+    assert {*manifest.identities("train")} == {b""}
     with pytest.raises(AssertionError, match="it was read"):
         manifest.locate(0)[0].read(0)
 

@@ -149,7 +149,7 @@ def test_by_time_without_a_rate(tmp_path: Path) -> None:
 def test_it_changes_after_the_scan(tmp_path: Path) -> None:
     """A frame more, or another one."""
     video = open_clip(save(tmp_path / "clip"), Preprocessing(3, 8)).take(
-        "a/a/a", "a", featx.data.manifest.Home("a", "a")
+        "a/a/a", "a", featx.data.video_file.Home("a", "a")
     )
     video.read()
     Image.new("RGB", (64, 48)).save(tmp_path / "clip/frame_3.png")

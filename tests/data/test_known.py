@@ -13,8 +13,8 @@ from featx.data.clip_file import Needs, open_clip, write_clip
 from featx.data.clip_survey import survey_clip
 from featx.data.frames_folder import look_at_frames
 from featx.data.known import Facts, Journal, Known, Look, look_at_file
-from featx.data.manifest import Home
 from featx.data.preprocessing import Preprocessing
+from featx.data.video_file import Home
 from featx.errors import ChangedInputError
 from featx.files import file_stats
 

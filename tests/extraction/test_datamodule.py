@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Iterator
-from dataclasses import fields
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from queue import Queue
@@ -26,8 +25,9 @@ from featx.data.dataset import (
     cut_blocks,
     cut_shares,
 )
-from featx.data.manifest import CPU, Manifest, Video
-from featx.data.processed_file import ProcessedFile
+from featx.data.manifest import Manifest
+from featx.data.processed_files import ListedFile
+from featx.data.video_file import CPU, Video
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.distributed import Ranks
@@ -82,23 +82,19 @@ def test_where_clips_are_decoded(
     assert data.settings().get("decoder") == ("nvdec" if on_gpu else None)
 
 
-def test_a_thread_reads_ahead(root: Path, save: Save) -> None:
+def test_a_thread_reads_ahead(root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a video is with the CNN, the next one of the share is read, and no other."""
     save("train/a/x", [random_video(3 + i) for i in range(5)])
     read: Queue[int] = Queue()
+    plain = ListedFile.read
 
-    class TellingFile(ProcessedFile):
-        """Tells what is read of it."""
+    def read_and_tell(file: ListedFile, index: int, device: torch.device = CPU) -> Video:
+        """Read one video, and tell which."""
+        read.put(index)
+        return plain(file, index, device)
 
-        def read(self, index: int, device: torch.device = CPU) -> Video:
-            """Read one video."""
-            read.put(index)
-            return super().read(index)
-
+    monkeypatch.setattr(ListedFile, "read", read_and_tell)
     manifest = scan(root)
-    [file] = manifest.files
-    telling = TellingFile(*(getattr(file, field.name) for field in fields(file)))
-    manifest = Manifest(root, manifest.categories, [telling], {})
     dataset = VideoDataset(manifest, order=[0, 2, 3])
     for position, expected in ((0, [0, 2]), (2, [3]), (3, [])):
         assert dataset[position].positions == [position]

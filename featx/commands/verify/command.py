@@ -14,8 +14,8 @@ from featx.commands.inputs import Inputs, open_inputs
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
 from featx.data.choices import LayoutName, SourceName
-from featx.data.manifest import CPU
 from featx.data.preprocessing import NVDEC
+from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, first_line
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES

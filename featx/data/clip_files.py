@@ -1,0 +1,251 @@
+"""Clips and videos of them, in columns."""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.console import make_bar
+from featx.data.clip_file import Box, ClipFile, Opened, identify
+from featx.data.clip_survey import ClipSurvey
+from featx.data.columns import (
+    NOTHING,
+    Column,
+    DigestColumn,
+    NumberColumn,
+    TextColumn,
+    constant,
+    get_hex,
+    is_constant,
+)
+from featx.data.known import Facts, Look
+from featx.data.manifest import Files
+from featx.data.preprocessing import Preprocessing, to_fraction
+from featx.data.summary import Some
+from featx.data.timeline import Segment
+from featx.data.video_file import Home
+from featx.errors import ChangedInputError
+from featx.parallel import map_ahead
+
+_DIGEST_THREADS = 4
+_LOOK = ("size", "time", "inode", "status", "settled")
+_EXAMPLES = 3
+
+
+class ClipColumns:
+    """What belongs to clips, while they are found: what a file has once for all of its videos."""
+
+    def __init__(self) -> None:
+        self._names, self._surveys = TextColumn(), TextColumn(are_words=True)
+        self._digests = DigestColumn()
+        self._numbers = {name: NumberColumn() for name in (*_LOOK, "packets", "frames")}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def append(self, clip: Opened) -> None:
+        """Add a clip."""
+        survey = clip.complete_survey()
+        look = clip.look
+        self._names.append(clip.name)
+        self._digests.append(clip.digest)
+        values = (*look.stats, *look.file, look.is_settled, survey.num_packets, survey.num_frames)
+        for column, value in zip(self._numbers.values(), values, strict=True):
+            column.append(value)
+        self._surveys.append(json.dumps([*survey._replace(num_packets=0, num_frames=0)]))
+
+    def freeze(self) -> dict[str, Column]:
+        """The columns, by names that begin with `clip.`."""
+        return {
+            **{f"clip.{name}": column.freeze() for name, column in self._numbers.items()},
+            "clip.name": self._names.freeze(),
+            "clip.survey": self._surveys.freeze(),
+            "clip.digest": self._digests.freeze(),
+        }
+
+
+class ClipFiles(Files):
+    """Videos of clips, one a file; several may be of one clip, in whose columns that is.
+
+    Columns of clips begin with `clip.`. Those of videos are, beside the usual ones, and where they
+    are not the same for all: `clip`, its number; `first` and `stop`, `begin` and `end` of its
+    segment; and the sides of its box.
+    """
+
+    kind = "featx.data.clip_files:ClipFiles"
+
+    def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
+        super().__init__(columns, notes)
+        self._root = Path(notes["root"])
+        self._preprocessing = Preprocessing(**notes["preprocessing"])
+
+    @classmethod
+    def build(
+        cls,
+        root: Path,
+        preprocessing: Preprocessing,
+        clips: ClipColumns,
+        homes: Collection[Home],
+        videos: Mapping[str, Column],
+    ) -> "ClipFiles":
+        """All that a scan has found.
+
+        Args:
+            root: The data set's folder.
+            preprocessing: How clips become videos.
+            clips: The clips.
+            homes: The homes of the videos.
+            videos: The columns of the videos, beside those that follow.
+        """
+        columns = {**videos, **clips.freeze()}
+        count, size = len(videos["home"]), preprocessing.image_size
+        columns.setdefault("name", columns["clip.name"])
+        columns |= {"height": constant(size, count), "width": constant(size, count)}
+        columns["made_of"] = constant(np.zeros(32, np.uint8), count)
+        settings = {name: getattr(preprocessing, name) for name in preprocessing.__slots__}
+        notes = {"root": str(root), "homes": [*homes], "preprocessing": settings}
+        files = cls(columns, notes)
+        digests = files.numbers("clip.digest")
+        files._identify(np.flatnonzero(digests[files._find_clips()].any(axis=1)))
+        return files
+
+    def _find_clips(self) -> NDArray[np.int64]:
+        """The number of the clip of each video."""
+        if "clip" in self.columns:
+            return self.numbers("clip")
+        return np.arange(len(self))
+
+    def _clip_of(self, number: int) -> int:
+        return int(self.numbers("clip")[number]) if "clip" in self.columns else number
+
+    def _identify(self, numbers: NDArray[np.int64]) -> None:
+        """Note what videos are made of, now that the digests of their clips are known."""
+        if not len(numbers):
+            return
+        made_of = np.array(self.numbers("made_of"), order="C")
+        digests = self.numbers("clip.digest")
+        for number in numbers.tolist():
+            digest = get_hex(digests, self._clip_of(number))
+            segment, box = self._find_segment(number), self._find_box(number)
+            found = identify(digest, self._preprocessing, segment, box)
+            made_of[number] = np.frombuffer(bytes.fromhex(found), np.uint8)
+        self.columns["made_of"] = made_of
+
+    def make(self, number: int) -> ClipFile:
+        """One video."""
+        clip = self._clip_of(number)
+        clip_name, name = self.texts("clip.name")[clip], self.texts("name")[number]
+        packets, frames = (int(self.numbers(f"clip.{n}")[clip]) for n in ("packets", "frames"))
+        return ClipFile(
+            self._root / clip_name,
+            self.texts("place")[number] if "place" in self.columns else name,
+            get_hex(self.numbers("clip.digest"), clip),
+            name,
+            self._preprocessing,
+            self._read_survey(self.texts("clip.survey")[clip], packets, frames),
+            self.homes[int(self.numbers("home")[number])],
+            int(self.numbers("length")[number]),
+            clip_name,
+            self._find_look(clip),
+            self._find_segment(number),
+            self._find_box(number),
+        )
+
+    @staticmethod
+    def _read_survey(text: str, packets: int = 0, frames: int = 0) -> ClipSurvey:
+        survey = ClipSurvey(*json.loads(text))
+        traits = tuple(survey.traits)
+        return survey._replace(num_packets=packets, num_frames=frames, traits=traits)
+
+    def _find_look(self, clip: int) -> Look:
+        size, time, inode, status, settled = (
+            int(self.numbers(f"clip.{name}")[clip]) for name in _LOOK
+        )
+        return Look((size, time), (inode, status), bool(settled))
+
+    def _find_segment(self, number: int) -> Segment | None:
+        if "first" not in self.columns or self.numbers("first")[number] == NOTHING:
+            return None
+        first, stop = (int(self.numbers(name)[number]) for name in ("first", "stop"))
+        begin, end = (
+            float(self.numbers(name)[number]) if name in self.columns else np.nan
+            for name in ("begin", "end")
+        )
+        return Segment(
+            first,
+            stop,
+            None if np.isnan(begin) else to_fraction(begin),
+            None if np.isnan(end) else to_fraction(end),
+        )
+
+    def _find_box(self, number: int) -> Box | None:
+        if "right" not in self.columns:
+            return None
+        box = Box(*(int(self.numbers(name)[number]) for name in Box._fields))
+        return box if box.right > box.left else None
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether all were always converted to RGB as they are now."""
+        return all(self._read_survey(text).is_plain for text in self._list_surveys())
+
+    def _list_surveys(self) -> Collection[str]:
+        """The surveys of all clips, but for their counts."""
+        surveys = self.texts("clip.survey")
+        return surveys.words[1][1:] if surveys.words else {*surveys}
+
+    def find_traits(self) -> dict[str, Some]:
+        """What videos are that RGB of 8 bits is not, and which."""
+        surveys = self.texts("clip.survey")
+        traits = {text: self._read_survey(text).traits for text in self._list_surveys()}
+        found: dict[str, Some] = {}
+        if any(traits.values()):
+            for clip in self._find_clips().tolist():
+                for trait in traits[surveys[clip]]:
+                    some = found.setdefault(trait, Some())
+                    some.count += 1
+                    if some.count <= _EXAMPLES:
+                        some.examples.append(self.texts("clip.name")[clip])
+        return found
+
+    def find_digests(
+        self,
+        numbers: NDArray[np.int64],
+        sizes: Collection[int] | None,
+        note: Callable[[str, Facts], object],
+        progress: bool,
+    ) -> None:
+        """Read the clips of some videos; see `Files`."""
+        digests = self.numbers("clip.digest")
+        clips = self._find_clips()
+        is_known: NDArray[np.bool_] = np.asarray(digests.any(axis=1))
+        wanted, firsts = np.unique(clips[numbers], return_index=True)
+        is_wanted = ~is_known[wanted]
+        if sizes is not None:
+            of_clips = self.numbers("clip.size")
+            known = np.unique(np.concatenate([of_clips[is_known], [*sizes]]))
+            is_wanted &= np.isin(of_clips[wanted], known)
+        wanted, firsts = wanted[is_wanted], numbers[firsts[is_wanted]]
+        if not len(wanted):
+            return
+        order = np.argsort(firsts)
+
+        def find(number: int) -> ClipFile:
+            return self.make(number).find_digest()
+
+        if is_constant(digests) or not digests.flags.writeable:
+            self.columns["clip.digest"] = digests = np.array(digests, order="C")
+        with closing(map_ahead(find, firsts[order].tolist(), _DIGEST_THREADS, "digests")) as ahead:
+            bar = make_bar(ahead, "Reading", len(wanted), "clip", progress)
+            for clip, (_, finding) in zip(wanted[order].tolist(), bar, strict=True):
+                with suppress(ChangedInputError):
+                    found = finding.result()
+                    digests[clip] = np.frombuffer(bytes.fromhex(found.digest), np.uint8)
+                    note(*found.facts)
+        is_found = np.zeros(len(digests), bool)
+        is_found[wanted] = digests[wanted].any(axis=1)
+        self._identify(np.flatnonzero(is_found[clips]))

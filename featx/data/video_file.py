@@ -1,0 +1,167 @@
+"""One file of videos, of whatever kind, and a video as it was read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featx.data.folders import normalize_name
+from featx.data.known import Facts
+from featx.data.pixels import PixelsName, Span
+
+CPU = torch.device("cpu")
+
+
+class Home(NamedTuple):
+    """Where a video belongs.
+
+    Attributes:
+        split: Its split.
+        category: Its category; None if it has none.
+    """
+
+    split: str
+    category: str | None
+
+
+class Video(NamedTuple):
+    """A video as it was read.
+
+    Attributes:
+        frames: Pixels `[T, 3, H, W]`.
+        span: The lowest and the highest of floating pixels.
+        damage: What is missing or damaged; empty for nearly all.
+        times: When each frame is shown, float32 `[T]`, in seconds from the beginning of its clip;
+            NaN where that is not known; None if nobody has noted it.
+        made_of: What it is made of.
+    """
+
+    frames: Tensor
+    span: Span | None = None
+    damage: str = ""
+    times: NDArray[np.float32] | None = None
+    made_of: "MadeOf | None" = None
+
+
+class MadeOf(NamedTuple):
+    """What a video is made of.
+
+    Attributes:
+        sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
+            places and labels are no part of it.
+        file_digest: SHA-256 of its file, if all of that has been read.
+    """
+
+    sha256: str
+    file_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile(ABC):
+    """One file of videos, of whatever kind.
+
+    Attributes:
+        path: Its path.
+        place: Where it is in the data set: split, category and subcategory.
+        digest: SHA-256 that changes with the content; empty if nobody has read it yet.
+    """
+
+    path: Path
+    place: str
+    digest: str
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Sequence[tuple[int, ...]]:
+        """`[T, 3, H, W]` of each video, without those rejected."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Name of each video, as the file has it."""
+
+    @property
+    @abstractmethod
+    def places(self) -> Sequence[str]:
+        """Place of each video in the data set, which tells it from all others."""
+
+    @property
+    def pixels(self) -> PixelsName:
+        """What its pixels are, where they are floating point; uint8 is raw RGB."""
+        return "normalized"
+
+    @property
+    def traits(self) -> Sequence[str]:
+        """What its videos are that RGB of 8 bits is not, such as HDR."""
+        return ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it was always converted to RGB as it is now."""
+        return True
+
+    @property
+    @abstractmethod
+    def identities(self) -> Sequence[str]:
+        """What each video is made of, see `MadeOf`; empty as long as it is not known."""
+
+    def find_digest(self) -> "VideoFile":
+        """The same file with its digest, for which all of it may have to be read.
+
+        Raises:
+            ChangedInputError: It has changed since the scan, or cannot be read any more.
+        """
+        return self
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of it, if that is worth knowing."""
+        return self.facts[1].stats[0] if self.facts else None
+
+    @property
+    def facts(self) -> tuple[str, Facts] | None:
+        """Its name, and what is worth knowing of it the next time; None if nothing is."""
+        return None
+
+    @abstractmethod
+    def read(self, index: int, device: torch.device = CPU) -> Video:
+        """Read one video.
+
+        Args:
+            index: Which of those in `shapes`.
+            device: Where it may be decoded; its frames are on the CPU then.
+
+        Raises:
+            InputError: The video is bad.
+            ChangedInputError: The file has changed since the scan, or cannot be read any more.
+        """
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of frames of each video."""
+        return [shape[0] for shape in self.shapes]
+
+    @property
+    def split(self) -> str:
+        """The folder of the split."""
+        return self.place.split("/")[0]
+
+    @property
+    def category(self) -> str | None:
+        """The category: the name of its folder; None if there is none."""
+        return normalize_name(self.place.split("/")[1])
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells it from others, in the data set or out of it."""
+        return self.place, self.path.name, self.digest
+
+    def name_place(self, index: int) -> str:
+        """The place in the data set of what is at an index of the file."""
+        return f"{self.place}/{index}"
