@@ -269,7 +269,9 @@ class Manifest:
         self.files = files
         self._folder: Path | None = None
         self.lengths = files.numbers("length")
-        self.numbers = _find_splits(files)
+        if "splits" not in files.notes:
+            files.notes["splits"] = _find_splits(files)
+        self.numbers = {split: range(*bounds) for split, bounds in files.notes["splits"].items()}
         self.positions = {
             split: range(files.span(numbers[0]).start, files.span(numbers[-1]).stop)
             for split, numbers in self.numbers.items()
@@ -505,8 +507,8 @@ class Manifest:
         return {*np.unique(values[:1] if is_constant(values) else values).tolist()}
 
 
-def _find_splits(files: Files) -> dict[str, range]:
-    """The numbers of the files of each split, in order."""
+def _find_splits(files: Files) -> dict[str, tuple[int, int]]:
+    """The number of the first file of each split, and of the one after its last; in order."""
     homes = files.numbers("home")
     bounds = [0, len(homes)]
     if len(homes) and not is_constant(homes):
@@ -514,7 +516,7 @@ def _find_splits(files: Files) -> dict[str, range]:
         codes = np.array([splits.index(split) for split in splits])[homes]
         bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(homes)]
     return {
-        files.homes[homes[start]].split: range(start, stop)
+        files.homes[homes[start]].split: (start, stop)
         for start, stop in pairwise(bounds)
         if start < stop
     }

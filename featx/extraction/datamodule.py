@@ -1,6 +1,7 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
 import logging
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,10 +41,12 @@ from featx.data.sources import check_source, choose_source
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
-from featx.files import expand
+from featx.files import expand, writing
 from featx.parallel import count_cores
 
 _log = logging.getLogger(__name__)
+
+_PATIENCE = 90  # seconds
 
 
 class Memory(ABC):
@@ -52,6 +55,29 @@ class Memory(ABC):
     @abstractmethod
     def recall(self) -> Known:
         """What earlier runs have found; what the scan finds is added to it."""
+
+    @abstractmethod
+    def keep(self, manifest: Manifest) -> Path:
+        """Keep the videos for as long as the run lasts, in a folder that all of its processes see.
+
+        Returns:
+            The folder.
+        """
+
+
+def _open_manifest(folder: Path) -> Manifest:
+    """The videos that rank 0 has kept, which a network disk may show to others only after a while.
+
+    Raises:
+        OutputError: It does not show them.
+    """
+    for _ in range(_PATIENCE):
+        try:
+            return Manifest.open(folder)
+        except FileNotFoundError:
+            time.sleep(1)
+    with writing(folder):
+        return Manifest.open(folder)
 
 
 @dataclass(slots=True)
@@ -209,7 +235,13 @@ class VideoDataModule(LightningDataModule):
         """Scan the data set: every header is read and checked before the first forward pass."""
         self._watch = PixelWatch(self.pixels)
         ranks = Ranks()
-        self.work = Work(ranks, ranks.from_first(self._scan))
+        callbacks = getattr(self.trainer, "callbacks", ())
+        memory = next((each for each in callbacks if isinstance(each, Memory)), None)
+        if memory is None:
+            self.work = Work(ranks, ranks.from_first(lambda: self._scan(Known())))
+        else:
+            folder = ranks.from_first(lambda: memory.keep(self._scan(memory.recall())))
+            self.work = Work(ranks, _open_manifest(folder))
 
     @property
     def manifest(self) -> Manifest:
@@ -241,12 +273,8 @@ class VideoDataModule(LightningDataModule):
         decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
         return device if decodes and device.type == "cuda" else CPU
 
-    def _scan(self) -> Manifest:
-        settings = self.scan_settings
-        callbacks = getattr(self.trainer, "callbacks", ())
-        if memories := [each for each in callbacks if isinstance(each, Memory)]:
-            settings = replace(settings, known=memories[0].recall())
-        manifest = self._source.scan(settings)
+    def _scan(self, known: Known) -> Manifest:
+        manifest = self._source.scan(replace(self.scan_settings, known=known))
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)

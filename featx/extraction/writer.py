@@ -1,6 +1,7 @@
 """The BasePredictionWriter: gathers the features of all ranks into one file per split."""
 
 import os
+import secrets
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from torch import Tensor
 from featx.console import Progress, format_speed
 from featx.data.dataset import VideoBatch
 from featx.data.known import Journal, Known
-from featx.data.manifest import ANALYSIS_FILE
+from featx.data.manifest import ANALYSIS_FILE, Manifest
 from featx.data.video_file import MadeOf
 from featx.errors import (
     FeatureError,
@@ -100,10 +101,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
 
     def recall(self) -> Known:
-        """What earlier runs on the output folder have found out about inputs.
-
-        From here on, no other run works on it.
-        """
+        """Take the lock, and tell what earlier runs on the folder have found out about inputs."""
         self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
         self._lock.acquire()
         status = self.output_dir / STAGING_FOLDER / STATUS_FOLDER
@@ -124,6 +122,24 @@ class FeatureWriter(BasePredictionWriter, Memory):
         if self._reporter:
             self._reporter.stop()
             self._reporter = None
+
+    def keep(self, manifest: Manifest) -> Path:
+        """Write the videos into a folder of their own; what a killed run has left is removed."""
+        with writing(self._manifest_folder):
+            self._forget()
+            # On a network disk, others may know another folder of the same name.
+            folder = self._manifest_folder / secrets.token_hex(8)
+            manifest.save(folder)
+        return folder
+
+    def _forget(self) -> None:
+        """Remove what was kept; what cannot be, the next run removes."""
+        with suppress(OSError):
+            remove(self._manifest_folder)
+
+    @property
+    def _manifest_folder(self) -> Path:
+        return self.output_dir / STAGING_FOLDER / "manifest"
 
     @property
     def _known_folder(self) -> Path:
@@ -300,6 +316,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self._interruption.at_once = True
         self._begin("merging")
         with self._undo:
+            if trainer.is_global_zero:
+                self._undo.callback(self._forget)
             ranks.from_first(self._publish, check)
             self._stop_reporting()
             ranks.wait(check)  # then the folder is empty, and the first process can remove it
@@ -324,6 +342,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
     ) -> None:
         """Write the rows that are finished; publish nothing."""
         with self._undo:
+            if trainer.world_size == 1:  # other processes may still look at it
+                self._undo.callback(self._forget)
             self._close_progress()
             # They may be what has ended the run; a RuntimeError is one of CUDA.
             with suppress(OutputError, FeatureError, RuntimeError):

@@ -20,7 +20,6 @@ from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
 from featx.data.clip_file import ClipFile, write_clip
 from featx.data.clip_source import list_clips
-from featx.data.processed_file import ProcessedFile
 from featx.data.video_file import Video
 from featx.errors import MissingInputError, OutputError, UsageError
 
@@ -67,9 +66,8 @@ def test_defaults_are_those_of_the_old_pipeline(raw: Path, tmp_path: Path) -> No
     """By default a video is 64 frames of 256 by 256, in uint8."""
     preprocess(raw, tmp_path / "out")
     [file, *_] = scan(tmp_path / "out").files
-    assert isinstance(file, ProcessedFile)
-    assert file.blocks[0].shape == (64, 3, 256, 256)
-    assert file.blocks[0].dtype == torch.uint8
+    assert file.shapes[0] == (64, 3, 256, 256)
+    assert file.read(0).frames.dtype == torch.uint8
 
 
 def test_float32_is_the_normalized_uint8(raw: Path, tmp_path: Path) -> None:
@@ -392,9 +390,9 @@ def test_pixels_that_were_changed_since(raw: Path, tmp_path: Path, stride: int |
     preprocess(raw, out, image_size=16, **settings)
     path = out / "train" / "hello" / "hello" / "processed_data.pt"
     data = torch.load(path, weights_only=True)
-    before = scan(out, ["train"]).identities("train")
+    before = scan(out, ["train"]).identities("train").tolist()
     torch.save(data, path)
-    assert scan(out, ["train"]).identities("train") == before
+    assert scan(out, ["train"]).identities("train").tolist() == before
     data["videos"][0][0, 0, 0, 0] ^= 1
     torch.save(data, path)
     after = scan(out, ["train"]).identities("train")
@@ -416,5 +414,5 @@ def test_what_is_noted_of_a_video_is_part_of_it(raw: Path, tmp_path: Path) -> No
     found: list[bytes] = []
     for change in ({}, *changes):
         torch.save(data | change, path)
-        found += scan(out, ["train"]).identities("train")[-1:]
+        found.append(scan(out, ["train"]).identities("train")[-1])
     assert len({*found}) == 4
