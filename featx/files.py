@@ -72,7 +72,12 @@ def remove(path: Path) -> None:
 
 def file_stats(status: os.stat_result) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds."""
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, to_int64(status.st_mtime_ns)
+
+
+def to_int64(number: int) -> int:
+    """A number of the file system, of which 64 bits are kept, as all but odd ones have no more."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def file_sha256(path: Path) -> str:

@@ -166,6 +166,11 @@ def scan(
     return scan_processed(ScanSettings(root, splits, on_error, verify))
 
 
+def is_tidy(out: Path) -> bool:
+    """Whether nothing is left of a run beside its files, but what is known of inputs."""
+    return {path.name for path in out.glob(".featx/*")} <= {"known"}
+
+
 class EagerWriter(FeatureWriter):
     """Puts every video on disk at once."""
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers import Save, extract_eagerly, random_videos
+from helpers import Save, extract_eagerly, is_tidy, random_videos
 
 from featx.errors import OutputError
 
@@ -109,4 +109,4 @@ def test_a_full_disk(
         raise AssertionError("never enough")
     assert any("No space left on device" in message for message in found)
     assert any("of free disk space for the merge" in message for message in found)
-    assert not (disk / "out" / ".featx").exists()
+    assert is_tidy(disk / "out")

@@ -215,7 +215,7 @@ class ClipFiles(Files):
     def find_digests(
         self,
         numbers: NDArray[np.int64],
-        sizes: Collection[int] | None,
+        sizes: NDArray[np.int64] | None,
         note: Callable[[str, Facts], object],
         progress: bool,
     ) -> None:
@@ -227,7 +227,7 @@ class ClipFiles(Files):
         is_wanted = ~is_known[wanted]
         if sizes is not None:
             of_clips = self.numbers("clip.size")
-            known = np.unique(np.concatenate([of_clips[is_known], [*sizes]]))
+            known = np.unique(np.concatenate([of_clips[is_known], sizes]))
             is_wanted &= np.isin(of_clips[wanted], known)
         wanted, firsts = wanted[is_wanted], numbers[firsts[is_wanted]]
         if not len(wanted):

@@ -27,7 +27,7 @@ _MAX_HEADS, _MAX_HEAD_BYTES = 2**16, 2**24  # that are stored once, of one colum
 _SHA256_BYTES = 32
 _ANY = "surrogatepass"  # names of files and cells of JSON may be no UTF-8; what reads them tells
 _HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)
-_FREE = -1
+_FREE, _MARK = -1, 0xFFFFFFFF
 
 
 class Texts(Sequence[str]):
@@ -255,6 +255,13 @@ class DigestColumn:
             self._bytes += bytes.fromhex(digest)
         self._count += 1
 
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int) -> str:
+        digest = self._bytes[_SHA256_BYTES * row : _SHA256_BYTES * (row + 1)]
+        return digest.hex() if any(digest) else ""
+
     def freeze(self) -> NDArray[np.uint8]:
         """All of them `[rows, 32]`, zero where they are not known."""
         if not self._bytes:
@@ -275,7 +282,7 @@ class Index:
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
         self._count = 0
-        self._make_slots(2**10)
+        self._table = _make_table(2**10)
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Index":
@@ -285,47 +292,58 @@ class Index:
             index.add(text, row)
         return index
 
-    def _make_slots(self, size: int) -> None:
-        self._marks, self._rows = array("I", [0]) * size, array("i", [_FREE]) * size
-        self._mask = size - 1
-
     def find(self, text: str) -> int | None:
         """The row of a text; None if there is none."""
-        slot = self._find_slot(text, hash(text) & 0xFFFFFFFF)
-        row = self._rows[slot]
+        _, rows = table = self._table
+        row = rows[self._find_slot(table, text, hash(text) & _MARK)]
         return None if row == _FREE else row
 
     def __contains__(self, text: object) -> bool:
         return isinstance(text, str) and self.find(text) is not None
 
-    def add(self, text: str, row: int) -> None:
-        """Note the row of a text, which is among the texts by now; unless it is known already."""
-        mark = hash(text) & 0xFFFFFFFF
-        slot = self._find_slot(text, mark)
-        if self._rows[slot] == _FREE:
-            self._marks[slot], self._rows[slot] = mark, row
-            self._count += 1
-            if 3 * self._count > 2 * len(self._rows):
-                self._grow()
+    def add(self, text: str, row: int, replace: bool = False) -> None:
+        """Note the row of a text, which is among the texts by now.
 
-    def _find_slot(self, text: str, mark: int) -> int:
-        """Where a text is, or can be put."""
-        marks, rows, mask, texts = self._marks, self._rows, self._mask, self._texts
+        Args:
+            text: The text.
+            row: Its row.
+            replace: Whether it counts instead of an earlier one; otherwise, that stays.
+        """
+        mark = hash(text) & _MARK
+        marks, rows = self._table
+        slot = self._find_slot(self._table, text, mark)
+        if rows[slot] == _FREE:
+            marks[slot], rows[slot] = mark, row
+            self._count += 1
+            if 3 * self._count > 2 * len(rows):
+                self._grow()
+        elif replace:
+            rows[slot] = row
+
+    def _find_slot(self, table: tuple["array[int]", "array[int]"], text: str, mark: int) -> int:
+        """Where a text is in a table, or can be put."""
+        marks, rows = table
+        mask, texts = len(rows) - 1, self._texts
         slot = mark & mask
         while (row := rows[slot]) != _FREE and not (marks[slot] == mark and texts[row] == text):
             slot = (slot + 1) & mask
         return slot
 
     def _grow(self) -> None:
-        before = zip(self._marks, self._rows, strict=True)
-        self._make_slots(2 * len(self._rows))
-        marks, rows, mask = self._marks, self._rows, self._mask
-        for mark, row in before:
+        marks, rows = _make_table(2 * len(self._table[1]))
+        mask = len(rows) - 1
+        for mark, row in zip(*self._table, strict=True):
             if row != _FREE:
                 slot = mark & mask
                 while rows[slot] != _FREE:
                     slot = (slot + 1) & mask
                 marks[slot], rows[slot] = mark, row
+        self._table = marks, rows  # at once: other threads may look for a text
+
+
+def _make_table(size: int) -> tuple["array[int]", "array[int]"]:
+    """The slots of an index: some bits of a hash, and a row."""
+    return array("I", [0]) * size, array("i", [_FREE]) * size
 
 
 def shrink(values: NDArray[Any]) -> NDArray[Any]:

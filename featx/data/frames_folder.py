@@ -17,7 +17,7 @@ from featx.data.folders import is_hidden, natural_key
 from featx.data.known import Look
 from featx.data.timeline import Timeline
 from featx.errors import InputError, first_line
-from featx.files import file_sha256, file_stats
+from featx.files import file_sha256, file_stats, to_int64
 
 FRAMES = "frames"
 """What stands for the name of a container."""
@@ -53,7 +53,8 @@ def look_at_frames(folder: Path) -> Look:
     inodes = [status.st_ino for status in statuses.values()]
     status_ns = max(status.st_ctime_ns for status in (folder.stat(), *statuses.values()))
     changed_ns = max((status.st_mtime_ns for status in statuses.values()), default=0)
-    return Look.make((size, _digest(stats)), (_digest(inodes), status_ns), changed_ns)
+    marks = _digest(inodes), to_int64(status_ns)
+    return Look.make((size, _digest(stats)), marks, changed_ns)
 
 
 def _digest(values: Sequence[object]) -> int:

@@ -166,7 +166,7 @@ class Files(Sequence[VideoFile]):
     def find_digests(
         self,
         numbers: NDArray[np.int64],
-        sizes: Collection[int] | None,
+        sizes: NDArray[np.int64] | None,
         note: Callable[[str, Facts], object],
         progress: bool,
     ) -> None:
@@ -400,7 +400,7 @@ class Manifest:
         self,
         split: str,
         rows: Collection[int],
-        sizes: Collection[int] | None = None,
+        sizes: NDArray[np.int64] | None = None,
         progress: bool = False,
         note: Callable[[str, Facts], object] = lambda name, facts: None,
     ) -> None:

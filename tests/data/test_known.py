@@ -50,11 +50,11 @@ def test_journals_are_joined(tmp_path: Path) -> None:
     assert joined.find("b", (5, LONG_AGO)) is None
     assert joined.find("b", (6, LONG_AGO)) == Facts((6, LONG_AGO), NEW)
     joined.save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["known.jsonl"]
+    [path] = tmp_path.iterdir()
     assert Known.load(tmp_path).find("a", (5, LONG_AGO)) == FACTS
-    before = (tmp_path / "known.jsonl").stat()
+    before = path.stat()
     Known.load(tmp_path).save(tmp_path)  # there is nothing new
-    assert (tmp_path / "known.jsonl").stat() == before
+    assert path.stat() == before
 
 
 def test_what_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
@@ -144,6 +144,57 @@ def test_a_known_clip_is_not_opened(
         survey_clip(path)
 
 
+def test_what_earlier_versions_have_kept(tmp_path: Path) -> None:
+    """As lines, all of them: they are read once, and kept in columns from then on."""
+    lines = [f'["{n}", [5, {LONG_AGO}], [0, 0], "{ABC}", {{"survey": [1]}}]' for n in "ab"]
+    (tmp_path / "known.jsonl").write_text("\n".join(['{"known": 1}', *lines]) + "\n")
+    known = Known.load(tmp_path)
+    assert known.find("b", (5, LONG_AGO)) == FACTS
+    known.save(tmp_path)
+    assert not (tmp_path / "known.jsonl").exists()
+    assert Known.load(tmp_path).find("a", (5, LONG_AGO)) == FACTS
+
+
+def test_surveys_of_all_kinds(tmp_path: Path) -> None:
+    """Numbers, digests and texts in them are what they were, and what is alike is stored once."""
+    surveys: list[dict[str, Any]] = [
+        {},
+        {"a": [0, -7, 0.5, 1e-9, 2**70, "007", "é\0\n7"], "b": {"c": None, "0": [True, ABC]}},
+        {"made_of": [OLD, NEW, OLD + "0"], "steps": [[512, 99], [-3, 1]]},
+    ]
+    known = Known()
+    for number in range(300):
+        survey = {"survey": [number, "", ["x"]], "made_of": [f"{number:064x}"]}
+        known.note(f"clip {number}", Facts((number, LONG_AGO), ABC, survey))
+    for number, survey in enumerate(surveys):
+        known.note(f"other {number}", Facts((number, LONG_AGO), "", survey))
+    known.save(tmp_path)
+    known = Known.load(tmp_path)
+    for number, survey in enumerate(surveys):
+        facts = known.find(f"other {number}", (number, LONG_AGO))
+        assert facts
+        assert facts.survey == survey
+    facts = known.find("clip 17", (17, LONG_AGO))
+    assert facts
+    assert facts.survey == {"survey": [17, "", ["x"]], "made_of": [f"{17:064x}"]}
+    [path] = tmp_path.iterdir()
+    assert path.stat().st_size < 200 * 300
+
+
+def test_facts_that_are_noted_again_and_again(tmp_path: Path) -> None:
+    """What was noted last counts, and one row of it is kept."""
+    known = Known()
+    for number in range(50):
+        known.note("a", Facts((number, LONG_AGO), f"{number:064x}"))
+        known.note(f"b{number}", FACTS)
+    known.save(tmp_path)
+    for each in (known, Known.load(tmp_path)):
+        assert each.find("a", (48, LONG_AGO)) is None
+        assert each.find("a", (49, LONG_AGO)) == Facts((49, LONG_AGO), f"{49:064x}")
+        assert "b7" in each
+        assert each.find_sizes().tolist() == [5, 49]
+
+
 def test_names_that_were_exchanged(tmp_path: Path) -> None:
     """A file of the same size and time is another one by its number, or by its status."""
     known = Known()
@@ -161,7 +212,7 @@ def test_names_that_were_exchanged(tmp_path: Path) -> None:
     found = known.find("b", (5, LONG_AGO), (1, 30))
     assert found is not None
     assert found.digest == ""
-    assert known.find_sizes() == {5}
+    assert known.find_sizes().tolist() == [5]
 
 
 def test_a_clip_that_gets_the_size_and_the_time_of_another(tmp_path: Path) -> None:

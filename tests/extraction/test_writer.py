@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import pytest
 import torch
-from helpers import Save, random_videos
+from helpers import Save, is_tidy, random_videos
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -123,7 +123,7 @@ def test_a_run_goes_on_where_another_stopped(small_root: Path, tmp_path: Path) -
     assert len(predict(small_root, fresh)) == 9  # type: ignore[arg-type]
     for split, path in fresh.paths.items():
         assert path.read_bytes() == again.paths[split].read_bytes()
-    assert not (tmp_path / "a" / ".featx").exists()
+    assert is_tidy(tmp_path / "a")
 
 
 def test_nothing_is_left_to_do(small_root: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_one_run_at_a_time(small_root: Path, tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path)
     predict(small_root, writer)
     assert all(path.exists() for path in writer.paths.values())
-    assert not (tmp_path / ".featx").exists()
+    assert is_tidy(tmp_path)
 
 
 @pytest.mark.usefixtures("tiny")
