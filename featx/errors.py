@@ -44,6 +44,13 @@ class ChangedInputError(FeatxError, RuntimeError):
     """An input that has changed since the scan, or that can no longer be read."""
 
 
+class NetworkError(FeatxError, RuntimeError):
+    """A far disk that cannot be reached, or that lets nobody in: no fault of one input.
+
+    It is not an OSError, for those who read a file take that for a fault of the file.
+    """
+
+
 class WeightsError(FeatxError, RuntimeError):
     """Weights that do not exist, cannot be downloaded, or do not fit the backbone."""
 
