@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 from collections import OrderedDict
@@ -16,6 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from featx.errors import FeatxError, OutputError, UsageError, first_line
+
+ADDRESS = re.compile(r"([a-z][a-z0-9+.\-]+):/+(.*)", re.DOTALL)
+"""Of something on a far disk, such as s3://bucket/folder: its protocol, and the rest.
+
+A Path makes one slash of the two.
+"""
 
 
 @contextmanager
@@ -37,11 +44,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def expand(path: Path | str) -> Path:
-    """A path as a person gives it: `~` is a home.
+    """A local path as a person gives it: `~` is a home.
 
     Raises:
-        UsageError: It is that of nobody.
+        UsageError: It is that of nobody, or an address.
     """
+    if ADDRESS.match(str(path)):
+        raise UsageError(
+            f"{path}: expected a path on this machine, found an address. Only the videos, and a "
+            "table of them, may be elsewhere."
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

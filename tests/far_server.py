@@ -11,7 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
+
+from featx.data import far_disk
 
 BUCKET = "clips"
 
@@ -115,6 +118,31 @@ def serving() -> Iterator[Proxy]:
         thread.join()
         proxy.server_close()
         server.stop()
+
+
+@contextmanager
+def filled(proxy: Proxy, folder: Path, prefix: str = "") -> Iterator[None]:
+    """The bucket with the files of a folder; and the environment, the proxy and all as new."""
+    settings = {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    far_disk.connect.cache_clear()
+    proxy.faults.clear()
+    proxy.always = "pass"
+    client = make_client(proxy)
+    client.create_bucket(Bucket=BUCKET)
+    upload(proxy, folder, prefix)
+    proxy.requests.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield
+    for each in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=each["Key"])
+    client.delete_bucket(Bucket=BUCKET)
 
 
 def make_client(proxy: Proxy) -> Any:  # noqa: ANN401  # boto3 makes its classes at run time

@@ -17,10 +17,9 @@ from pathlib import Path, PosixPath, PurePosixPath
 from typing import IO, Any, NamedTuple, Self
 
 from featx.data.far_disk import Access, ask, missing
-from featx.errors import ChangedInputError, FeatxError, UsageError
-from featx.files import expand
+from featx.errors import ChangedInputError, FeatxError, InputError, UsageError
+from featx.files import ADDRESS, expand
 
-_URL = re.compile(r"([a-z][a-z0-9+.\-]+):/+(.*)", re.DOTALL)
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::.*:/", re.DOTALL)  # fsspec's, from one to the next
 _LOCAL = {"file", "local"}
 _WRAPPERS = {
@@ -51,13 +50,17 @@ class Entry(NamedTuple):
     tag: int
     is_folder: bool
 
-    def to_status(self) -> os.stat_result:
-        """As the system says it of a local one: the tag for the time of change and the inode."""
+    def to_status(self, number: int) -> os.stat_result:
+        """As the system says it of a local one: the tag is its time of change.
+
+        Args:
+            number: What stands for that of its inode.
+        """
         kind = stat.S_IFDIR if self.is_folder else stat.S_IFREG
         times = {"st_mtime_ns": self.tag, "st_mtime": self.tag / 1e9, "st_ctime_ns": 0}
         # (mode, inode, device, links, user, group, size, and three times in seconds)
         return os.stat_result(
-            (kind | 0o444, self.tag, 0, 1, 0, 0, self.size, 0, self.tag // 10**9, 0), times
+            (kind | 0o444, number, 0, 1, 0, 0, self.size, 0, self.tag // 10**9, 0), times
         )
 
 
@@ -175,8 +178,9 @@ class FarPath(PosixPath):
         return _to_entry(self, ask(str(self), self.access, lambda fs, name: fs.info(name)))
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """What the far disk says of it, as of a local file: see `Entry.to_status`."""
-        return self.find().to_status()
+        """What the far disk says of it, as of a local file; see `Entry.to_status`."""
+        entry = self.find()
+        return entry.to_status(hash(self) if entry.is_folder else entry.tag)
 
     def lstat(self) -> os.stat_result:
         """The same."""
@@ -265,7 +269,7 @@ def locate(text: Path | str, access: Access | None = None) -> Path:
         UsageError: It is neither; or it has a password in it, which would be recorded.
     """
     is_chain = _CHAIN.match(str(text)) is not None
-    match = _URL.match(str(text).rpartition("::")[2] if is_chain else str(text))
+    match = ADDRESS.match(str(text).rpartition("::")[2] if is_chain else str(text))
     if not match:
         return expand(text)
     protocol, rest = match.groups()
@@ -311,16 +315,19 @@ def locate_within(root: Path, name: str, table: Path) -> Path:
         table: The table.
 
     Raises:
-        UsageError: It must not name that.
+        InputError: It must not name that.
     """
-    is_url = _URL.match(name) is not None
+    is_url = ADDRESS.match(name) is not None
     if not (is_url or is_far(root) or is_far(table)):
         return root / name
-    path = locate(name, _find_access(root, table)) if is_url or name.startswith("/") else None
+    try:
+        path = locate(name, _find_access(root, table)) if is_url or name.startswith("/") else None
+    except UsageError as error:
+        raise InputError(str(error)) from error
     if is_far(table):
         homes = {each.parts[:2] for each in (root, table) if is_far(each)}
         if (path and path.parts[:2] not in homes) or ".." in name.split("/"):
-            raise UsageError(
+            raise InputError(
                 f"{name}: expected a path below the root, or an address in the bucket of the "
                 "table, for that is a far one, found another. Copy the table to this machine, if "
                 "you trust it."
@@ -331,6 +338,34 @@ def locate_within(root: Path, name: str, table: Path) -> Path:
 def _find_access(*paths: Path) -> Access:
     """How the first far one of some paths is read."""
     return next((path.access for path in paths if isinstance(path, FarPath)), Access())
+
+
+def scan_folder(folder: Path) -> list[os.DirEntry[str] | Path]:
+    """What is in a folder: each knows its name, and whether it is a folder."""
+    if isinstance(folder, FarPath):
+        return [*folder.iterdir()]
+    with os.scandir(folder) as entries:
+        return [*entries]
+
+
+def look_into(path: Path) -> Path:
+    """A path about which, and about what is in it, the far disk was asked once, now.
+
+    A local one is as it is.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        NetworkError: The far disk cannot be reached.
+    """
+    if not isinstance(path, FarPath) or path._copy or (path._listing and path._listing.is_open):
+        return path
+    entries, is_folder = _look_for_copy(path)
+    return _make(str(path), path.access, _freeze(path if is_folder else path.parent, entries))
+
+
+def _freeze(folder: FarPath, entries: Mapping[str, Entry]) -> _Listing:
+    """What is known of files in a folder, for good."""
+    return _Listing(len(folder.parts), {(): dict(entries)})
 
 
 @contextmanager
@@ -401,8 +436,7 @@ def _bring(path: FarPath, stack: ExitStack) -> FarPath:
             folder = stack.enter_context(path.access.open_cache().lease(content, size, fill))
         except _MovedError:
             continue
-        listing = _Listing(len(above.parts), {(): dict(entries)})
-        near = _make(str(path), path.access, listing)
+        near = _make(str(path), path.access, _freeze(above, entries))
         near._copy = folder if is_folder else folder / path.name
         return near
     raise ChangedInputError(

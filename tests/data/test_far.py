@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from far_server import BUCKET, Proxy, make_client, serving, upload
+from far_server import BUCKET, Proxy, filled, make_client, serving
 
 from featx.data import far_disk
 from featx.data.far import FarPath, at_hand, is_far, listed, locate, locate_within
 from featx.data.far_disk import Access
 from featx.data.known import look_at_file
-from featx.errors import NetworkError, UsageError
+from featx.errors import InputError, NetworkError, UsageError
 from featx.files import file_stats
 
 QUICK = {"patience": 30.0, "timeout": 1.0, "pause": 0.01}
@@ -30,33 +30,16 @@ def server() -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def far(server: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarPath]:
+def far(server: Proxy, tmp_path: Path) -> Iterator[FarPath]:
     """A bucket with a few files."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    far_disk.connect.cache_clear()
-    server.faults.clear()
-    server.always = "pass"
-    client = make_client(server)
-    client.create_bucket(Bucket=BUCKET)
     folder = tmp_path / "files"
     for name, content in CONTENT.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    upload(server, folder, "set/")
-    server.requests.clear()
-    access = Access(tmp_path / "cache", **QUICK)
-    path = locate(f"s3://{BUCKET}/set", access)
+    path = locate(f"s3://{BUCKET}/set", Access(tmp_path / "cache", **QUICK))
     assert isinstance(path, FarPath)
-    yield path
-    for each in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        client.delete_object(Bucket=BUCKET, Key=each["Key"])
-    client.delete_bucket(Bucket=BUCKET)
+    with filled(server, folder, "set/"):
+        yield path
 
 
 CONTENT = {
@@ -292,9 +275,9 @@ def test_a_far_table_names_what_is_near_it() -> None:
     assert str(locate_within(root, "a/1.mp4", table)) == "s3://bucket/clips/a/1.mp4"
     assert str(locate_within(root, "s3://bucket/b/1.mp4", table)) == "s3://bucket/b/1.mp4"
     for name in ("/etc/passwd", "../1.mp4", "s3://other/1.mp4", "file:///etc/passwd"):
-        with pytest.raises(UsageError):
+        with pytest.raises(InputError):
             locate_within(root, name, table)
-        with pytest.raises(UsageError):
+        with pytest.raises(InputError):
             locate_within(Path("/data"), name, table)
     local = Path("table.csv")
     assert locate_within(Path("/data"), "/other/1.mp4", local) == Path("/other/1.mp4")
