@@ -22,6 +22,7 @@ from featx.data.choices import LayoutName, SourceName
 from featx.data.clip_file import ClipFile
 from featx.data.clip_source import FILES, FOLDERS, Kind, find_misplaced
 from featx.data.columns import Texts
+from featx.data.far import locate
 from featx.data.folders import is_hidden, list_entries, list_folders
 from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
@@ -31,6 +32,7 @@ from featx.errors import (
     FeatxError,
     InputError,
     MissingInputError,
+    NetworkError,
     OutputError,
     UsageError,
     check_at_least,
@@ -127,7 +129,7 @@ def preprocess(
         InputError: The table cannot be read.
         OutputError: A file cannot be written.
     """
-    raw_dir, processed_dir = expand(raw_dir), expand(processed_dir)
+    raw_dir, processed_dir = locate(raw_dir), expand(processed_dir)
     check_at_least(1, num_workers=num_workers)
     check_source(source, layout, table, columns)
     if source == "processed":
@@ -145,7 +147,7 @@ def preprocess(
     subcategory = None
     origins: dict[str, str] = {}
     if table is not None or layout == "flat":
-        origin = (expand(table) if table else raw_dir).resolve()
+        origin = (locate(table) if table else raw_dir).resolve()
         subcategory = (origin.stem if table else origin.name).lstrip(".") or "videos"
         _check_claim(processed_dir, subcategory, origin)
         origins[subcategory] = str(origin)
@@ -216,7 +218,7 @@ def _scan(
         thorough=True,
         strict=False,
         layout=layout,
-        table=None if table is None else expand(table),
+        table=None if table is None else locate(table),
         columns=columns or {},
     )
     manifest = choose_source(source, wanted).scan(wanted)
@@ -383,6 +385,8 @@ def _save(
         for job, result in results:
             try:
                 video = result.result()
+            except NetworkError:  # no fault of the clip's
+                raise
             except FeatxError as error:
                 failures[job.clip.name] = str(error)
             else:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from featx.commands.parser import ConciseParser
 from featx.data.choices import LayoutName, SourceName
+from featx.data.far import listed, locate
 from featx.data.folders import walk_files
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_file import FILE_NAME
 from featx.data.sources import choose_source
-from featx.files import expand
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -53,11 +53,12 @@ def scan(
     Raises:
         MissingInputError: The folder or a split does not exist.
     """
-    root = expand(root)
+    root = locate(root)
     if source is None and (table or layout == "flat"):
         source = "clips"
     if source is None:
-        processed = any(parts[-1] == FILE_NAME for parts in walk_files(root))
+        with listed(root) as tree:
+            processed = any(parts[-1] == FILE_NAME for parts in walk_files(tree))
         source = "processed" if processed else "clips"
     settings = ScanSettings(
         root,
@@ -67,7 +68,7 @@ def scan(
         strict=False,
         progress=True,
         layout=layout,
-        table=None if table is None else expand(table),
+        table=None if table is None else locate(table),
         columns=columns or {},
     )
     manifest = choose_source(source, settings).scan(settings)

@@ -6,7 +6,8 @@ import stat
 import struct
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from featx.data.far import at_hand
 from featx.errors import InputError, MissingInputError, first_line
 from featx.files import Inert, file_stats, load_tensors
 
@@ -58,13 +60,26 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
         MissingInputError: The file does not exist.
         InputError: The file cannot be read, or is damaged.
     """
-    members, digest, stats = _check_members(path)
-    try:
-        with _fake_mode():
-            data = load_tensors(path)
-    except Exception as error:  # a hostile pickle can fail anywhere inside torch
-        raise _damaged(path, first_line(error)) from error
+    with _at_hand(path) as near:
+        members, digest, stats = _check_members(near)
+        try:
+            with _fake_mode():
+                data = load_tensors(near)
+        except Exception as error:  # a hostile pickle can fail anywhere inside torch
+            raise _damaged(path, first_line(error)) from error
     return Archive(data, members, digest, stats, tells_offsets)
+
+
+@contextmanager
+def _at_hand(path: Path) -> Iterator[Path]:
+    """See `at_hand`; that there is nothing is told as of a local file."""
+    try:
+        with at_hand(path) as near:
+            yield near
+    except MissingInputError:
+        raise
+    except FileNotFoundError as error:
+        raise _missing(path) from error
 
 
 @cache
@@ -79,7 +94,8 @@ def read_digest(path: Path) -> str:
     Raises:
         InputError: As `read_archive`.
     """
-    return _check_members(path)[1]
+    with _at_hand(path) as near:
+        return _check_members(near)[1]
 
 
 def verify_checksums(path: Path) -> None:
@@ -88,12 +104,13 @@ def verify_checksums(path: Path) -> None:
     Raises:
         InputError: The file cannot be read, or its content is not what was written.
     """
-    _check_members(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # of the disk, or of a damaged archive
-        raise _damaged(path, first_line(error)) from error
+    with _at_hand(path) as near:
+        _check_members(near)
+        try:
+            with zipfile.ZipFile(near) as archive:
+                damaged = archive.testzip()
+        except Exception as error:  # of the disk, or of a damaged archive
+            raise _damaged(path, first_line(error)) from error
     if damaged:
         raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
 
@@ -119,9 +136,7 @@ def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[i
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise MissingInputError(
-            f"{path}: expected a file, found nothing. Check the path."
-        ) from error
+        raise _missing(path) from error
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable file, found: {first_line(error)}. "
@@ -161,6 +176,10 @@ def _guess_format(start: bytes) -> str:
     if start.startswith(b"\x80"):
         return "a plain pickle, or a file in torch's format before 1.6"
     return "text" if start.isascii() else "an unknown format"
+
+
+def _missing(path: Path) -> InputError:
+    return MissingInputError(f"{path}: expected a file, found nothing. Check the path.")
 
 
 def _damaged(path: Path, found: str) -> InputError:

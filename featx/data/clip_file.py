@@ -14,6 +14,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from featx.data.clip_decoder import Decoded, decode_clip
 from featx.data.clip_survey import ClipSurvey, survey_clip, survey_header
+from featx.data.far import at_hand, look_into
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
@@ -119,9 +120,10 @@ class ClipFile(VideoFile):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
-            digest = _find_digest(self.path)
-            if _look_at(self.path).stats != self.stats:
-                raise _changed(self.path)
+            with at_hand(self.path) as path:
+                digest = _find_digest(path)
+                if _look_at(path).stats != self.stats:
+                    raise _changed(path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
         return replace(self, digest=digest)
@@ -165,24 +167,29 @@ class ClipFile(VideoFile):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
-            before = _look_at(self.path)
-            is_same = before[:2] == self.look[:2]
-            digest = (self.digest if is_same else "") or _find_digest(self.path)
-            # A clip that nobody has read before is told from another by its size and time alone.
-            if digest != self.digest and (self.digest or before.stats != self.stats):
-                raise _changed(self.path)
-            try:
-                survey = self._find_survey()
-                decoded = self._decode(survey, device)
-            except InputError as error:
-                # Of the system, not of the clip.
-                if isinstance(error.__cause__, (OSError, MemoryError)):
-                    raise _unreadable(self.path, error.__cause__) from error
-                raise
-            if _look_at(self.path).stats != before.stats:
-                raise _changed(self.path)
+            with at_hand(self.path) as path:
+                return replace(self, path=path)._read(device)
         except OSError as error:
             raise _unreadable(self.path, error) from error
+
+    def _read(self, device: torch.device) -> Video:
+        """See `read`."""
+        before = _look_at(self.path)
+        is_same = before[:2] == self.look[:2]
+        digest = (self.digest if is_same else "") or _find_digest(self.path)
+        # A clip that nobody has read before is told from another by its size and time alone.
+        if digest != self.digest and (self.digest or before.stats != self.stats):
+            raise _changed(self.path)
+        try:
+            survey = self._find_survey()
+            decoded = self._decode(survey, device)
+        except InputError as error:
+            # Of the system, not of the clip.
+            if isinstance(error.__cause__, (OSError, MemoryError)):
+                raise _unreadable(self.path, error.__cause__) from error
+            raise
+        if _look_at(self.path).stats != before.stats:
+            raise _changed(self.path)
         numbers = self._choose(decoded.timeline)
         frames = torch.stack([decoded.frames[number] for number in numbers])
         return Video(
@@ -439,12 +446,13 @@ def open_clip(
     """
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
-        look = _look_at(path)  # as it is before it is read
+        look = _look_at(look_into(path))  # as it is before it is read
         facts = known.find(name, look.stats, look.file) if known else None
         found = Found.from_json(facts.survey) if facts else None
         is_new = not (found and found.meets(needs))
         if found is None or is_new:
-            found = _survey(path, needs)
+            with at_hand(path) as near:
+                found = _survey(near, needs)
         if found.survey.container == FRAMES:
             rate = preprocessing.frame_rate
             found = found._replace(timeline=lay_out_frames(found.survey.num_packets, rate))

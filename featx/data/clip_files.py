@@ -22,6 +22,8 @@ from featx.data.columns import (
     get_hex,
     is_constant,
 )
+from featx.data.far import join
+from featx.data.far_disk import Access
 from featx.data.known import Facts, Look
 from featx.data.manifest import Files
 from featx.data.preprocessing import Preprocessing, to_fraction
@@ -80,7 +82,8 @@ class ClipFiles(Files):
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
-        self._root = Path(notes["root"])
+        self._access = Access.from_json(notes["access"])
+        self._root = join(Path(), notes["root"], self._access)
         self._preprocessing = Preprocessing(**notes["preprocessing"])
 
     @classmethod
@@ -91,6 +94,7 @@ class ClipFiles(Files):
         clips: ClipColumns,
         homes: Collection[Home],
         videos: Mapping[str, Column],
+        access: Access,
     ) -> "ClipFiles":
         """All that a scan has found.
 
@@ -100,6 +104,7 @@ class ClipFiles(Files):
             clips: The clips.
             homes: The homes of the videos.
             videos: The columns of the videos, beside those that follow.
+            access: How far disks are read.
         """
         columns = {**videos, **clips.freeze()}
         count, size = len(videos["home"]), preprocessing.image_size
@@ -108,6 +113,7 @@ class ClipFiles(Files):
         columns["made_of"] = constant(np.zeros(32, np.uint8), count)
         settings = {name: getattr(preprocessing, name) for name in preprocessing.__slots__}
         notes = {"root": str(root), "homes": [*homes], "preprocessing": settings}
+        notes["access"] = access.to_json()
         files = cls(columns, notes)
         digests = files.numbers("clip.digest")
         files._identify(np.flatnonzero(digests[files._find_clips()].any(axis=1)))
@@ -141,7 +147,7 @@ class ClipFiles(Files):
         clip_name, name = self.texts("clip.name")[clip], self.texts("name")[number]
         packets, frames = (int(self.numbers(f"clip.{n}")[clip]) for n in ("packets", "frames"))
         return ClipFile(
-            self._root / clip_name,
+            join(self._root, clip_name, self._access),
             self.texts("place")[number] if "place" in self.columns else name,
             get_hex(self.numbers("clip.digest"), clip),
             name,

@@ -174,7 +174,9 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     videos: dict[str, Column] = {"home": shrink(clips.codes[kept]), "length": lengths.freeze()}
     if not is_flat:
         videos["place"] = clips.places.take(kept)
-    files = ClipFiles.build(root, settings.preprocessing, columns, clips.homes, videos)
+    files = ClipFiles.build(
+        root, settings.preprocessing, columns, clips.homes, videos, settings.access
+    )
     manifest = Manifest(
         root,
         categories,

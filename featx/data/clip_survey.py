@@ -1,6 +1,7 @@
 """What a clip says that it holds, and what it does hold, without decoding it; by PyAV."""
 
 import math
+import os
 import re
 import struct
 import threading
@@ -322,7 +323,7 @@ def _count_corrupt(orders: Sequence[int | None], corrupt: Sequence[bool]) -> int
 
 def open_container(path: Path) -> Any:  # noqa: ANN401  # a context manager of PyAV's
     """Open a clip to read it; whatever text there is about it may be in any encoding."""
-    return av.open(path, metadata_errors="ignore")
+    return av.open(os.fspath(path), metadata_errors="ignore")
 
 
 def find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV

@@ -302,42 +302,48 @@ def is_far(path: Path) -> bool:
     return isinstance(path, FarPath)
 
 
-def locate_within(root: Path, name: str, table: Path) -> Path:
-    """The path of an input that a table names.
+def join(root: Path, name: str, access: Access) -> Path:
+    """The path of a name: an address, an absolute path, or one below a folder.
+
+    Args:
+        root: The folder.
+        name: One that may be used, such as `check_name_in` has seen.
+        access: How a far disk is read.
+    """
+    if ADDRESS.match(name):
+        return locate(name, access)
+    return Path(name) if name.startswith("/") else root / name
+
+
+def find_access(path: Path) -> Access:
+    """How a path is read, if it is far; otherwise, how one usually is."""
+    return path.access if isinstance(path, FarPath) else Access()
+
+
+def check_name_in(table: Path, root: Path, name: str) -> None:
+    """Check that a table may name an input as it does.
 
     A local table may name what it likes, as it always could: a path, be it an absolute one, or the
     address of a far file. A far one is somebody else's word: it may name what is below the root,
     and addresses of the same bucket as its own or the root's.
 
-    Args:
-        root: What paths are relative to.
-        name: What the table says.
-        table: The table.
-
     Raises:
-        InputError: It must not name that.
+        InputError: It must not.
     """
     is_url = ADDRESS.match(name) is not None
-    if not (is_url or is_far(root) or is_far(table)):
-        return root / name
     try:
-        path = locate(name, _find_access(root, table)) if is_url or name.startswith("/") else None
+        path = locate(name) if is_url else None
     except UsageError as error:
         raise InputError(str(error)) from error
-    if is_far(table):
-        homes = {each.parts[:2] for each in (root, table) if is_far(each)}
-        if (path and path.parts[:2] not in homes) or ".." in name.split("/"):
-            raise InputError(
-                f"{name}: expected a path below the root, or an address in the bucket of the "
-                "table, for that is a far one, found another. Copy the table to this machine, if "
-                "you trust it."
-            )
-    return path or root / name
-
-
-def _find_access(*paths: Path) -> Access:
-    """How the first far one of some paths is read."""
-    return next((path.access for path in paths if isinstance(path, FarPath)), Access())
+    if not is_far(table):
+        return
+    homes = {each.parts[:2] for each in (root, table) if is_far(each)}
+    is_local = name.startswith("/") or ".." in name.split("/")
+    if is_local or (path and path.parts[:2] not in homes):
+        raise InputError(
+            f"{name}: expected a path below the root, or an address in the bucket of the table, "
+            "for that is a far one, found another. Copy the table to this machine, if you trust it."
+        )
 
 
 def scan_folder(folder: Path) -> list[os.DirEntry[str] | Path]:

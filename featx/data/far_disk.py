@@ -12,10 +12,10 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from featx.data.far_cache import Cache
 from featx.errors import FeatxError, NetworkError, UsageError, first_line, require
@@ -58,6 +58,15 @@ class Access:
     patience: float = 120.0
     timeout: float = 30.0
     pause: float = 0.5
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for another process."""
+        return {**asdict(self), "cache_dir": self.cache_dir and str(self.cache_dir)}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return cls(**{**kept, "cache_dir": kept["cache_dir"] and Path(kept["cache_dir"])})
 
     def open_cache(self) -> Cache:
         """Where the copies are."""

@@ -1,11 +1,11 @@
 """The folders of a data set: splits, categories, subcategories, and what may be wrong with them."""
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from featx.data.far import scan_folder
 from featx.errors import InputError, MissingInputError, first_line
 
 STANDARD_SPLITS = ("train", "val", "test")
@@ -103,7 +103,7 @@ def walk_files(
     try:
         folder = root.joinpath(*parts)
         status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(scan_folder(folder), key=lambda entry: entry.name)
     except OSError:
         return
     if (status.st_dev, status.st_ino) in seen:

@@ -1,7 +1,6 @@
 """A clip that is kept as a folder of images, one for each frame; by Pillow."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from featx.data.clip_decoder import Choose, Decoded, Make
 from featx.data.clip_survey import ClipSurvey
+from featx.data.far import scan_folder
 from featx.data.folders import is_hidden, natural_key
 from featx.data.known import Look
 from featx.data.timeline import Timeline
@@ -37,8 +37,8 @@ def is_image(name: str) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """The frames of a clip, in natural order: frame_2 before frame_10."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
+    entries = scan_folder(folder)
+    names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
     return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
 
 

@@ -29,6 +29,8 @@ from featx.data.columns import (
     save_columns,
     to_hex,
 )
+from featx.data.far import join
+from featx.data.far_disk import Access
 from featx.data.folders import natural_key
 from featx.data.known import Facts, Known
 from featx.data.pixels import PixelsName
@@ -68,6 +70,7 @@ class ScanSettings:
         table: A table of the videos, instead of folders.
         columns: What the columns of the table are called, by what they are.
         known: What earlier scans have found.
+        access: How far disks are read.
     """
 
     root: Path
@@ -83,6 +86,7 @@ class ScanSettings:
     table: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
+    access: Access = Access()  # noqa: RUF009  # it is frozen
 
 
 class Rejections(dict[str, dict[str, InputError]]):
@@ -331,7 +335,7 @@ class Manifest:
         }
         summary = content["summary"]
         manifest = cls(
-            Path(content["root"]),
+            join(Path(), content["root"], Access()),
             content["categories"],
             files,
             rejected,

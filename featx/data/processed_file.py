@@ -20,6 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.archive import Archive, read_archive, read_digest, refuse_object
+from featx.data.far import at_hand
 from featx.data.folders import is_name
 from featx.data.pixels import PixelsName, find_misfit
 from featx.data.video_file import CPU, MadeOf, Video, VideoFile
@@ -408,10 +409,11 @@ def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tenso
 
 def _copy_from_map(path: Path, number: int, within: int) -> Tensor:
     """Without a byte offset: map the whole file, and copy one video from it."""
-    data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    videos = data["videos"] if isinstance(data, dict) else data
-    video: Tensor = videos[within] if isinstance(videos, Tensor) else videos[number]
-    return video.clone()
+    with at_hand(path) as near:
+        data = torch.load(near, map_location="cpu", weights_only=True, mmap=True)
+        videos = data["videos"] if isinstance(data, dict) else data
+        video: Tensor = videos[within] if isinstance(videos, Tensor) else videos[number]
+        return video.clone()
 
 
 def save_videos(

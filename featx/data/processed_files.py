@@ -19,6 +19,8 @@ from featx.data.columns import (
     are_unique,
     get_hex,
 )
+from featx.data.far import find_access, join
+from featx.data.far_disk import Access
 from featx.data.folders import normalize_name
 from featx.data.known import Stats
 from featx.data.manifest import Files
@@ -167,6 +169,7 @@ class ProcessedColumns:
             columns["place"] = Texts.of(f"{place}/{index}" for place, index in places)
         notes = {
             "root": str(root),
+            "access": find_access(root).to_json(),
             "homes": [*self._homes],
             "pixels": pixels,
             "have_times": self._have_times,
@@ -186,7 +189,7 @@ class ProcessedFiles(Files):
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
-        self._root = Path(notes["root"])
+        self._root = join(Path(), notes["root"], Access.from_json(notes["access"]))
         self._pixels: PixelsName = notes["pixels"]
 
     @property

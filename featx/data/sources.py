@@ -5,10 +5,12 @@ files beside `processed_file` and `clip_file`, and here its name and its entry.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import NamedTuple, cast, get_args
 
 from featx.data.choices import LayoutName, SourceName
+from featx.data.far import listed
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.processed_source import find_processed_splits, scan_processed
 from featx.errors import UsageError, check_choice
@@ -38,7 +40,7 @@ def _of_clips(module: str, scan: str, find_splits: str) -> Source:
     """A source of clips, which needs PyAV: that is optional, and imported when it is used."""
 
     def scan_late(settings: ScanSettings) -> Manifest:
-        return cast(Scan, getattr(import_module(module), scan))(settings)
+        return _scan_listed(cast(Scan, getattr(import_module(module), scan)), settings)
 
     def find_splits_late(settings: ScanSettings) -> list[str]:
         return cast(FindSplits, getattr(import_module(module), find_splits))(settings)
@@ -46,9 +48,21 @@ def _of_clips(module: str, scan: str, find_splits: str) -> Source:
     return Source(scan_late, find_splits_late, max_workers=16, are_clips=True)
 
 
+def _scan_processed(settings: ScanSettings) -> Manifest:
+    return _scan_listed(scan_processed, settings)
+
+
+def _scan_listed(scan: Scan, settings: ScanSettings) -> Manifest:
+    """Scan a folder that is listed at once, if it is on a far disk; a table names its files."""
+    if settings.table:
+        return scan(settings)
+    with listed(settings.root) as root:
+        return scan(replace(settings, root=root))
+
+
 SOURCES: dict[SourceName, Source] = {
     # One process reads some 80 uint8 videos of 64 x 256 x 256 a second, but decodes few clips.
-    "processed": Source(scan_processed, find_processed_splits, max_workers=4, are_clips=False),
+    "processed": Source(_scan_processed, find_processed_splits, max_workers=4, are_clips=False),
     "clips": _of_clips("featx.data.clip_source", "scan_clips", "find_splits"),
     "frames": _of_clips("featx.data.clip_source", "scan_frames", "find_splits"),
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from featx.data.cells import Cell, Cells, to_column
 from featx.data.columns import Column, Texts
+from featx.data.far import at_hand, is_far
 from featx.data.folders import is_name
 from featx.errors import InputError, MissingInputError, UsageError, first_line, require, shorten
 
@@ -117,7 +118,8 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
             "Rename it, or save it as one of these."
         )
     try:
-        table = read(path, columns.get("path", "path"), root)
+        with at_hand(path) as near:
+            table = replace(read(near, columns.get("path", "path"), root), path=path)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: expected text in UTF-8, found a byte {error.object[error.start]:#04x} that "
@@ -273,7 +275,8 @@ def _read_lines(path: Path, path_column: str, root: Path) -> Table:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 name, label = _split_line(line, delimiter)
-                if label and _exists(root, line.strip()):  # a path with a space, and no label
+                # A path with a space, and no label. To ask a far disk for each takes too long.
+                if label and not is_far(root) and _exists(root, line.strip()):
                     name, label = line.strip(), None
                 lines.append(number)
                 paths.append(name)

@@ -26,6 +26,7 @@ from featx.data.columns import (
     shrink,
 )
 from featx.data.cut import Cut, find_part, show
+from featx.data.far import check_name_in, join
 from featx.data.folders import ALL, is_name
 from featx.data.manifest import UNLABELLED, Manifest, Rejections, ScanSettings, summarize_scan
 from featx.data.table import KNOWN, Table, read_table
@@ -92,7 +93,9 @@ def scan_table(settings: ScanSettings) -> Manifest:
         videos["clip"] = shrink(clips)
     elif rows.are_paths:
         del videos["name"]
-    files = ClipFiles.build(settings.root, settings.preprocessing, columns, rows.homes, videos)
+    files = ClipFiles.build(
+        settings.root, settings.preprocessing, columns, rows.homes, videos, settings.access
+    )
     lines = rows.lines[chosen]
     manifest = Manifest(
         settings.root,
@@ -331,7 +334,9 @@ class _Rows:
             InputError: It is not good, or there is none.
         """
         settings, path = self._settings, self.paths[clip]
-        place = settings.root / path
+        assert settings.table is not None
+        check_name_in(settings.table, settings.root, path)
+        place = join(settings.root, path, settings.access)
         try:
             place.stat()
         except FileNotFoundError as error:

@@ -3,6 +3,7 @@
 On a CPU it gives the bytes that `clip_decoder` gives, for the clips that it takes here.
 """
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def decode_clip(
     on_cuda = device.type == "cuda"
     try:
         with torch.cuda.stream(new_stream(device)) if on_cuda else nullcontext():
-            decoder = VideoDecoder(path, device=device)
+            decoder = VideoDecoder(os.fspath(path), device=device)
             # Of a display matrix, it knows the angle, but not whether it mirrors.
             if len(decoder) != survey.num_packets or decoder.metadata.rotation is not None:
                 return None

@@ -26,6 +26,8 @@ from featx.data.dataset import (
     join,
     outlive_signals,
 )
+from featx.data.far import locate
+from featx.data.far_disk import CACHE_GB, Access
 from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest, ScanSettings, missing_categories
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
@@ -143,6 +145,9 @@ class VideoDataModule(LightningDataModule):
             start and end (in seconds) or start_frame and end_frame, and left, top, right and bottom
             of a box (in pixels); others are kept in the feature file.
         columns: What the table calls these columns, such as {path: video, label: gloss}.
+        cache_dir: Where copies of files are kept, if root or table is the address of a far disk,
+            such as s3://bucket/folder; by default ~/.cache/featx/far.
+        cache_gb: How much of them, in 10^9 bytes; those not used for the longest time go.
 
     Attributes:
         work: The work of a run; made by `setup`.
@@ -172,6 +177,8 @@ class VideoDataModule(LightningDataModule):
         layout: LayoutName = "tree",
         table: Path | str | None = None,
         columns: dict[str, str] | None = None,
+        cache_dir: Path | str | None = None,
+        cache_gb: float = CACHE_GB,
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size)
@@ -195,9 +202,12 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(
                 "root: expected the data set's folder, found none. Give root or table."
             )
-        table = None if table is None else expand(table)
+        if not cache_gb > 0:
+            raise UsageError(f"cache_gb: expected more than 0, found {cache_gb}.")
+        access = Access(None if cache_dir is None else expand(cache_dir), cache_gb)
+        table = None if table is None else locate(table, access)
         self.scan_settings = ScanSettings(
-            expand(root) if root is not None else table.parent,  # type: ignore[union-attr]
+            locate(root, access) if root is not None else table.parent,  # type: ignore[union-attr]
             splits,
             on_error,
             verify_inputs,
@@ -207,6 +217,7 @@ class VideoDataModule(LightningDataModule):
             layout=layout,
             table=table,
             columns=columns or {},
+            access=access,
         )
         self._source = choose_source(source, self.scan_settings)
         if verify_inputs and self._source.are_clips:

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
 from featx.data.choices import LayoutName, OnError, SourceName
+from featx.data.far_disk import CACHE_GB
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
 from featx.extraction.datamodule import VideoDataModule
@@ -49,6 +50,8 @@ def extract(
     layout: LayoutName = "tree",
     table: Path | str | None = None,
     columns: dict[str, str] | None = None,
+    cache_dir: Path | str | None = None,
+    cache_gb: float = CACHE_GB,
     overwrite: bool = False,
     rows_per_file: int | None = None,
     accelerator: str = "auto",
@@ -116,6 +119,8 @@ def extract(
         layout=layout,
         table=table,
         columns=columns,
+        cache_dir=cache_dir,
+        cache_gb=cache_gb,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {

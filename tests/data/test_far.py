@@ -1,5 +1,6 @@
 """Far disks: what is there, copies at hand, and what becomes of faults, against a server of S3."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import pytest
 from far_server import BUCKET, Proxy, filled, make_client, serving
 
 from featx.data import far_disk
-from featx.data.far import FarPath, at_hand, is_far, listed, locate, locate_within
+from featx.data.far import FarPath, at_hand, check_name_in, is_far, join, listed, locate
 from featx.data.far_disk import Access
 from featx.data.known import look_at_file
 from featx.errors import InputError, NetworkError, UsageError
@@ -272,14 +273,24 @@ def test_a_path_that_lost_a_slash_is_an_address() -> None:
 def test_a_far_table_names_what_is_near_it() -> None:
     """It is somebody else's word: no local file, and no other bucket."""
     root, table = locate("s3://bucket/clips"), locate("s3://bucket/table.csv")
-    assert str(locate_within(root, "a/1.mp4", table)) == "s3://bucket/clips/a/1.mp4"
-    assert str(locate_within(root, "s3://bucket/b/1.mp4", table)) == "s3://bucket/b/1.mp4"
+    for name in ("a/1.mp4", "s3://bucket/b/1.mp4"):
+        check_name_in(table, root, name)
     for name in ("/etc/passwd", "../1.mp4", "s3://other/1.mp4", "file:///etc/passwd"):
         with pytest.raises(InputError):
-            locate_within(root, name, table)
+            check_name_in(table, root, name)
         with pytest.raises(InputError):
-            locate_within(Path("/data"), name, table)
-    local = Path("table.csv")
-    assert locate_within(Path("/data"), "/other/1.mp4", local) == Path("/other/1.mp4")
-    assert locate_within(root, "/other/1.mp4", local) == Path("/other/1.mp4")
-    assert str(locate_within(Path("/data"), "s3://other/1.mp4", local)) == "s3://other/1.mp4"
+            check_name_in(table, Path("/data"), name)
+    for name in ("/etc/passwd", "../1.mp4", "s3://other/1.mp4"):
+        check_name_in(Path("table.csv"), root, name)
+
+
+def test_names_are_joined_to_paths() -> None:
+    """An address stays one, and is read as it is said; so is the root."""
+    root, access = locate("s3://bucket/clips"), Access(cache_gb=1.0)
+    assert join(Path("/data"), "/other/1.mp4", access) == Path("/other/1.mp4")
+    assert type(join(root, "/other/1.mp4", access)) is type(Path())
+    assert str(join(root, "a/1.mp4", access)) == "s3://bucket/clips/a/1.mp4"
+    far = join(Path("/data"), "s3://other/1.mp4", access)
+    assert str(far) == "s3://other/1.mp4"
+    assert isinstance(far, FarPath)
+    assert far.access == Access.from_json(json.loads(json.dumps(access.to_json()))) == access

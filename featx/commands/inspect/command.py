@@ -13,6 +13,7 @@ from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.data.choices import LayoutName, SourceName
+from featx.data.far import locate
 from featx.errors import InputError, UsageError
 from featx.features.feature_file import (
     DAMAGE,
@@ -90,7 +91,7 @@ def inspect(
     """
     path, plot, html = expand(file), plot and expand(plot), html and expand(html)
     checkpoint = checkpoint and expand(checkpoint)
-    inputs = Inputs(root and expand(root), source, layout, table, columns)
+    inputs = Inputs(root and locate(root), source, layout, table, columns)
     _check_options(path, plot, html, duplicates, inputs)
     size = None
     if checkpoint is not None:
