@@ -28,6 +28,7 @@ class Proxy(ThreadingHTTPServer):
 
     Attributes:
         faults: Of the requests to come for the content of a file, one each.
+        only: Of files whose names end with it.
         always: Of all that follow, whatever they are for.
         requests: The method and the path of each request.
         released: Ends all silence.
@@ -39,6 +40,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = urlsplit(target).netloc
         self.faults: deque[Fault] = deque()
+        self.only = ""
         self.always: Fault = "pass"
         self.requests: list[tuple[str, str]] = []
         self.released = threading.Event()
@@ -65,7 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         server.requests.append((self.command, self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        is_content = self.command == "GET" and "list-type" not in self.path
+        is_content = self.command == "GET" and self.path.endswith(server.only)
+        is_content = is_content and "list-type" not in self.path
         fault = server.always
         if fault == "pass" and is_content and server.faults:
             fault = server.faults.popleft()
@@ -131,7 +134,7 @@ def filled(proxy: Proxy, folder: Path, prefix: str = "") -> Iterator[None]:
     }
     far_disk.connect.cache_clear()
     proxy.faults.clear()
-    proxy.always = "pass"
+    proxy.always, proxy.only = "pass", ""
     client = make_client(proxy)
     client.create_bucket(Bucket=BUCKET)
     upload(proxy, folder, prefix)

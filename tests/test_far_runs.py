@@ -16,7 +16,7 @@ from PIL import Image
 import featx
 from featx.cli import main
 from featx.data.far_disk import Access
-from featx.errors import ChangedInputError, NetworkError, UsageError
+from featx.errors import ChangedInputError, UsageError
 from featx.extraction import datamodule
 
 URL = f"s3://{BUCKET}/"
@@ -155,19 +155,50 @@ def test_a_passing_fault_is_survived(
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 @pytest.mark.usefixtures("tiny")
 def test_a_lasting_fault_stops_and_the_next_run_goes_on(
-    server: Proxy, raw: Path, tmp_path: Path, patience: dict[str, float], on_error: str
+    server: Proxy,
+    raw: Path,
+    tmp_path: Path,
+    patience: dict[str, float],
+    on_error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is no bad input to be left out; what is done stays done."""
+    """It is no bad input to be left out; what is done stays done, and is not fetched again."""
     near = run(raw, tmp_path / "near", **CLIPS)
     out = tmp_path / "far"
+    job = {
+        "model.backbone": "resnet50",
+        "model.weights": "random",
+        "model.frames_per_forward": 4,
+        "data.root": URL,
+        "data.source": "clips",
+        "data.splits": "[train]",
+        "data.num_frames": 4,
+        "data.image_size": 16,
+        "data.on_error": on_error,
+        "data.cache_dir": tmp_path / "cache",
+        "data.cache_gb": 1e-9,  # no file fits, so that each is fetched when its turn comes
+        "writer.output_dir": out,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+    }
+    arguments = ["predict", *(f"--{name}={value}" for name, value in job.items())]
+    monkeypatch.setattr("sys.argv", ["featx", *arguments])
     with filled(server, raw):
         patience["patience"] = 0.0
-        server.faults.extend(["pass"] * 2 + ["cut"] * 9)
-        with pytest.raises(NetworkError, match="goes on from there"):
-            run(URL, out, on_error=on_error, **CLIPS)
+        server.only = "/2.mp4"  # the third
+        server.faults.extend(["pass"] + ["cut"] * 9)
+        assert main(arguments) == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert len(lines) == 1
+        assert "goes on from there" in lines[0]
         assert not [*out.glob("*.h5")]
         server.faults.clear()
-        assert contents(run(URL, out, on_error=on_error, **CLIPS)) == contents(near)
+        server.requests.clear()
+        assert main(arguments) == 0
+        assert (server.count("GET", "/b.MP4"), server.count("GET", "/10.mkv")) == (0, 0)
+        assert server.count("GET", "/2.mp4") == 1
+    assert contents({"train": out / near["train"].name}) == contents(near)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -207,6 +238,19 @@ def test_commands_read_far_disks(
     files = [path.relative_to(tmp_path / "near") for path in (tmp_path / "near").rglob("*.pt")]
     assert files
     assert all((tmp_path / "far" / path).is_file() for path in files)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_features_are_verified_and_shown(server: Proxy, raw: Path, tmp_path: Path) -> None:
+    """The commands that read the videos again read them there, too."""
+    near = run(raw, tmp_path / "near", **CLIPS)["train"]
+    with pytest.MonkeyPatch.context() as patch, filled(server, raw, "raw/"):
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+        inputs = ["--root", f"{URL}raw", "--source=clips"]
+        assert main(["verify", str(near), *inputs, "--all"]) == 0
+        assert main(["inspect", str(near), *inputs, "--html", str(tmp_path / "page.html")]) == 0
+        assert server.count("GET", "2.mp4") == 1
+    assert "data:image" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_outputs_are_on_this_machine(tmp_path: Path) -> None:

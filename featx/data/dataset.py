@@ -17,7 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from featx.data.manifest import Manifest
 from featx.data.pixels import PIXELS, Span
 from featx.data.video_file import CPU, MadeOf
-from featx.errors import FeatxError
+from featx.errors import FeatxError, NetworkError
 
 _GRACE_SECONDS = 5
 _MOST_VIDEOS = 256  # of a block: so the ranks are never far from each other, and rows fill in order
@@ -83,7 +83,9 @@ class VideoDataset(Dataset[VideoBatch]):
     def __getitem__(self, position: int) -> VideoBatch:
         ahead = self._ahead.pop(position, None)
         batch = ahead.result() if ahead else self._read(position)
-        if self._pool and self._pairs:
+        # Where the network is at fault the run ends, and must not wait for another one's patience.
+        gives_up = any(isinstance(error, NetworkError) for error in batch.errors.values())
+        if self._pool and self._pairs and not gives_up:
             following = next((after for before, after in self._pairs if before == position), None)
             if following is not None:
                 self._ahead = {following: self._pool.submit(self._read, following)}

@@ -25,7 +25,6 @@ from featx.data.dataset import (
     cut_blocks,
     cut_shares,
 )
-from featx.data.manifest import Manifest
 from featx.data.processed_files import ListedFile
 from featx.data.video_file import CPU, Video
 from featx.errors import InputError, UsageError
