@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("run_job.py")
 Job = subprocess.Popen[bytes]
 
 
-def start(root: Path, out: Path, **settings: object) -> Job:
+def start(root: Path | str, out: Path, **settings: object) -> Job:
     """Start a job in a process group of its own; the settings are those of run_job.py."""
     out.parent.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
@@ -103,7 +103,7 @@ def end_nodes(nodes: list[Job], out: Path, seconds: float) -> list[int]:
                 os.kill(pid, signal.SIGKILL)
 
 
-def run(root: Path, out: Path, **settings: object) -> dict[str, bytes]:
+def run(root: Path | str, out: Path, **settings: object) -> dict[str, bytes]:
     """Run a job undisturbed: the bytes of its files."""
     assert end(start(root, out, **settings), 120) == 0
     return contents(out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import jobs
 import numpy as np
 import pytest
 from far_server import BUCKET, Proxy, filled, make_client, serving
@@ -199,6 +200,19 @@ def test_a_lasting_fault_stops_and_the_next_run_goes_on(
         assert (server.count("GET", "/b.MP4"), server.count("GET", "/10.mkv")) == (0, 0)
         assert server.count("GET", "/2.mp4") == 1
     assert contents({"train": out / near["train"].name}) == contents(near)
+
+
+def test_two_processes(server: Proxy, raw: Path, tmp_path: Path) -> None:
+    """They have the features of one, and share what is fetched."""
+    with filled(server, raw):
+        found = []
+        for devices in (1, 2):
+            server.requests.clear()
+            data = {**CLIPS, "cache_dir": str(tmp_path / f"cache {devices}")}
+            out = tmp_path / f"out {devices}"
+            found.append(jobs.run(URL, out, devices=devices, delay=0, data=data))
+            assert (server.count("GET", ".mp4"), server.count("GET", ".avi")) == (1, 1)
+    assert found[0] == found[1]
 
 
 @pytest.mark.usefixtures("tiny")

@@ -81,7 +81,8 @@ class Cache:
             part = _find_part(entry)
             try:
                 fill(part)
-                part.rename(entry)
+                with self._alone():  # or another could find neither
+                    part.rename(entry)
             except BaseException:
                 with self._alone():
                     self._remove(part)

@@ -238,6 +238,24 @@ def test_two_processes_fetch_a_file_once(server: Proxy, far: FarPath) -> None:
     assert server.count("GET", "3.mp4") == 1
 
 
+def test_a_killed_download_is_made_again(server: Proxy, far: FarPath) -> None:
+    """Half a copy never looks like a whole one."""
+    path = far / "train/bye/3.mp4"
+    server.faults.append("stall")
+    process = multiprocessing.get_context("fork").Process(
+        target=change(far, timeout=600.0).joinpath("train/bye/3.mp4").read_bytes
+    )
+    process.start()
+    folder = far.access.open_cache().folder
+    while not [*folder.glob("*.part")]:
+        process.join(0.01)
+    process.kill()
+    process.join()
+    assert path.read_bytes() == CONTENT["train/bye/3.mp4"]
+    assert len(copies(far.access)) == 1
+    assert not [*folder.glob("*.part")]
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -1,6 +1,9 @@
 """The cache of copies: bounded, complete or absent, and shared."""
 
+import hashlib
 import os
+import random
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
 
@@ -130,3 +133,25 @@ def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "file" / "cache", 10)
     with pytest.raises(UsageError, match=r"^cache_dir: .*Not a directory"):
         read(cache, A)
+
+
+def use(folder: Path, seed: int) -> None:
+    """Read entries of a cache of 20 kB at random, each of which has to be whole."""
+    chosen = random.Random(seed).choices(range(20), k=100)
+    for number in chosen:
+        content = bytes([number]) * (1000 + 400 * number)
+        key = hashlib.sha256(content).hexdigest()
+
+        def fill(entry: Path, content: bytes = content) -> None:
+            (entry / "file").write_bytes(content)
+
+        with Cache(folder, 20_000).lease(key, len(content), fill) as entry:
+            assert (entry / "file").read_bytes() == content
+            sizes = (path.name.split("-") for path in folder.iterdir())
+            assert sum(int(size[1].split(".")[0]) for size in sizes if len(size) == 2) <= 20_000
+
+
+def test_processes_share_it(cache: Cache) -> None:
+    """Whatever others fetch and remove, what is read is whole, and the bound is kept."""
+    with get_context("fork").Pool(4) as pool:
+        pool.starmap(use, [(cache.folder, seed) for seed in range(4)])
