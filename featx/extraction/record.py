@@ -59,7 +59,7 @@ def plan_layout(
         provenance,
         columns=manifest.select_columns(split),
         has_times=manifest.has_times and tuple(run["scales"]) == (1.0,),
-        input_sha256=to_texts(manifest.identities(split)),
+        input_sha256=manifest.identities(split),
     )
 
 
@@ -73,10 +73,10 @@ def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
     """
     rows = range(len(manifest.positions[split]))
 
-    def identify(rows: Collection[int], copies: bool) -> list[str]:
+    def identify(rows: Collection[int], copies: bool) -> NDArray[np.bytes_]:
         sizes = known.find_sizes() if copies else None
         manifest.find_digests(split, rows, sizes, progress=True, note=known.note)
-        return to_texts(manifest.identities(split))
+        return manifest.identities(split)
 
     @cache
     def find_digest(left_out: frozenset[str], absent: frozenset[str]) -> str:
@@ -87,12 +87,6 @@ def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
         return find_digest(frozenset(left_out), frozenset(absent))
 
     return Inputs(identify, digest, tells_content=manifest.files.tells_content)
-
-
-def to_texts(digests: NDArray[np.bytes_]) -> list[str]:
-    """Digests in hexadecimal digits as texts."""
-    texts: list[str] = digests.astype(str).tolist()
-    return texts
 
 
 def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:

@@ -28,6 +28,7 @@ from featx.cli import main
 from featx.errors import FeatxError
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.status import Sign
+from featx.features.feature_file import to_digests
 from featx.features.staging import Staging
 
 
@@ -36,7 +37,8 @@ def out(tmp_path: Path) -> Path:
     """A folder with one file that is published, and two rows of another."""
     lengths = [3, 4, 5]
     write_feature_file(tmp_path / "train_features.h5", lengths)
-    layout = replace(plan(lengths), input_sha256=[sha256(f"another {row}") for row in range(3)])
+    digests = to_digests([sha256(f"another {row}") for row in range(3)])
+    layout = replace(plan(lengths), input_sha256=digests)
     staging = Staging(tmp_path / "val_features.h5", layout)
     prepare(staging)
     rows = make_rows(lengths)
