@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import torch
@@ -63,7 +64,7 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
     with _at_hand(path) as near:
         members, digest, stats = _check_members(near)
         try:
-            with _fake_mode():
+            with _one_at_a_time, _fake_mode():
                 data = load_tensors(near)
         except Exception as error:  # a hostile pickle can fail anywhere inside torch
             raise _damaged(path, first_line(error)) from error
@@ -80,6 +81,9 @@ def _at_hand(path: Path) -> Iterator[Path]:
         raise
     except FileNotFoundError as error:
         raise _missing(path) from error
+
+
+_one_at_a_time = Lock()  # threads must not enter that mode together
 
 
 @cache

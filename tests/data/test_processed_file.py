@@ -8,6 +8,7 @@ import pickle
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -482,3 +483,11 @@ def test_tensors_of_a_class_of_their_own(tmp_path: Path) -> None:
     for data in (noted, Video(videos), nn.Parameter(videos.float() / 60 - 2, requires_grad=False)):
         expected = data.data if isinstance(data, nn.Parameter) else videos
         assert_reads(save(tmp_path / "a.pt", {"videos": data, "x": Path("x")}), [*expected])
+
+
+def test_threads_open_files_together(tmp_path: Path) -> None:
+    """Each gets what is in its own."""
+    paths = [save(tmp_path / f"{n}.pt", random_videos(n + 1, 2)) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        opened = [*pool.map(open_processed_file, paths * 16)]
+    assert [len(file.shapes) for file in opened] == [*range(1, 9)] * 16
