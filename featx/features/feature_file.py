@@ -316,18 +316,27 @@ def write_attributes(
 
 def write_row(file: h5py.File, row: int, chunks: Iterable[bytes]) -> None:
     """Write the compressed chunks of a row, as `encode` made them."""
-    features = file["features"]
+    write_chunks(file["features"], row, chunks)
+
+
+def write_chunks(features: h5py.Dataset, row: int, chunks: Iterable[bytes]) -> None:
+    """Write the compressed chunks of a row, where there are many rows to write."""
+    length = features.chunks[1]
     for number, chunk in enumerate(chunks):
-        features.id.write_direct_chunk((row, number * features.chunks[1], 0), chunk)
+        features.id.write_direct_chunk((row, number * length, 0), chunk)
 
 
 def read_row(file: h5py.File, row: int) -> list[bytes] | None:
-    """Read the compressed chunks of a row, without decompressing them.
+    """Read the compressed chunks of a row; see `read_chunks`."""
+    return read_chunks(file["features"], row, int(file["num_frames"][row]))
+
+
+def read_chunks(features: h5py.Dataset, row: int, num_frames: int) -> list[bytes] | None:
+    """Read the compressed chunks of a row of so many frames, without decompressing them.
 
     None if a filter was left out of one, as HDF5 may do.
     """
-    features = file["features"]
-    starts = range(0, int(file["num_frames"][row]), features.chunks[1])
+    starts = range(0, num_frames, features.chunks[1])
     found = [features.id.read_direct_chunk((row, start, 0)) for start in starts]
     return None if any(left_out for left_out, _ in found) else [chunk for _, chunk in found]
 

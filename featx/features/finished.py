@@ -23,14 +23,14 @@ from featx.features.feature_file import (
     encode,
     find_chunk_frames,
     open_beside_others,
+    read_chunks,
     read_features,
     read_inputs,
     read_names,
-    read_row,
     read_times,
     refuse_damage,
     to_digests,
-    write_row,
+    write_chunks,
     write_times,
 )
 from featx.features.provenance import Provenance
@@ -40,7 +40,7 @@ from featx.files import file_sha256
 PART_ROWS, PART_DAMAGE = "rows", "damage"
 """What a part has beside what a feature file has."""
 
-_PAIRS = 2**20  # of a row that is looked for, and one that is there: so many at once
+_PAIRS = 2**16  # of a row that is looked for, and one that is there: so many at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,16 +426,21 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
     Raises:
         OutputError: One cannot be read.
     """
-    located = ((number, *source.locate(row)) for number, (source, row) in places)
+    written = target["features"]
+    located = (
+        (number, *source.locate(row), int(source.num_frames[row]))
+        for number, (source, row) in places
+    )
     for path, group in groupby(located, lambda item: item[1]):
         with ExitStack() as stack:
             file = None
-            for number, _, row in group:
+            for number, _, row, length in group:
                 try:
                     if file is None:
                         file = stack.enter_context(open_beside_others(path))
-                        is_alike = find_chunk_frames(file["features"]) == layout.chunk_frames
-                    chunks = read_row(file, row) if is_alike else None
+                        features = file["features"]
+                        is_alike = find_chunk_frames(features) == layout.chunk_frames
+                    chunks = read_chunks(features, row, length) if is_alike else None
                     if chunks is None:
                         chunks = encode(read_features(file, row), layout)
                     times = read_times(file, row) if layout.has_times else None
@@ -444,6 +449,6 @@ def copy_rows(places: Iterable[tuple[int, Place]], target: h5py.File, layout: Fi
                         f"{path}: expected a readable row of {layout.video_ids[number]}, found: "
                         f"{first_line(error)}. Set overwrite to true to compute it again."
                     ) from error
-                write_row(target, number, chunks)
+                write_chunks(written, number, chunks)
                 if times is not None:
                     write_times(target, number, times)
