@@ -363,12 +363,14 @@ def find_unclaimed(
         elsewhere: The keys of what rows are made of that are no loss, such as those of other files.
     """
     wanted, had = find_keys(inputs), find_keys(source.inputs)
-    kinds, kind, counts = np.unique(had, return_inverse=True, return_counts=True)
+    kinds, counts = np.unique(had, return_counts=True)
     asked, numbers = np.unique(wanted, return_counts=True)
-    left = np.zeros(len(kinds), np.int64)
-    left[np.isin(kinds, asked)] = numbers[np.isin(asked, kinds)]
+    claims = np.zeros(len(kinds), np.int64)
+    claims[np.isin(kinds, asked)] = numbers[np.isin(asked, kinds)]
     # Most often, there is none: all else is only for content that more rows have than videos.
-    rows = np.flatnonzero((counts > left)[kind]).tolist()
+    scarce = counts > claims
+    left = dict(zip(kinds[scarce].tolist(), claims[scarce].tolist(), strict=True))
+    rows = np.flatnonzero(np.isin(had, kinds[scarce])).tolist()
     made_of = pick_inputs(names, inputs, {source.names[row] for row in rows})
     is_elsewhere = dict(zip(rows, np.isin(had[rows], elsewhere).tolist(), strict=True))
     is_new = {name: find_keys(to_digests([made_of[name]]))[0] not in kinds for name in made_of}
@@ -376,8 +378,8 @@ def find_unclaimed(
     rows.sort(key=lambda row: made_of.get(source.names[row]) != source.inputs[row])
     found = Unclaimed([], [])
     for row in rows:
-        if left[kind[row]] > 0:
-            left[kind[row]] -= 1
+        if left[int(had[row])] > 0:
+            left[int(had[row])] -= 1
         elif not is_elsewhere[row]:
             name = source.names[row]
             given = (name, source.inputs[row].decode())

@@ -1,6 +1,6 @@
 """Many names in little memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import overload
 
@@ -56,13 +56,27 @@ class Names(Sequence[str]):
     def __getitem__(self, row: int | slice) -> str | Sequence[str]:
         """A name, or some of them."""
         if isinstance(row, slice):
-            return Names.pack(self[each] for each in range(*row.indices(len(self))))
+            start, stop, step = row.indices(len(self))
+            if step != 1 or stop <= start:
+                return Names.pack(self[each] for each in range(start, stop, step))
+            first = self._ends[start - 1] if start else np.int64(0)
+            content = self._content[first : self._ends[stop - 1]]
+            return Names(content.tobytes(), self._ends[start:stop] - first)
         number = row + len(self) if row < 0 else row
         if not 0 <= number < len(self):
             raise IndexError(f"expected a row below {len(self)}, found {row}")
         start = self._ends[number - 1] if number else 0
         name = self._content[start : self._ends[number]].tobytes()
         return name.decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _AT_ONCE):
+            ends = self._ends[start : start + _AT_ONCE].tolist()
+            before = first = int(self._ends[start - 1]) if start else 0
+            content = self._content[first : ends[-1]].tobytes()
+            for end in ends:
+                yield content[before - first : end - first].decode("utf-8", "surrogateescape")
+                before = end
 
     def __eq__(self, other: object) -> bool:
         """Whether another sequence has the same names."""
