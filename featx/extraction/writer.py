@@ -37,6 +37,7 @@ from featx.errors import (
 from featx.extraction.datamodule import Memory, VideoDataModule
 from featx.extraction.distributed import Interruption
 from featx.extraction.extractor import FeatureExtractor
+from featx.extraction.merging import ShardPublisher
 from featx.extraction.record import ask_inputs, plan_layout, write_analysis
 from featx.extraction.status import STATUS_FOLDER, Phase, Reporter, Sign
 from featx.features.feature_file import file_name, open_feature_file
@@ -97,6 +98,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self._writers: dict[str, PartWriter] = {}
         self._progress: Progress | None = None
         self._reporter: Reporter | None = None
+        self._publisher: ShardPublisher | None = None
         self._prepared = False  # what is in the staging folders is of this run
         self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
 
@@ -214,6 +216,9 @@ class FeatureWriter(BasePredictionWriter, Memory):
             split: PartWriter(staging, self._pool, self._skips, self.part_limits)
             for split, staging in self._stagings.items()
         }
+        rows = {split: manifest.positions[split] for split in self._stagings}
+        pending = {split: ~done[r.start : r.stop] for split, r in rows.items()}
+        self._publisher = ShardPublisher(self._work.ranks, self._stagings, pending)
         return done
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -293,8 +298,15 @@ class FeatureWriter(BasePredictionWriter, Memory):
             lengths = self._work.manifest.lengths[positions]
             self._reporter.advance(len(positions), int(lengths.sum()))
         _forget(trainer, batch_idx)
+        self._settle()
         self._show()
         self._interruption.check()
+
+    def _settle(self) -> None:
+        """Have the shards published that this process has finished."""
+        if self._publisher:
+            for split, writer in self._writers.items():
+                self._publisher.settle(split, writer.take_settled())
 
     def _note(self, position: int, made_of: MadeOf) -> None:
         """Note the digest of a clip, which has been read all the same."""
@@ -309,6 +321,9 @@ class FeatureWriter(BasePredictionWriter, Memory):
         if self._work.find_done and not self._prepared:
             self._work.find_done()  # with a limit of no batches, nobody has asked for videos
         self._flush()
+        if self._publisher:
+            self._begin("merging")
+            self._publisher.finish()
         self._begin("waiting")
         ranks, check = self._work.ranks, self._interruption.check
         ranks.wait(self._wait_a_moment)
@@ -345,6 +360,9 @@ class FeatureWriter(BasePredictionWriter, Memory):
             if trainer.world_size == 1:  # other processes may still look at it
                 self._undo.callback(self._forget)
             self._close_progress()
+            if self._publisher:
+                self._publisher.stop()
+                self._publisher = None  # the rows to come complete no shard
             # They may be what has ended the run; a RuntimeError is one of CUDA.
             with suppress(OutputError, FeatureError, RuntimeError):
                 self._flush()
@@ -383,6 +401,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
             with self._pool:
                 for writer in self._writers.values():
                     writer.flush()
+            self._settle()
             self._writers = {}
 
 

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -59,6 +59,7 @@ class PartWriter:
         self._finished: dict[int, Row] = {}
         self._bytes = 0
         self._shard = 0
+        self._settled: Counter[int] = Counter()
         self._last_write = time.monotonic()
 
     def add(
@@ -98,6 +99,12 @@ class PartWriter:
     def skip(self, row: int, error: FeatxError) -> None:
         """Leave a row out of the file."""
         self._staging.skip(row, str(error))
+        self._settled[self._staging.find_shard(row)] += 1
+
+    def take_settled(self) -> Mapping[int, int]:
+        """How many rows of each shard are on disk, or left out, that were not the last time."""
+        settled, self._settled = self._settled, Counter()
+        return settled
 
     def flush(self) -> None:
         """Write everything taken so far.
@@ -142,5 +149,6 @@ class PartWriter:
     def _write(self) -> None:
         if self._finished:
             self._staging.write_part(self._finished)
+            self._settled.update(map(self._staging.find_shard, self._finished))
             self._finished, self._bytes = {}, 0
         self._last_write = time.monotonic()

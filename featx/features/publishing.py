@@ -1,7 +1,7 @@
 """From finished rows, wherever they are, to one published file: merged, checked, renamed."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,23 @@ from featx.features.feature_file import (
     read_columns,
     read_names,
 )
-from featx.features.finished import Places, copy_rows
+from featx.features.finished import Place, Places, copy_rows
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
 
+_ROWS_BETWEEN_CHECKS = 64
 
-def merge_rows(path: Path, layout: FileLayout, places: Places) -> None:
+
+def merge_rows(
+    path: Path, layout: FileLayout, places: Places, check: Callable[[], None] | None = None
+) -> None:
     """Write a complete feature file, and check it.
 
     Args:
         path: Where to.
         layout: Its layout.
         places: Where each of its rows is.
+        check: Called now and then; what it raises ends the merge.
 
     Raises:
         OutputError: There is no room for it, or it is not valid.
@@ -38,8 +43,15 @@ def merge_rows(path: Path, layout: FileLayout, places: Places) -> None:
     _check_space(path, places)
     with h5py.File(path, "w", locking=False) as file:
         create(file, layout)
-        copy_rows(places.items(), file, layout)
+        copy_rows(_watch(places, check), file, layout)
     check_merged(path)
+
+
+def _watch(places: Places, check: Callable[[], None] | None) -> Iterator[tuple[int, Place]]:
+    for row, place in places.items():
+        if check and not row % _ROWS_BETWEEN_CHECKS:
+            check()
+        yield row, place
 
 
 def check_merged(path: Path, folder: Path | None = None) -> None:

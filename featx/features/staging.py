@@ -121,8 +121,7 @@ class Staging:
         elsewhere: Tells the keys of what the finished rows of other files are made of; likewise.
         given_up: What rows were made of that somebody has replaced or dropped since; likewise.
         folder: Where the parts of this run go; all of its processes have the same.
-        is_first: Whether there is nothing of the file but parts, so that shards may be published
-            one by one.
+        is_stopped: Whether a merge that is under way is to end.
     """
 
     def __init__(
@@ -135,9 +134,8 @@ class Staging:
         self.target = target
         self.layout = layout
         self.rows_per_file = rows_per_file
-        self.is_first = False
-        self._shard_files: set[Path] = set()  # those that featx has written
-        self._published_shards: set[int] = set()
+        self.is_stopped = False
+        self._shard_files: set[Path] = set()  # those that earlier runs have written
         self.inputs = inputs or Inputs(
             lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
         )
@@ -206,7 +204,6 @@ class Staging:
                 else:  # of a merge that was killed
                     remove(path)
         wanted = [*shards, *published] if self.rows_per_file else [*published, *shards]
-        self.is_first = not self.target.exists() and not (merged or shards)
         return [*merged, *wanted, *parts]
 
     def _read_shards(self, published: Sequence[Source], overwrite: bool) -> list[Source]:
@@ -395,7 +392,7 @@ class Staging:
         """The number of the shard that a row is of."""
         return row // self.rows_per_file if self.rows_per_file else 0
 
-    def _find_rows(self, shard: int) -> slice:
+    def find_rows(self, shard: int) -> slice:
         """The rows of a shard."""
         count = len(self.layout.labels)
         size = self.rows_per_file or count
@@ -405,8 +402,9 @@ class Staging:
         """The layout of a shard; of the file, if it is not cut."""
         if not self.rows_per_file:
             return self.layout
-        if self._laid_out[0] != (shard, id(self.layout)):
-            rows = self._find_rows(shard)
+        laid_out = self._laid_out  # a thread that merges another shard may replace it
+        if laid_out[0] != (shard, id(self.layout)):
+            rows = self.find_rows(shard)
             layout = self.layout.select(np.arange(rows.start, rows.stop))
             planned = FileLayout.plan(
                 layout.labels,
@@ -418,8 +416,9 @@ class Staging:
                 layout.has_times,
                 layout.input_sha256,
             )
-            self._laid_out = (shard, id(self.layout)), planned  # rows come shard by shard
-        return self._laid_out[1]
+            laid_out = (shard, id(self.layout)), planned
+            self._laid_out = laid_out  # rows come shard by shard
+        return laid_out[1]
 
     def _write(
         self,
@@ -508,7 +507,7 @@ class Staging:
         missing: list[str] = []
         inputs, left_out, damaged = [], dict[int, str](), dict[int, str]()
         for shard in self.shards:
-            ready, first = self._gather(shard), self._find_rows(shard).start
+            ready, first = self._gather(shard), self.find_rows(shard).start
             missing += ready.missing
             left_out |= {first + row: reason for row, reason in ready.left_out.items()}
             damaged |= {first + row: damage for row, damage in ready.damaged.items()}
@@ -529,10 +528,6 @@ class Staging:
         layout = layout.note_damage(damaged).leave_out(left_out)
         return layout, {names[row]: reason for row, reason in left_out.items()}, ready
 
-    def is_complete(self, shard: int) -> bool:
-        """Whether each row of a shard is on disk, or left out."""
-        return not self._gather(shard).missing
-
     def merge(self, shard: int) -> Path | None:
         """Merge the rows of a shard into a file that waits to be published, unless there is one.
 
@@ -544,8 +539,6 @@ class Staging:
             The file; None if all rows are left out.
         """
         path = shard_path(self.target, shard)
-        if shard in self._published_shards:
-            return path
         ready = self._gather(shard)
         if ready.missing:
             raise IncompleteError(
@@ -563,21 +556,37 @@ class Staging:
             folder = self._home / f"{_MERGED}{self._token}"
             folder.mkdir(parents=True, exist_ok=True)
             temporary = self._home / f"{_MERGED}{self._token}.h5"
-            merge_rows(temporary, layout, places)
+            merge_rows(temporary, layout, places, self._check_going)
             publish_file(temporary, folder / path.name)
         return folder / path.name
 
     def publish_shard(self, shard: int) -> None:
-        """Publish a shard before the others, and before the file over them, which is not there.
+        """Publish a shard before all others are finished, and remove the parts that it is made of.
+
+        Not where there is one already, or a file over all: these have rows of earlier runs, and are
+        replaced when every row has its place.
 
         Raises:
             IncompleteError: A row is missing, or a part was changed.
             OutputError: The disk is full, or the file cannot be written.
         """
-        assert self.is_first, "a shard may have rows that another one is to get"
+        path = shard_path(self.target, shard)
+        if self.target.exists() or path.exists():
+            return
+        parts = self._list_parts(self.find_rows(shard)) - self._old_parts
         if merged := self.merge(shard):
-            self._move_shard(merged, shard_path(self.target, shard))
-            self._published_shards.add(shard)
+            self._move_shard(merged, path)
+            for part, *_ in parts:  # of this run alone: no other row is taken from them
+                part.unlink()
+
+    def _check_going(self) -> None:
+        """Check that nobody has stopped a merge.
+
+        Raises:
+            IncompleteError: Somebody has.
+        """
+        if self.is_stopped:
+            raise IncompleteError(f"{self.target}: expected to merge it, found the run's end.")
 
     def _move_shard(self, merged: Path, path: Path) -> None:
         with writing(path):
@@ -598,8 +607,7 @@ class Staging:
         files: list[Path] = []
         moved: list[tuple[Path, Path]] = []
         for shard in self.shards:
-            if self.is_first:
-                self.publish_shard(shard)
+            self.publish_shard(shard)
             merged = self.merge(shard)
             if merged is None:
                 continue
@@ -632,7 +640,7 @@ class Staging:
 
     def _gather(self, shard: int) -> _Ready:
         """What is known of the rows of a shard."""
-        rows, names = self._find_rows(shard), self.layout.video_ids
+        rows, names = self.find_rows(shard), self.layout.video_ids
         places = self.find_places(shard)
         absent = np.flatnonzero(places.source < 0).tolist()
         skipped = self._skipped()
@@ -666,8 +674,11 @@ class Staging:
         Args:
             shard: Tell it of the rows of one shard alone.
         """
-        rows = slice(0, len(self.layout.labels)) if shard is None else self._find_rows(shard)
+        rows = slice(0, len(self.layout.labels)) if shard is None else self.find_rows(shard)
         places = self.places.select(rows)
+        for each in self.shards if self.rows_per_file else ():
+            if shard in (None, each):
+                self._add_published(places, each, rows.start)
         for path, *_ in sorted(self._list_parts(rows) - self._old_parts):
             with open_part(path) as part:
                 source = Source.read(part)
@@ -676,6 +687,27 @@ class Staging:
             is_new = (places.source[numbers] < 0) & ((planned == b"") | (planned == source.inputs))
             places.add(source, np.flatnonzero(is_new), numbers[is_new])
         return places
+
+    def _add_published(self, places: Places, shard: int, start: int) -> None:
+        """Add the rows of a shard that was published since this run has begun, by any process.
+
+        Args:
+            places: Where rows are, from a first one on.
+            shard: Which shard.
+            start: The first one.
+        """
+        path = shard_path(self.target, shard)
+        if self.target.exists() or path in self._shard_files or not path.exists():
+            return
+        with open_feature_file(path) as file:
+            source = Source.read(file)
+        rows = self.find_rows(shard)
+        numbers = np.array(sorted({*range(rows.start, rows.stop)} - {*self._skipped()}), np.int64)
+        if [*source.names] != [self.layout.video_ids[number] for number in numbers]:
+            raise IncompleteError(
+                f"{path}: expected the rows that this run has put there, found others. Run again."
+            )
+        places.add(source, np.arange(len(numbers)), numbers - start)
 
     def _check_losses(self, layout: FileLayout, skipped: Mapping[str, str]) -> None:
         """Refuse to drop rows of the file, where videos turned out to be bad.

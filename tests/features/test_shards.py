@@ -232,9 +232,9 @@ def test_one_shard_after_the_other(tmp_path: Path) -> None:
     assert [*staging.shards] == [0, 1, 2]
     for row in (3, 4, 0, 5):
         staging.write_part({row: finish_in(staging, row, ROWS[row])})
-    assert [staging.is_complete(shard) for shard in staging.shards] == [False, True, False]
     staging.publish_shard(1)
     assert problems(shard_path(target, 1)) == []
+    assert len([*staging.folder.glob("part-*")]) == 1  # that of a row of the first shard
     with pytest.raises(IncompleteError, match="found none of video 1, video 2"):
         staging.publish_shard(0)
     with pytest.raises(IncompleteError, match="without video 1, video 2, video 6, video 7"):
@@ -245,6 +245,41 @@ def test_one_shard_after_the_other(tmp_path: Path) -> None:
     assert inodes(target.parent)["00001.h5"] == before
     publish(fresh, range(8), 3)
     assert contents(target.parent) == contents(fresh.parent)
+
+
+def test_a_shard_that_lacks_rows(tmp_path: Path) -> None:
+    """What is left out of a shard that is published early is left out of the file."""
+    target = tmp_path / "train_features.h5"
+    staging = Staging(target, choose(range(8)), rows_per_file=3)
+    plan_update([staging])
+    for row in range(8):
+        if row in (1, 4):
+            staging.skip(row, "bad")
+        else:
+            staging.write_part({row: finish_in(staging, row, ROWS[row])})
+    for shard in staging.shards:
+        staging.publish_shard(shard)
+    staging.publish()
+    with open_feature_file(target) as file:
+        names = file["video_ids"].asstr()[:].tolist()
+    assert names == [f"video {row}" for row in (0, 2, 3, 5, 6, 7)]
+    assert problems(target) == []
+
+
+def test_a_merge_that_is_stopped(tmp_path: Path) -> None:
+    """It ends, and nothing of it is at the path."""
+    target = tmp_path / "train_features.h5"
+    staging = Staging(target, choose(range(8)), rows_per_file=3)
+    plan_update([staging])
+    for row in range(3):
+        staging.write_part({row: finish_in(staging, row, ROWS[row])})
+    staging.is_stopped = True
+    with pytest.raises(IncompleteError, match="found the run's end"):
+        staging.publish_shard(0)
+    assert not shard_path(target, 0).exists()
+    staging.is_stopped = False
+    staging.publish_shard(0)
+    assert problems(shard_path(target, 0)) == []
 
 
 def spoil(path: Path, how: str) -> None:
