@@ -23,7 +23,8 @@ def data(root: Path, save: Save) -> Path:
     """Two dozen videos in two splits."""
     save("train/a/x", random_videos(10, 5))
     save("train/b/x", random_videos(8, 7, seed=1))
-    save("test/a/x", random_videos(6, 5, seed=2))
+    for category in "ab":
+        save(f"test/{category}/x", random_videos(3, 5, seed=2))
     return root
 
 
