@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import distributed
 
 from featx.errors import FeatxError, IncompleteError, first_line
@@ -131,6 +132,20 @@ def _tell_end(found: str) -> str:
         f"ended{f' ({found})' * bool(found)}. What that one said tells why; then run the same "
         "command again."
     )
+
+
+def warn_of_shared_store() -> None:
+    """Warn of what torchrun does by default, if it is to start processes again.
+
+    They meet in a store that outlives them, and may take the addresses of those that are gone.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        rank_zero_warn(
+            f"torchrun: expected TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 with --max-restarts "
+            f"{restarts}, found a store that is shared: processes that begin anew may hang. Set "
+            "it, as configs/torchrun.sh does."
+        )
 
 
 class Interruption:

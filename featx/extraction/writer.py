@@ -35,7 +35,7 @@ from featx.errors import (
     check_at_least,
 )
 from featx.extraction.datamodule import Memory, VideoDataModule
-from featx.extraction.distributed import Interruption
+from featx.extraction.distributed import Interruption, warn_of_shared_store
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.merging import ShardPublisher
 from featx.extraction.record import ask_inputs, plan_layout, write_analysis
@@ -160,6 +160,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
+        warn_of_shared_store()
         self._data, self._work, self._skips = data, data.work, data.on_error == "skip"
         self.paths = {
             split: self.output_dir / file_name(split, pl_module.multi_scale)

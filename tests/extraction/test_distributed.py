@@ -16,7 +16,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _ChildProces
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from featx.errors import IncompleteError
-from featx.extraction.distributed import Interruption, Ranks
+from featx.extraction.distributed import Interruption, Ranks, warn_of_shared_store
 
 Child = subprocess.Popen[bytes]
 
@@ -155,3 +155,15 @@ def test_two_processes(
     ]
     assert [member.wait(120) for member in members] == statuses
     assert ("IncompleteError" in capfd.readouterr().err) == (how == "ends")
+
+
+def test_a_store_that_outlives_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With restarts, torchrun's own is warned of; without, or with another, it is not."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    warn_of_shared_store()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.warns(UserWarning, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        warn_of_shared_store()
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    warn_of_shared_store()
