@@ -1,6 +1,7 @@
 """Whole jobs on far disks: the features of the disk, whatever the network does."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,8 +122,11 @@ def test_processed_files(server: Proxy, small_root: Path, tmp_path: Path, num_wo
 
 @pytest.mark.parametrize("is_far", [True, False])
 @pytest.mark.usefixtures("tiny")
-def test_tables(server: Proxy, raw: Path, tmp_path: Path, is_far: bool) -> None:
-    """A table is beside its clips, or has their addresses in it."""
+def test_tables(
+    server: Proxy, raw: Path, tmp_path: Path, is_far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is beside its clips, or has their addresses in it; the cache is the one given."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     names = ["train/hello/2.mp4", "train/hello/10.mkv", "train/bye/x/b.MP4"]
     settings: dict[str, Any] = {"num_frames": 4, "image_size": 16}
 
@@ -138,6 +142,25 @@ def test_tables(server: Proxy, raw: Path, tmp_path: Path, is_far: bool) -> None:
         given = f"{URL}b/table.csv" if is_far else table
         far = run(None, tmp_path / "far", table=given, **settings)
     assert contents(far) == contents(near)
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("source", ["clips", "processed"])
+@pytest.mark.usefixtures("tiny")
+def test_what_is_known_is_not_fetched(
+    server: Proxy, raw: Path, small_root: Path, tmp_path: Path, source: str
+) -> None:
+    """A second run of what is done lists what there is, and fetches no video."""
+    folder, settings = (raw, CLIPS) if source == "clips" else (small_root, {})
+    out = tmp_path / "far"
+    with filled(server, folder):
+        run(URL, out, **settings)
+        shutil.rmtree(tmp_path / "cache")
+        server.requests.clear()
+        run(URL, out, **settings)
+        suffixes = (".mp4", ".mkv", ".avi", ".MP4", ".pt")
+        assert [server.count("GET", suffix) for suffix in suffixes] == [0] * 5
+        assert len(server.requests) < 12
 
 
 @pytest.mark.usefixtures("tiny")

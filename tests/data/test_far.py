@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from featx.data import far_disk
 from featx.data.far import FarPath, at_hand, check_name_in, is_far, join, listed, locate
 from featx.data.far_disk import Access
 from featx.data.known import look_at_file
-from featx.errors import InputError, NetworkError, UsageError
+from featx.errors import InputError, MissingDependencyError, NetworkError, UsageError
 from featx.files import file_stats
 
 QUICK = {"patience": 30.0, "timeout": 1.0, "pause": 0.01}
@@ -279,6 +280,13 @@ def test_unknown_protocols_are_told() -> None:
     """The address may be mistyped."""
     with pytest.raises(UsageError, match="protocol that fsspec knows"):
         (locate("s4://bucket") / "a").stat()
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of the protocol, as pip calls it."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingDependencyError, match="pip install gcsfs"):
+        (locate("gs://bucket") / "a").stat()
 
 
 def test_a_path_that_lost_a_slash_is_an_address() -> None:
