@@ -22,7 +22,6 @@ from featx.data.columns import (
     NumberColumn,
     TextColumn,
     Texts,
-    is_constant,
     shrink,
 )
 from featx.data.cut import Cut, find_part, show
@@ -386,9 +385,7 @@ class _Rows:
         """The columns of some rows that do not depend on their clips."""
         columns: dict[str, Column] = {"home": shrink(self.codes[chosen])}
         for name, column in self._cuts.items():
-            values = column.freeze()
-            if not is_constant(values):
-                columns[name] = shrink(values[chosen])
+            columns[name] = shrink(column.freeze()[chosen])
         columns["name"] = self.names.freeze().take(chosen)
         return columns
 
