@@ -8,5 +8,8 @@ SourceName = Literal["processed", "clips", "frames"]
 LayoutName = Literal["tree", "flat"]
 """How clips lie in it."""
 
+ScanName = Literal["full", "lazy"]
+"""When inputs are opened first: before the first video, or each when its turn comes."""
+
 OnError = Literal["stop", "skip"]
 """What becomes of a bad input."""

@@ -475,6 +475,22 @@ def open_clip(
     return Opened(path, name, digest, look, found, preprocessing, is_new)
 
 
+def is_known(
+    path: Path, preprocessing: Preprocessing, needs: Needs, name: str, known: Known
+) -> bool:
+    """Whether a clip need not be opened to be checked; see `open_clip`."""
+    if name not in known:
+        return False
+    try:
+        look = _look_at(path)
+    except OSError:  # which is told when its turn comes
+        return False
+    facts = known.find(name, look.stats, look.file)
+    found = Found.from_json(facts.survey) if facts else None
+    needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
+    return found is not None and found.meets(needs)
+
+
 def _survey(path: Path, needs: Needs) -> Found:
     """What a clip says of itself; of a folder of frames, all but when they are shown.
 

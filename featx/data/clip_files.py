@@ -24,7 +24,9 @@ from featx.data.columns import (
 )
 from featx.data.far import join
 from featx.data.far_disk import Access
+from featx.data.cut import Cut
 from featx.data.known import Facts, Look
+from featx.data.lazy_clip import LazyClip
 from featx.data.manifest import Files
 from featx.data.preprocessing import Preprocessing, to_fraction
 from featx.data.summary import Some
@@ -60,6 +62,14 @@ class ClipColumns:
             column.append(value)
         self._surveys.append(json.dumps([*survey._replace(num_packets=0, num_frames=0)]))
 
+    def append_unopened(self, name: str) -> None:
+        """Add a clip of which nothing is known but its name."""
+        self._names.append(name)
+        self._digests.append("")
+        for column in self._numbers.values():
+            column.append(0)
+        self._surveys.append(json.dumps([*ClipSurvey(0, "")]))
+
     def freeze(self) -> dict[str, Column]:
         """The columns, by names that begin with `clip.`."""
         return {
@@ -75,7 +85,8 @@ class ClipFiles(Files):
 
     Columns of clips begin with `clip.`. Those of videos are, beside the usual ones, and where they
     are not the same for all: `clip`, its number; `first` and `stop`, `begin` and `end` of its
-    segment; and the sides of its box.
+    segment; the sides of its box; and `lazy`, whether nobody has opened it yet, so that its segment
+    is as it was asked for.
     """
 
     kind = "featx.data.clip_files:ClipFiles"
@@ -141,8 +152,35 @@ class ClipFiles(Files):
             made_of[number] = np.frombuffer(bytes.fromhex(found), np.uint8)
         self.columns["made_of"] = made_of
 
-    def make(self, number: int) -> ClipFile:
+    def make(self, number: int) -> ClipFile | LazyClip:
         """One video."""
+        return self._make_lazy(number) if self._are_lazy[number] else self._make(number)
+
+    @property
+    def _are_lazy(self) -> NDArray[Any]:
+        """Whether videos are of clips that nobody has opened."""
+        return self.numbers("lazy") if "lazy" in self.columns else constant(False, len(self))
+
+    def _make_lazy(self, number: int) -> LazyClip:
+        clip_name, name = self.texts("clip.name")[self._clip_of(number)], self.texts("name")[number]
+        cut: dict[str, Any] = {}
+        for side in ("first", "stop", "begin", "end"):
+            if side in self.columns:
+                value = self.numbers(side)[number].item()
+                cut[side] = None if value == NOTHING or np.isnan(value) else value
+        return LazyClip(
+            self._root / clip_name,
+            self.texts("place")[number] if "place" in self.columns else name,
+            "",
+            name,
+            self._preprocessing,
+            self.homes[int(self.numbers("home")[number])],
+            int(self.numbers("length")[number]),
+            clip_name,
+            Cut(**cut, box=self._find_box(number)),
+        )
+
+    def _make(self, number: int) -> ClipFile:
         clip = self._clip_of(number)
         clip_name, name = self.texts("clip.name")[clip], self.texts("name")[number]
         packets, frames = (int(self.numbers(f"clip.{n}")[clip]) for n in ("packets", "frames"))
@@ -196,8 +234,9 @@ class ClipFiles(Files):
 
     @property
     def are_plain(self) -> bool:
-        """Whether all were always converted to RGB as they are now."""
-        return all(self._read_survey(text).is_plain for text in self._list_surveys())
+        """Whether all were always converted to RGB as they are now, and somebody has looked."""
+        are_plain = (self._read_survey(text).is_plain for text in self._list_surveys())
+        return "lazy" not in self.columns and all(are_plain)
 
     def _list_surveys(self) -> Collection[str]:
         """The surveys of all clips, but for their counts."""
@@ -228,6 +267,7 @@ class ClipFiles(Files):
         """Read the clips of some videos; see `Files`."""
         digests = self.numbers("clip.digest")
         clips = self._find_clips()
+        numbers = numbers[~self._are_lazy[numbers].astype(bool)]  # they stay closed
         is_known: NDArray[np.bool_] = np.asarray(digests.any(axis=1))
         wanted, firsts = np.unique(clips[numbers], return_index=True)
         is_wanted = ~is_known[wanted]
@@ -241,7 +281,7 @@ class ClipFiles(Files):
         order = np.argsort(firsts)
 
         def find(number: int) -> ClipFile:
-            return self.make(number).find_digest()
+            return self._make(number).find_digest()
 
         if is_constant(digests) or not digests.flags.writeable:
             self.columns["clip.digest"] = digests = np.array(digests, order="C")

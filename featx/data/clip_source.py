@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.console import make_bar
-from featx.data.clip_file import Needs, Opened, open_clip
+from featx.data.clip_file import Needs, Opened, is_known, open_clip
 from featx.data.clip_files import ClipColumns, ClipFiles
 from featx.data.columns import Column, Index, NumberColumn, TextColumn, shrink
 from featx.data.folders import (
@@ -148,21 +148,29 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
             rejected[relative.parts[0]][relative.as_posix()] = error
     needs = Needs(settings.thorough)
 
-    def check_and_open(name: str) -> Opened:
+    def check_and_open(name: str) -> Opened | None:
         check_name(root / name, name)
-        return open_clip(root / name, settings.preprocessing, needs, name, settings.known)
+        path, is_lazy = root / name, settings.scan == "lazy"
+        if is_lazy and not is_known(path, given, needs, name, settings.known):
+            return None
+        return open_clip(path, given, needs, name, settings.known)
 
     chosen = clips.choose(splits)
-    columns, lengths, found = ClipColumns(), NumberColumn(), np.zeros(len(chosen), bool)
+    columns, lengths, lazy = ClipColumns(), NumberColumn(), NumberColumn()
+    found = np.zeros(len(chosen), bool)
     wanted = (clips.names[row] for row in chosen)
     with closing(map_ahead(check_and_open, wanted, _THREADS, "scanning")) as ahead:
         bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
         for number, (name, opening) in enumerate(bar):
             with rejected.collect(clips.find_home(chosen[number]).split, name):
                 opened = opening.result()
-                lengths.append(opened.count_frames())
-                columns.append(opened)
+                lengths.append(opened.count_frames() if opened else given.num_frames)
+                lazy.append(opened is None)
                 found[number] = True
+                if opened is None:
+                    columns.append_unopened(name)
+                    continue
+                columns.append(opened)
                 if opened.is_new:
                     settings.known.note(name, opened.facts)
     for split in {*splits} - {clips.homes[code].split for code in np.unique(clips.codes[chosen])}:
@@ -172,6 +180,8 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         )
     kept = chosen[found]
     videos: dict[str, Column] = {"home": shrink(clips.codes[kept]), "length": lengths.freeze()}
+    if settings.scan == "lazy":
+        videos["lazy"] = lazy.freeze()
     if not is_flat:
         videos["place"] = clips.places.take(kept)
     files = ClipFiles.build(

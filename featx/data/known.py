@@ -320,20 +320,26 @@ class Journal:
 
     def note(self, name: str, facts: Facts) -> None:
         """Note what has been found of an input."""
-        lines = [_format(name, facts)] * facts.is_settled
-        if lines:
+        self.write(format_line(name, facts))
+
+    def write(self, line: str) -> None:
+        """Add a line, if there is something in it."""
+        if line:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 if not file.tell():
                     file.write(_header())
-                file.writelines(lines)
+                file.write(line)
 
 
 def _header() -> str:
     return json.dumps({"known": _FORMAT}) + "\n"
 
 
-def _format(name: str, facts: Facts) -> str:
+def format_line(name: str, facts: Facts) -> str:
+    """What has been found of an input, as a line; none, if it was changed just before."""
+    if not facts.is_settled:
+        return ""
     return json.dumps([name, facts.stats, facts.file, facts.digest, facts.survey]) + "\n"
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.data.choices import LayoutName, OnError
+from featx.data.choices import LayoutName, OnError, ScanName
 from featx.data.columns import (
     Column,
     Texts,
@@ -71,6 +71,8 @@ class ScanSettings:
         columns: What the columns of the table are called, by what they are.
         known: What earlier scans have found.
         access: How far disks are read.
+        scan: Whether every input is opened; or, of clips whose lengths follow without it, those of
+            which nothing is known are when they are read, and bad ones are found then.
     """
 
     root: Path
@@ -87,6 +89,7 @@ class ScanSettings:
     columns: Mapping[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
     access: Access = Access()  # noqa: RUF009  # it is frozen
+    scan: ScanName = "full"
 
 
 class Rejections(dict[str, dict[str, InputError]]):

@@ -9,9 +9,10 @@ from dataclasses import replace
 from importlib import import_module
 from typing import NamedTuple, cast, get_args
 
-from featx.data.choices import LayoutName, SourceName
+from featx.data.choices import LayoutName, ScanName, SourceName
 from featx.data.far import listed
 from featx.data.manifest import Manifest, ScanSettings
+from featx.data.preprocessing import Preprocessing
 from featx.data.processed_source import find_processed_splits, scan_processed
 from featx.errors import UsageError, check_choice
 
@@ -91,6 +92,30 @@ def check_source(
         )
     if columns and table is None:
         raise UsageError("columns: expected a table that has them, found none. Give table.")
+
+
+def check_scan(
+    scan: ScanName, source: SourceName, table: object | None, preprocessing: Preprocessing
+) -> None:
+    """Check that a scan need not open what it is not to open.
+
+    Raises:
+        UsageError: It has to.
+    """
+    check_choice("scan", scan, get_args(ScanName))
+    if scan == "full":
+        return
+    if source != "clips" and table is None:
+        raise UsageError(
+            f"scan: expected full with the source {source}, found lazy. It is for a table, and for "
+            "the source clips."
+        )
+    if preprocessing.fps is not None or (preprocessing.stride is not None and table is None):
+        raise UsageError(
+            "scan: expected full where clips have to be opened to tell how long their videos are, "
+            "found lazy. Set scan to full; or sample by num_frames, or by stride with a table that "
+            "has start_frame and end_frame."
+        )
 
 
 def choose_source(name: SourceName, settings: ScanSettings) -> Source:

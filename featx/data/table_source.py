@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featx.console import make_bar
 from featx.data.cells import Cell, is_empty, to_integer
-from featx.data.clip_file import Box, Needs, Opened, open_clip
+from featx.data.clip_file import Box, Needs, Opened, is_known, open_clip
 from featx.data.clip_files import ClipColumns, ClipFiles
 from featx.data.clip_source import check_decoder
 from featx.data.columns import (
@@ -28,10 +28,11 @@ from featx.data.cut import Cut, find_part, show
 from featx.data.far import check_name_in, join
 from featx.data.folders import ALL, is_name
 from featx.data.manifest import UNLABELLED, Manifest, Rejections, ScanSettings, summarize_scan
+from featx.data.preprocessing import Preprocessing
 from featx.data.table import KNOWN, Table, read_table
 from featx.data.timeline import Segment
 from featx.data.video_file import Home
-from featx.errors import InputError, MissingInputError, first_line, shorten
+from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
 from featx.parallel import map_ahead
 
 _THREADS = 4
@@ -76,8 +77,13 @@ def scan_table(settings: ScanSettings) -> Manifest:
             for row in of_clip:
                 where = table.where(rows.lines[row])
                 with rejected.collect(rows.homes[rows.codes[row]].split, where), _telling(where):
-                    opened = opening.result()
-                    segment = find_part(rows.find_cut(row), opened)
+                    opened, cut = opening.result(), rows.find_cut(row)
+                    if opened is None:
+                        made.note_lazy(row, _plan_length(settings.preprocessing, cut), cut)
+                        if numbers[clip] == len(columns):
+                            columns.append_unopened(rows.paths[clip])
+                        continue
+                    segment = find_part(cut, opened)
                     made.note(row, opened.count_frames(segment), segment)
                     if numbers[clip] == len(columns):
                         columns.append(opened)
@@ -85,8 +91,12 @@ def scan_table(settings: ScanSettings) -> Manifest:
                             settings.known.note(opened.name, opened.facts)
     chosen = rows.choose(made.is_found)
     videos = {**rows.select(chosen), **made.select(chosen)}
-    if settings.preprocessing.fps is None:  # only by time does it matter when a segment begins
-        videos = {name: column for name, column in videos.items() if name not in ("begin", "end")}
+    if settings.scan == "lazy":
+        videos["lazy"] = shrink(made.is_lazy[chosen])
+    if settings.preprocessing.fps is None:
+        # Of what is found, only by time does it matter when a segment begins.
+        for name in ("begin", "end"):
+            videos[name] = shrink(np.where(made.is_lazy[chosen], videos[name], np.nan))
     clips = numbers[rows.clips[chosen]]
     if not np.array_equal(clips, np.arange(len(columns))):
         videos["clip"] = shrink(clips)
@@ -326,8 +336,11 @@ class _Rows:
             )
         return name
 
-    def open(self, clip: int) -> Opened:
+    def open(self, clip: int) -> Opened | None:
         """Check one of the clips, as far as its rows need it.
+
+        Returns:
+            What it says of itself; None if it is to be opened when its turn comes.
 
         Raises:
             InputError: It is not good, or there is none.
@@ -336,6 +349,12 @@ class _Rows:
         assert settings.table is not None
         check_name_in(settings.table, settings.root, path)
         place = join(settings.root, path, settings.access)
+        needs = Needs(
+            settings.thorough, bool(self._have_segments[clip]), bool(self._have_boxes[clip])
+        )
+        given, known = settings.preprocessing, settings.known
+        if settings.scan == "lazy" and not is_known(place, given, needs, path, known):
+            return None
         try:
             place.stat()
         except FileNotFoundError as error:
@@ -348,10 +367,7 @@ class _Rows:
                 f"{shorten([place])}: expected a clip or a folder of frames, found: "
                 f"{first_line(error)}. Mend the path, or its permissions."
             ) from error
-        needs = Needs(
-            settings.thorough, bool(self._have_segments[clip]), bool(self._have_boxes[clip])
-        )
-        return open_clip(place, settings.preprocessing, needs, path, settings.known)
+        return open_clip(place, given, needs, path, known)
 
     def group(self) -> Iterator[list[int]]:
         """The rows of each clip, in order."""
@@ -394,7 +410,7 @@ class _Results:
     """What has become of rows: how long their videos are, and which frames they are of."""
 
     def __init__(self, count: int) -> None:
-        self.is_found = np.zeros(count, bool)
+        self.is_found, self.is_lazy = np.zeros(count, bool), np.zeros(count, bool)
         self._lengths = np.zeros(count, np.int32)
         self._segments = np.full((2, count), NOTHING, np.int32)
         self._has_any = False
@@ -406,6 +422,12 @@ class _Results:
             self._segments[:, row] = segment[:2]
             self._has_any = True
 
+    def note_lazy(self, row: int, length: int, cut: Cut) -> None:
+        """Note what there will be of a row whose clip is not opened yet."""
+        first, stop = (NOTHING if side is None else side for side in (cut.first, cut.stop))
+        self.note(row, length, Segment(first, stop) if cut.is_segment else None)
+        self.is_lazy[row] = True
+
     def select(self, chosen: NDArray[np.int64]) -> dict[str, Column]:
         """The columns of some rows."""
         columns: dict[str, Column] = {"length": shrink(self._lengths[chosen])}
@@ -413,6 +435,23 @@ class _Results:
             for name, values in zip(("first", "stop"), self._segments, strict=True):
                 columns[name] = shrink(values[chosen])
         return columns
+
+
+def _plan_length(preprocessing: Preprocessing, cut: Cut) -> int:
+    """Frames of a video of a clip that is not opened yet.
+
+    Raises:
+        UsageError: That does not follow.
+    """
+    if preprocessing.num_frames is not None:
+        return preprocessing.num_frames
+    if preprocessing.stride is None or cut.stop is None:
+        raise UsageError(
+            "scan: expected full where clips have to be opened to tell how long their videos are, "
+            "found lazy. Set scan to full; or sample by num_frames, or by stride with start_frame "
+            "and end_frame in every row."
+        )
+    return len(range(cut.first or 0, cut.stop, preprocessing.stride))
 
 
 def _read_cut(cells: Mapping[str, Cell], where: str) -> Cut:

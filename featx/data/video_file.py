@@ -56,10 +56,13 @@ class MadeOf(NamedTuple):
         sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
             places and labels are no part of it.
         file_digest: SHA-256 of its file, if all of that has been read.
+        line: What is worth knowing of the file the next time, as a `Journal` has it, if no scan has
+            found that.
     """
 
     sha256: str
     file_digest: str = ""
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)

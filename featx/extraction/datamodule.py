@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from featx.data.choices import LayoutName, OnError, SourceName
+from featx.data.choices import LayoutName, OnError, ScanName, SourceName
 from featx.data.dataset import (
     BlockSampler,
     VideoBatch,
@@ -39,7 +39,7 @@ from featx.data.preprocessing import (
     Preprocessing,
     ResizeName,
 )
-from featx.data.sources import check_source, choose_source
+from featx.data.sources import check_scan, check_source, choose_source
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
@@ -148,6 +148,12 @@ class VideoDataModule(LightningDataModule):
         cache_dir: Where copies of files are kept, if root or table is the address of a far disk,
             such as s3://bucket/folder; by default ~/.cache/featx/far.
         cache_gb: How much of them, in 10^9 bytes; those not used for the longest time go.
+        scan: `full`, every input is opened before the first forward pass, so that a bad one is told
+            in the first minutes. Or `lazy`, for millions of clips: those that no earlier run has
+            read are opened when their turn comes, and so bad ones are found late, hours into a run
+            maybe; one that is not there, too. It is for a table or the source `clips`, with
+            num_frames, or with a stride and start_frame and end_frame in every row. A clip that was
+            renamed counts as a new one.
 
     Attributes:
         work: The work of a run; made by `setup`.
@@ -179,6 +185,7 @@ class VideoDataModule(LightningDataModule):
         columns: dict[str, str] | None = None,
         cache_dir: Path | str | None = None,
         cache_gb: float = CACHE_GB,
+        scan: ScanName = "full",
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size)
@@ -198,6 +205,7 @@ class VideoDataModule(LightningDataModule):
             frame_rate=frame_rate,
             resize=resize,
         )
+        check_scan(scan, source, table, preprocessing)
         if root is None and table is None:
             raise UsageError(
                 "root: expected the data set's folder, found none. Give root or table."
@@ -218,6 +226,7 @@ class VideoDataModule(LightningDataModule):
             table=table,
             columns=columns or {},
             access=access,
+            scan=scan,
         )
         self._source = choose_source(source, self.scan_settings)
         if verify_inputs and self._source.are_clips:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
-from featx.data.choices import LayoutName, OnError, SourceName
+from featx.data.choices import LayoutName, OnError, ScanName, SourceName
 from featx.data.far_disk import CACHE_GB
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
@@ -52,6 +52,7 @@ def extract(
     columns: dict[str, str] | None = None,
     cache_dir: Path | str | None = None,
     cache_gb: float = CACHE_GB,
+    scan: ScanName = "full",
     overwrite: bool = False,
     rows_per_file: int | None = None,
     accelerator: str = "auto",
@@ -121,6 +122,7 @@ def extract(
         columns=columns,
         cache_dir=cache_dir,
         cache_gb=cache_gb,
+        scan=scan,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.
     paths = {

@@ -311,6 +311,10 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def _note(self, position: int, made_of: MadeOf) -> None:
         """Note the digest of a clip, which has been read all the same."""
+        if made_of.line:
+            with writing(self._known_folder):
+                self._journal.write(made_of.line)
+            return
         facts = self._work.manifest.locate(position)[0].facts
         if facts and made_of.file_digest:
             name, known = facts
