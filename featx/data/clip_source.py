@@ -6,7 +6,7 @@ In a tree, they are the same videos as `featx preprocess` makes of them, in the 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,9 @@ from featx.data.folders import (
 )
 from featx.data.frames_folder import is_image
 from featx.data.manifest import Manifest, Rejections, ScanSettings, summarize_scan
+from featx.data.pool import map_inputs
 from featx.data.video_file import Home
 from featx.errors import InputError, MissingInputError, UsageError
-from featx.parallel import map_ahead
 
 _CONTAINERS = (
     "264 265 266 3g2 3gp amv apng apv asf avc avi avs2 avs3 cavs dav dif divx dnxhd dnxhr drc dv "
@@ -158,8 +158,11 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     chosen = clips.choose(splits)
     columns, lengths, lazy = ClipColumns(), NumberColumn(), NumberColumn()
     found = np.zeros(len(chosen), bool)
-    wanted = (clips.names[row] for row in chosen)
-    with closing(map_ahead(check_and_open, wanted, _THREADS, "scanning")) as ahead:
+    wanted = _Chosen(clips.names, chosen)
+    num_unknown = 0
+    if settings.scan == "full":
+        num_unknown = sum(name not in settings.known for name in wanted)
+    with closing(map_inputs(check_and_open, wanted, num_unknown, _THREADS)) as ahead:
         bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
         for number, (name, opening) in enumerate(bar):
             with rejected.collect(clips.find_home(chosen[number]).split, name):
@@ -228,6 +231,28 @@ class _Listed:
     def find_home(self, row: int) -> Home:
         """The home of one."""
         return self.homes[int(self.codes[row])]
+
+
+class _Chosen(Sequence[str]):
+    """Some of many texts, which are not copied."""
+
+    def __init__(self, texts: Sequence[str], rows: NDArray[np.int64]) -> None:
+        self._texts = texts
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> "_Chosen": ...
+
+    def __getitem__(self, number: int | slice) -> "str | _Chosen":
+        if isinstance(number, slice):
+            return _Chosen(self._texts, self._rows[number])
+        return self._texts[int(self._rows[number])]
 
 
 class _Inputs:

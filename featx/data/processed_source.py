@@ -1,10 +1,11 @@
 """The source `processed`: the `processed_data.pt` files of a folder; no pixels are read."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from featx.console import make_bar
 from featx.data.archive import verify_checksums
@@ -27,11 +28,14 @@ from featx.data.manifest import (
     ScanSettings,
     summarize_scan,
 )
+from featx.data.pool import map_inputs, may_fork
 from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.data.processed_files import Header, ProcessedColumns
 from featx.errors import InputError, MissingInputError, shorten
 from featx.files import read_json
 from featx.parallel import map_ahead
+
+Prepared = Generator[tuple[str, Future[Any]]]
 
 _READ_AHEAD_THREADS = 4
 _READ_AHEAD = 64  # files for each thread, which hide the latency of a network disk
@@ -88,8 +92,15 @@ def scan_processed(settings: ScanSettings) -> Manifest:
             verify_checksums(path) if settings.verify else _read_ends(path)
         return found
 
-    ahead_of_each = 2 if settings.verify else _READ_AHEAD
-    ahead = map_ahead(prepare, places, _READ_AHEAD_THREADS, "read-ahead", ahead_of_each)
+    def inspect(place: str) -> Found:
+        return prepare(place) or _inspect(root, place)
+
+    num_unknown = len(places) if settings.verify else sum(p not in settings.known for p in places)
+    if may_fork(num_unknown):
+        ahead: Prepared = map_inputs(inspect, places, num_unknown, _READ_AHEAD_THREADS)
+    else:
+        ahead_of_each = 2 if settings.verify else _READ_AHEAD
+        ahead = map_ahead(prepare, places, _READ_AHEAD_THREADS, "read-ahead", ahead_of_each)
     with closing(ahead):
         for place, prepared in make_bar(ahead, "Scanning", len(places), "file", settings.progress):
             split = place.split("/")[0]

@@ -28,12 +28,12 @@ from featx.data.cut import Cut, find_part, show
 from featx.data.far import check_name_in, join
 from featx.data.folders import ALL, is_name
 from featx.data.manifest import UNLABELLED, Manifest, Rejections, ScanSettings, summarize_scan
+from featx.data.pool import map_inputs
 from featx.data.preprocessing import Preprocessing
 from featx.data.table import KNOWN, Table, read_table
 from featx.data.timeline import Segment
 from featx.data.video_file import Home
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
-from featx.parallel import map_ahead
 
 _THREADS = 4
 _FURTHEST = 2**31  # frames and pixels that a table may name
@@ -70,7 +70,11 @@ def scan_table(settings: ScanSettings) -> Manifest:
         table.columns.pop(name, None)
     columns, made = ClipColumns(), _Results(len(rows.names))
     numbers = np.zeros(len(rows.paths), np.int64)  # of the clips that could be opened
-    with closing(map_ahead(rows.open, range(len(rows.paths)), _THREADS, "scanning")) as ahead:
+    num_unknown = 0
+    if settings.scan == "full":
+        num_unknown = sum(path not in settings.known for path in rows.paths)
+    clip_numbers = range(len(rows.paths))
+    with closing(map_inputs(rows.open, clip_numbers, num_unknown, _THREADS)) as ahead:
         bar = make_bar(ahead, "Scanning", len(rows.paths), "clip", settings.progress)
         for (clip, opening), of_clip in zip(bar, rows.group(), strict=True):
             numbers[clip] = len(columns)
