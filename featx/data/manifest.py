@@ -1,7 +1,8 @@
 """Which videos a data set holds, in which order and with which labels.
 
 What every kind of source shares is here: a scanner is a function from `ScanSettings` to a
-`Manifest`, whose files are of a class of their own that is a `VideoFile`.
+`Manifest`. What it has found is in columns, of a class of its own that is a `Files`, which makes a
+`VideoFile` when one is asked for.
 """
 
 import hashlib
