@@ -104,6 +104,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
     def recall(self) -> Known:
         """Take the lock, and tell what earlier runs on the folder have found out about inputs."""
+        if not self.output_dir.exists():
+            self._undo.callback(self._remove_if_empty)
         self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
         self._lock.acquire()
         status = self.output_dir / STAGING_FOLDER / STATUS_FOLDER
@@ -138,6 +140,11 @@ class FeatureWriter(BasePredictionWriter, Memory):
         """Remove what was kept; what cannot be, the next run removes."""
         with suppress(OSError):
             remove(self._manifest_folder)
+
+    def _remove_if_empty(self) -> None:
+        """Remove the folder that a run has made for its lock, if nothing came of it."""
+        with suppress(OSError):  # there is something in it
+            self.output_dir.rmdir()
 
     @property
     def _manifest_folder(self) -> Path:
