@@ -22,9 +22,9 @@ from featx.data.columns import (
     get_hex,
     is_constant,
 )
+from featx.data.cut import Cut
 from featx.data.far import join
 from featx.data.far_disk import Access
-from featx.data.cut import Cut
 from featx.data.known import Facts, Look
 from featx.data.lazy_clip import LazyClip
 from featx.data.manifest import Files
