@@ -169,7 +169,7 @@ class ClipFiles(Files):
                 value = self.numbers(side)[number].item()
                 cut[side] = None if value == NOTHING or np.isnan(value) else value
         return LazyClip(
-            self._root / clip_name,
+            join(self._root, clip_name, self._access),
             self.texts("place")[number] if "place" in self.columns else name,
             "",
             name,
