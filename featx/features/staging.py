@@ -195,7 +195,7 @@ class Staging:
             shards = self._read_shards(published, overwrite)
             for path in sorted(self._home.iterdir()) if self._home.exists() else ():
                 if path.is_dir() and path.name.startswith(_MERGED):
-                    files = sorted(path.iterdir())
+                    files = [each for each in sorted(path.iterdir()) if _is_sound(each)]
                     merged += [s for path in files if (s := self._read_file(path, overwrite))]
                 elif path.is_dir():
                     parts += self._read_parts(path, overwrite)
@@ -239,11 +239,13 @@ class Staging:
 
     def _read_parts(self, folder: Path, overwrite: bool) -> list[Source]:
         """The parts in the folder of a plan; what is no part in it is removed."""
-        sources = []
+        sources: list[Source] = []
         for path in sorted(folder.iterdir()):
             try:
                 with open_part(path) as part:
                     source = Source.read(part)
+                if sources and sources[-1].provenance == source.provenance:  # there may be many
+                    source = replace(source, provenance=sources[-1].provenance)
             except IncompleteError:
                 if not path.match("damaged-*.txt"):  # what format 1 has for parts to come
                     remove(path)
@@ -742,6 +744,18 @@ class Staging:
             remove(self._home)
         with suppress(OSError):  # there are other parts in it, or there is no such folder
             self._home.parent.rmdir()
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a merged file is as it was written; what else there is, is removed."""
+    try:
+        with open_feature_file(path) as file:
+            if not find_problems(file, read_features=False):
+                return True
+    except InputError:
+        pass
+    remove(path)
+    return False
 
 
 def _compare_names(before: Sequence[str], now: Sequence[str]) -> str:

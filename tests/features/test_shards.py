@@ -315,6 +315,21 @@ def test_a_shard_that_is_not_what_was_written(tmp_path: Path, how: str, found: s
     assert contents(target.parent) == expected
 
 
+def test_a_run_that_was_killed_while_it_published(tmp_path: Path) -> None:
+    """Shards that wait are taken as they are; one that is damaged there is merged again."""
+    target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    publish(target, range(6), 2)
+    staging = Staging(target, choose([1, 0, 2, 3, 4, 5]), rows_per_file=2)
+    plan_update([staging])
+    merged = staging.merge(0)
+    assert merged is not None
+    assert staging.merge(1) == shard_path(target, 1)
+    spoil(merged, "cut")
+    assert publish(target, [1, 0, 2, 3, 4, 5], 2) == []
+    publish(fresh, [1, 0, 2, 3, 4, 5], 2)
+    assert contents(target.parent) == contents(fresh.parent)
+
+
 def test_a_file_of_somebody_else_in_the_place_of_a_shard(tmp_path: Path) -> None:
     """It is replaced by nobody who does not ask for it."""
     target = tmp_path / "train_features.h5"

@@ -314,6 +314,24 @@ def test_skipped_rows(tmp_path: Path) -> None:
     assert not staging.folder.exists()
 
 
+def test_a_note_that_is_cut_off(tmp_path: Path) -> None:
+    """It has not been said: the row is missing. All notes of a process are in one file."""
+    staging = start(tmp_path)
+    write_parts(staging, [[1, 2, 3, 4]])
+    for row in (0, 5):
+        staging.skip(row, f"reason {row}")
+    [journal] = staging.folder.glob("skipped-*")
+    journal.write_bytes(journal.read_bytes()[:-1])
+    with pytest.raises(IncompleteError, match="without video 5"):
+        staging.publish()
+    other = Staging(staging.target, staging.layout)  # another process of the run
+    other.folder = staging.folder
+    other.skip(5, "reason 5")
+    staging.publish()
+    with open_feature_file(staging.target) as file:
+        assert [*json.loads(file.attrs["skipped"])] == ["video 0", "video 5"]
+
+
 @pytest.mark.parametrize("content", [b"", b"something else", None])
 def test_foreign_files(tmp_path: Path, content: bytes | None) -> None:
     """What another program put among the parts is removed, even if its name fits its bytes."""
