@@ -162,7 +162,9 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     num_unknown = 0
     if settings.scan == "full":
         num_unknown = sum(name not in settings.known for name in wanted)
-    with closing(map_inputs(check_and_open, wanted, num_unknown, _THREADS)) as ahead:
+    with closing(
+        map_inputs(check_and_open, wanted, num_unknown, _THREADS, settings.share)
+    ) as ahead:
         bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
         for number, (name, opening) in enumerate(bar):
             with rejected.collect(clips.find_home(chosen[number]).split, name):

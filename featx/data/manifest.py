@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,20 @@ UNLABELLED = -1
 """The label of a video without a category."""
 
 
+class Share(NamedTuple):
+    """What one of several machines looks at, before the first one scans all of it.
+
+    Attributes:
+        machine: Its number.
+        num_machines: How many there are.
+        note: Notes what is found of an input.
+    """
+
+    machine: int
+    num_machines: int
+    note: Callable[[str, Facts], None]
+
+
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
     """What a scanner is asked for.
@@ -74,6 +88,7 @@ class ScanSettings:
         access: How far disks are read.
         scan: Whether every input is opened; or, of clips whose lengths follow without it, those of
             which nothing is known are when they are read, and bad ones are found then.
+        share: What to look at, and nothing else: the scan then ends with `ShareSeen`.
     """
 
     root: Path
@@ -91,6 +106,7 @@ class ScanSettings:
     known: Known = field(default_factory=Known)
     access: Access = Access()  # noqa: RUF009  # it is frozen
     scan: ScanName = "full"
+    share: Share | None = None
 
 
 class Rejections(dict[str, dict[str, InputError]]):

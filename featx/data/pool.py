@@ -3,13 +3,15 @@
 import multiprocessing
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from featx.data.dataset import outlive_signals
-from featx.errors import FeatxError
+from featx.data.manifest import Share
+from featx.errors import FeatxError, InputError
 from featx.parallel import count_cores, map_ahead
 
 ENOUGH = 2000  # inputs that nobody knows, for which it pays to start processes
@@ -20,8 +22,16 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
+class ShareSeen(Exception):  # it is no error
+    """Ends a scan that was to look at the share of one machine alone."""
+
+
 def map_inputs(
-    function: Callable[[_In], _Out], items: Sequence[_In], num_unknown: int, threads: int
+    function: Callable[[_In], _Out],
+    items: Sequence[_In],
+    num_unknown: int,
+    threads: int,
+    share: Share | None = None,
 ) -> Generator[tuple[_In, Future[_Out]]]:
     """Items in order, each with the future of what a function gives for it; see `map_ahead`.
 
@@ -30,10 +40,28 @@ def map_inputs(
         items: The inputs.
         num_unknown: How many of them take time.
         threads: How many look at them, where processes do not pay or cannot be forked.
+        share: The share of them that this machine looks at, if it is to do nothing else.
+
+    Raises:
+        ShareSeen: It has.
     """
+    if share:
+        own = items[share.machine :: share.num_machines]
+        _look(share, map_inputs(function, own, num_unknown // share.num_machines, threads))
+        raise ShareSeen
     if may_fork(num_unknown):
         return _map_in_processes(function, items, count_cores())
     return map_ahead(function, items, threads, "scanning")
+
+
+def _look(share: Share, ahead: Generator[tuple[_In, Future[Any]]]) -> None:
+    """Note what is found of a share; what is bad, the first machine finds again, and tells."""
+    with closing(ahead):
+        for item, finding in ahead:
+            with suppress(InputError):
+                found = finding.result()
+                if found.is_new:
+                    share.note(item if isinstance(item, str) else found.name, found.facts)
 
 
 def may_fork(num_unknown: int) -> bool:

@@ -96,8 +96,10 @@ def scan_processed(settings: ScanSettings) -> Manifest:
         return prepare(place) or _inspect(root, place)
 
     num_unknown = len(places) if settings.verify else sum(p not in settings.known for p in places)
-    if may_fork(num_unknown):
-        ahead: Prepared = map_inputs(inspect, places, num_unknown, _READ_AHEAD_THREADS)
+    if settings.share or may_fork(num_unknown):
+        ahead: Prepared = map_inputs(
+            inspect, places, num_unknown, _READ_AHEAD_THREADS, settings.share
+        )
     else:
         ahead_of_each = 2 if settings.verify else _READ_AHEAD
         ahead = map_ahead(prepare, places, _READ_AHEAD_THREADS, "read-ahead", ahead_of_each)

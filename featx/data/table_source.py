@@ -74,7 +74,9 @@ def scan_table(settings: ScanSettings) -> Manifest:
     if settings.scan == "full":
         num_unknown = sum(path not in settings.known for path in rows.paths)
     clip_numbers = range(len(rows.paths))
-    with closing(map_inputs(rows.open, clip_numbers, num_unknown, _THREADS)) as ahead:
+    with closing(
+        map_inputs(rows.open, clip_numbers, num_unknown, _THREADS, settings.share)
+    ) as ahead:
         bar = make_bar(ahead, "Scanning", len(rows.paths), "clip", settings.progress)
         for (clip, opening), of_clip in zip(bar, rows.group(), strict=True):
             numbers[clip] = len(columns)

@@ -28,8 +28,14 @@ from featx.data.dataset import (
 )
 from featx.data.far import locate
 from featx.data.far_disk import CACHE_GB, Access
-from featx.data.known import Known
-from featx.data.manifest import ANALYSIS_FILE, Manifest, ScanSettings, missing_categories
+from featx.data.known import Journal, Known
+from featx.data.manifest import (
+    ANALYSIS_FILE,
+    Manifest,
+    ScanSettings,
+    Share,
+    missing_categories,
+)
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
 from featx.data.preprocessing import (
     IMAGE_SIZE,
@@ -39,7 +45,7 @@ from featx.data.preprocessing import (
     Preprocessing,
     ResizeName,
 )
-from featx.data.sources import check_scan, check_source, choose_source
+from featx.data.sources import check_scan, check_source, choose_source, scan_share
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.distributed import Ranks
@@ -55,8 +61,16 @@ class Memory(ABC):
     """What a callback of the Trainer is that keeps, from run to run, what is known of inputs."""
 
     @abstractmethod
+    def open(self) -> None:
+        """Begin to keep it for this run, and for no other; called by the first process."""
+
+    @abstractmethod
     def recall(self) -> Known:
         """What earlier runs have found; what the scan finds is added to it."""
+
+    @abstractmethod
+    def make_journal(self, rank: int) -> Journal:
+        """Where a process notes what it finds, for others to recall."""
 
     @abstractmethod
     def keep(self, manifest: Manifest) -> Path:
@@ -260,6 +274,8 @@ class VideoDataModule(LightningDataModule):
         if memory is None:
             self.work = Work(ranks, ranks.from_first(lambda: self._scan(Known())))
         else:
+            ranks.from_first(memory.open)
+            self._scan_share(ranks, memory)
             folder = ranks.from_first(lambda: memory.keep(self._scan(memory.recall())))
             self.work = Work(ranks, _open_manifest(folder))
 
@@ -292,6 +308,18 @@ class VideoDataModule(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else CPU
         decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
         return device if decodes and device.type == "cuda" else CPU
+
+    def _scan_share(self, ranks: Ranks, memory: Memory) -> None:
+        """Have each of several machines look at its share of the inputs, where that takes time."""
+        trainer = self.trainer
+        if trainer is None or trainer.num_nodes == 1 or self.scan_settings.scan == "lazy":
+            return
+        if trainer.local_rank == 0:
+            journal = memory.make_journal(trainer.global_rank)
+            settings = replace(self.scan_settings, known=memory.recall())
+            share = Share(trainer.node_rank, trainer.num_nodes, journal.note)
+            scan_share(self._source, settings, share)
+        ranks.wait()
 
     def _scan(self, known: Known) -> Manifest:
         manifest = self._source.scan(replace(self.scan_settings, known=known))

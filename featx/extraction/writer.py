@@ -102,8 +102,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self._prepared = False  # what is in the staging folders is of this run
         self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
 
-    def recall(self) -> Known:
-        """Take the lock, and tell what earlier runs on the folder have found out about inputs."""
+    def open(self) -> None:
+        """Take the lock of the folder."""
         if not self.output_dir.exists():
             self._undo.callback(self._remove_if_empty)
         self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
@@ -113,8 +113,15 @@ class FeatureWriter(BasePredictionWriter, Memory):
             with writing(status):
                 remove(status)
         self._report(Sign())
+
+    def recall(self) -> Known:
+        """What earlier runs on the folder have found out about inputs."""
         self._known = Known.load(self._known_folder)
         return self._known
+
+    def make_journal(self, rank: int) -> Journal:
+        """The file of a process; all of them are joined when what is known is saved."""
+        return Journal(self._known_folder / f"{rank}.jsonl")
 
     def _report(self, sign: Sign) -> None:
         """Tell others how far this process is, from now on."""
@@ -183,7 +190,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
                 for errors in data.manifest.rejected.values():
                     for error in errors.values():
                         self._reporter.skip(str(error))
-        self._journal = Journal(self._known_folder / f"{trainer.global_rank}.jsonl")
+        self._journal = self.make_journal(trainer.global_rank)
         self._work.find_done = lambda: self._plan(trainer, pl_module)
         self._undo.enter_context(warnings.catch_warnings())
         # A run that finds all videos done is no mistake, as Lightning would suspect.
