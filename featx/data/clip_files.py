@@ -168,8 +168,9 @@ class ClipFiles(Files):
             if side in self.columns:
                 value = self.numbers(side)[number].item()
                 cut[side] = None if value == NOTHING or np.isnan(value) else value
+        path = join(self._root, clip_name, self._access)
         return LazyClip(
-            join(self._root, clip_name, self._access),
+            path,
             self.texts("place")[number] if "place" in self.columns else name,
             "",
             name,
@@ -178,6 +179,7 @@ class ClipFiles(Files):
             int(self.numbers("length")[number]),
             clip_name,
             Cut(**cut, box=self._find_box(number)),
+            self._root if self._root in path.parents else None,
         )
 
     def _make(self, number: int) -> ClipFile:

@@ -1,16 +1,19 @@
 """A clip that no scan has opened: it is checked when its turn comes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
-from featx.data.clip_file import Needs, open_clip
+from featx.data.clip_file import Needs, Opened, open_clip
 from featx.data.cut import Cut, find_part
+from featx.data.far import is_far
 from featx.data.known import format_line
 from featx.data.preprocessing import Preprocessing
 from featx.data.video_file import CPU, Home, Video, VideoFile
-from featx.errors import InputError
+from featx.errors import ChangedInputError, InputError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class LazyClip(VideoFile):
         length: Frames of the video.
         clip_name: What the clip itself is called.
         cut: What is taken of it, as somebody has asked for it.
+        root: The folder that its name is relative to; None if it is relative to none.
     """
 
     name: str
@@ -32,6 +36,7 @@ class LazyClip(VideoFile):
     length: int
     clip_name: str
     cut: Cut = Cut()  # noqa: RUF009  # a tuple
+    root: Path | None = None
 
     @property
     def split(self) -> str:
@@ -69,10 +74,9 @@ class LazyClip(VideoFile):
 
         Raises:
             InputError: The clip is bad, or has not what is to be taken of it.
-            ChangedInputError: It changes meanwhile, or cannot be read any more.
+            ChangedInputError: It changes meanwhile, or cannot be read any more; or none can.
         """
-        needs = Needs(times=self.cut.is_segment, size=self.cut.box is not None)
-        opened = open_clip(self.path, self.preprocessing, needs, self.clip_name)
+        opened = self._open()
         try:
             segment = find_part(self.cut, opened)
         except InputError as error:
@@ -84,3 +88,28 @@ class LazyClip(VideoFile):
         facts = replace(opened.facts, digest=video.made_of.file_digest)
         line = format_line(opened.name, facts)
         return video._replace(made_of=video.made_of._replace(line=line))
+
+    def _open(self) -> Opened:
+        needs = Needs(times=self.cut.is_segment, size=self.cut.box is not None)
+        try:
+            return open_clip(self.path, self.preprocessing, needs, self.clip_name)
+        except InputError as error:
+            cause = error.__cause__
+            is_of_system = isinstance(cause, OSError) and not _has_any(self.root)
+            if cause and (is_of_system or isinstance(cause, MemoryError)):
+                raise ChangedInputError(
+                    f"{self.path}: expected to read clips of {self.root}, found: "
+                    f"{first_line(cause)}. Check the disk, and start again."
+                ) from error
+            raise
+
+
+def _has_any(root: Path | None) -> bool:
+    """Whether there is something in a folder: otherwise its disk is gone, and not just a clip."""
+    if root is None or is_far(root):  # of which the network is told from its files
+        return True
+    try:
+        with os.scandir(root) as entries:
+            return any(entries)
+    except OSError:
+        return False

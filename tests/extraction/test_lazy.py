@@ -13,7 +13,7 @@ from helpers import extract_eagerly, grey_levels
 from featx import VideoDataModule
 from featx.data.clip_file import write_clip
 from featx.data.lazy_clip import LazyClip
-from featx.errors import InputError, UsageError
+from featx.errors import ChangedInputError, InputError, UsageError
 from featx.extraction.extractor import FeatureExtractor
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -122,6 +122,31 @@ def test_bad_clips_are_found_late(
         extract_eagerly(tree, tmp_path / "out", **settings)
     [path] = extract_eagerly(tree, tmp_path / "out", on_error="skip", **settings).values()
     assert read(path)["video_ids"] == [b"one"]
+
+
+@pytest.mark.parametrize("is_mount", [True, False])
+def test_a_disk_that_is_gone_is_no_fault_of_clips(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_mount: bool
+) -> None:
+    """The run ends, also where bad ones are left out, and the next one goes on."""
+    settings = {**SETTINGS, "source": "clips", "scan": "lazy", "on_error": "skip"}
+    step = FeatureExtractor.predict_step
+
+    def lose(*args: Any) -> Any:  # noqa: ANN401
+        if not (tmp_path / "away").exists():
+            tree.rename(tmp_path / "away")
+            if is_mount:
+                tree.mkdir()
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractor, "predict_step", lose)
+        with pytest.raises(ChangedInputError, match=f"expected to read clips of {tree}, found: No"):
+            extract_eagerly(tree, tmp_path / "out", **settings)
+    assert not [*(tmp_path / "out").glob("*.h5")]
+    (tmp_path / "away").rename(tree)
+    [path] = extract_eagerly(tree, tmp_path / "out", **settings).values()
+    assert len(read(path)["video_ids"]) == 3
 
 
 @pytest.mark.parametrize(
