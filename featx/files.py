@@ -25,6 +25,12 @@ A Path makes one slash of the two.
 """
 
 
+def conceal(address: str) -> str:
+    """What may be shown of an address: neither a password nor a query."""
+    shown, mark, _ = address.partition("?")
+    return re.sub(r"(:/+)[^/]*:[^/]*@", r"\1...@", shown) + f"{mark}..." * bool(mark)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn the system's error about a write into one that names the path.
@@ -51,8 +57,8 @@ def expand(path: Path | str) -> Path:
     """
     if ADDRESS.match(str(path)):
         raise UsageError(
-            f"{path}: expected a path on this machine, found an address. Only the videos, and a "
-            "table of them, may be elsewhere."
+            f"{conceal(str(path))}: expected a path on this machine, found an address. Only "
+            "the videos, and a table of them, may be elsewhere."
         )
     try:
         return Path(path).expanduser()

@@ -294,3 +294,5 @@ def test_outputs_are_on_this_machine(tmp_path: Path) -> None:
     """An address of an output folder is refused, before anything is done."""
     with pytest.raises(UsageError, match="expected a path on this machine, found an address"):
         featx.FeatureWriter("s3://bucket/features")
+    with pytest.raises(UsageError, match=r"^ftp://\.\.\.@server/a\?\.\.\.: expected a path"):
+        featx.FeatureWriter("ftp://user:secret@server/a?secret")

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, Self
 
 from featx.data.far_disk import Access, ask, missing
 from featx.errors import ChangedInputError, FeatxError, InputError, UsageError
-from featx.files import ADDRESS, expand
+from featx.files import ADDRESS, conceal, expand
 
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::.*:/", re.DOTALL)  # fsspec's, from one to the next
 _LOCAL = {"file", "local"}
@@ -274,18 +274,19 @@ def locate(text: Path | str, access: Access | None = None) -> Path:
         return expand(text)
     protocol, rest = match.groups()
     url = f"{protocol}://{rest}"
+    shown = conceal(url)
     if protocol in _LOCAL:
         raise UsageError(f"{url}: expected a path, found an address of one. Give /{rest}.")
     if protocol in _WRAPPERS or is_chain:
         raise UsageError(
-            f"{url}: expected the address of a folder or a file, such as s3://bucket/folder, found "
-            "one that is read by way of another. Give that of the file itself."
+            f"{shown}: expected the address of a folder or a file, such as s3://bucket/folder, "
+            "found one that is read by way of another. Give that of the file itself."
         )
     authority, *parts = rest.rstrip("/").split("/")
     if not authority or {"", ".", ".."} & {*parts}:
         raise UsageError(
-            f"{url}: expected an address such as s3://bucket/folder, found parts that are empty, "
-            ". or ... Leave them out."
+            f"{shown}: expected an address such as s3://bucket/folder, found parts that are "
+            "empty, . or ... Leave them out."
         )
     is_web = protocol in ("http", "https")
     if ":" in authority.rpartition("@")[0] or (is_web and "?" in rest):

@@ -267,6 +267,9 @@ def test_a_killed_download_is_made_again(server: Proxy, far: FarPath) -> None:
         "s3://bucket/../other",
         "https://server/a?signature=abc123",
         "ftp://user:abc123@server/a",
+        "ftp://user:abc123@server//a",
+        "https://server//a?signature=abc123",
+        "simplecache::ftp://user:abc123@server/a",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
