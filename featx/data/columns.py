@@ -6,6 +6,7 @@ has the same value everywhere costs nothing.
 
 import json
 import mmap
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ NOTHING = -1
 
 _FORMAT = 1  # of files of columns
 _ALIGNMENT = 64  # of arrays in a file, in bytes
+_HEADER_AT = 16  # after its length, and the checksum of all that follows
 _AT_ONCE = 2**14  # rows that are decoded or copied at once
 _MAX_HEADS, _MAX_HEAD_BYTES = 2**16, 2**24  # that are stored once, of one column
 _SHA256_BYTES = 32
@@ -426,29 +428,38 @@ def save_columns(path: Path, columns: Mapping[str, Column]) -> None:
         entries.append((name, values.dtype.str, values.shape, stored, size))
         size += _align(values[:stored].nbytes)
     header = json.dumps({"columns": _FORMAT, "arrays": entries}).encode()
-    start = _align(8 + len(header))
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+    start = _align(_HEADER_AT + len(header))
+    with path.open("w+b") as file:
+        file.write(len(header).to_bytes(8, "little") + bytes(8) + header)
         for (_, _, _, stored, offset), values in zip(entries, arrays.values(), strict=True):
             file.seek(start + offset)
             values[:stored].tofile(file)
         file.truncate(start + size)
+        file.flush()
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[8:_HEADER_AT] = _find_checksum(mapped)
 
 
-def open_columns(path: Path) -> dict[str, Column]:
+def open_columns(path: Path, verify: bool = False) -> dict[str, Column]:
     """The columns in a file, which is mapped, so that processes share them.
+
+    Args:
+        path: The file.
+        verify: Read all of it, and compare it with its checksum.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        ValueError: It is none of columns, or incomplete.
+        ValueError: It is none of columns, incomplete, or damaged.
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if verify and mapped[8:_HEADER_AT] != _find_checksum(mapped):
+        raise ValueError(f"{path}: damaged")
     length = int.from_bytes(mapped[:8], "little")
-    header = json.loads(mapped[8 : 8 + length])
+    header = json.loads(mapped[_HEADER_AT : _HEADER_AT + length])
     if not isinstance(header, dict) or header.get("columns") != _FORMAT:
         raise ValueError(f"{path}: no columns")
-    start = _align(8 + length)
+    start = _align(_HEADER_AT + length)
     columns: dict[str, Column] = {}
     texts: dict[str, dict[str, NDArray[Any]]] = {}
     for full_name, kind, shape, stored, offset in header["arrays"]:
@@ -465,6 +476,12 @@ def open_columns(path: Path) -> dict[str, Column]:
         else:
             columns[name] = values
     return columns | {name: Texts(**arrays) for name, arrays in texts.items()}
+
+
+def _find_checksum(mapped: mmap.mmap) -> bytes:
+    """That of what follows it in a file, and of the length before it."""
+    with memoryview(mapped) as view:
+        return zlib.crc32(view[_HEADER_AT:], zlib.crc32(view[:8])).to_bytes(8, "little")
 
 
 def _align(size: int) -> int:

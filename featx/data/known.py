@@ -111,7 +111,7 @@ class Known:
         """Read what runs have kept in a folder; nothing if there is none, or of another version."""
         known = cls()
         with suppress(OSError, ValueError, KeyError):
-            known._rows = _Rows(open_columns(folder / _ALL))
+            known._rows = _Rows(open_columns(folder / _ALL, verify=True))
             known._index = Index.of(known._rows)
         paths = sorted(folder.glob("*.jsonl"), key=lambda path: (path.name != _LINES, path.name))
         for path in paths:

@@ -89,6 +89,25 @@ def test_other_files(tmp_path: Path, content: str) -> None:
     assert Known.load(tmp_path / "nothing").find("a", (5, 1)) is None
 
 
+def test_damage(tmp_path: Path) -> None:
+    """What a disk has done to the file of the known is noticed, and it counts as not there."""
+    known = Known()
+    for number in range(9):
+        known.note(f"a/{number}", Facts((number, LONG_AGO), ABC, {"survey": [number]}))
+    known.save(tmp_path)
+    [path] = tmp_path.iterdir()
+    content = path.read_bytes()
+    changed = (
+        content[:at] + bytes([b ^ 1]) + content[at + 1 :] for at, b in [*enumerate(content)][::7]
+    )
+    cut = (content[:at] for at in range(0, len(content), 7))
+    for damaged in (*changed, *cut, b"", bytes(len(content))):
+        path.write_bytes(damaged)
+        assert Known.load(tmp_path).find("a/3", (3, LONG_AGO)) is None
+    path.write_bytes(content)
+    assert Known.load(tmp_path).find("a/3", (3, LONG_AGO))
+
+
 @pytest.mark.parametrize(
     "kept",
     [
