@@ -5,6 +5,7 @@ Those of universal_pathlib are no pathlib.Path, ask the far disk at each call, a
 
 import hashlib
 import io
+import logging
 import os
 import re
 import stat
@@ -20,6 +21,8 @@ from featx.data.far_disk import Access, ask, missing
 from featx.errors import ChangedInputError, FeatxError, InputError, UsageError
 from featx.files import ADDRESS, conceal, expand
 
+_log = logging.getLogger(__name__)
+
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::.*:/", re.DOTALL)  # fsspec's, from one to the next
 _LOCAL = {"file", "local"}
 _WRAPPERS = {
@@ -27,6 +30,8 @@ _WRAPPERS = {
     *("zip", "tar", "libarchive", "data", "asynclocal", "async_wrapper", "jupyter", "jlab"),
 }
 """Of fsspec: what reads by way of others, which could be any, or runs what it reads."""
+
+_NO_NAMES = {"", ".", ".."}  # parts of paths, which mean no file in a folder
 
 _BLOCK_BYTES = 2**24  # what is asked for at once; what has arrived need not come again
 _IMAGE_THREADS = 8
@@ -236,7 +241,16 @@ class FarPath(PosixPath):
             below = ((info["name"].strip("/")[len(above) :].strip("/"), info) for info in found)
             return [(tuple(n.split("/")), _to_entry(self, info)) for n, info in below if n]
 
-        return ask(str(self), self.access, request)
+        found = ask(str(self), self.access, request)
+        if odd := [parts for parts, _ in found if _NO_NAMES & {*parts}]:
+            _log.warning(
+                "%s: left out %d files with empty names above them, or . or .., such as %s",
+                self,
+                len(odd),
+                "/".join(odd[0]),
+            )
+            found = [(parts, entry) for parts, entry in found if not _NO_NAMES & {*parts}]
+        return found
 
     def open(self, mode: str = "r", *args: Any, **settings: Any) -> IO[Any]:  # type: ignore[override]  # noqa: ANN401
         """Open a copy of it for reading."""
@@ -283,7 +297,7 @@ def locate(text: Path | str, access: Access | None = None) -> Path:
             "found one that is read by way of another. Give that of the file itself."
         )
     authority, *parts = rest.rstrip("/").split("/")
-    if not authority or {"", ".", ".."} & {*parts}:
+    if not authority or _NO_NAMES & {*parts}:
         raise UsageError(
             f"{shown}: expected an address such as s3://bucket/folder, found parts that are "
             "empty, . or ... Leave them out."

@@ -16,6 +16,7 @@ from far_server import BUCKET, Proxy, filled, make_client, serving
 from featx.data import far_disk
 from featx.data.far import FarPath, at_hand, check_name_in, is_far, join, listed, locate
 from featx.data.far_disk import Access
+from featx.data.folders import walk_files
 from featx.data.known import look_at_file
 from featx.errors import InputError, MissingDependencyError, NetworkError, UsageError
 from featx.files import file_stats
@@ -113,6 +114,21 @@ def test_all_of_a_tree_is_listed_in_few_requests(server: Proxy, far: FarPath) ->
     assert look_at_file(far / "train/hello/1.mp4") == look
     put(server, "train/hello/1.mp4", b"ONE" * 1000)
     assert look_at_file(far / "train/hello/1.mp4")[:2] != look[:2]
+
+
+def test_odd_keys(server: Proxy, far: FarPath, caplog: pytest.LogCaptureFixture) -> None:
+    """What stands for a folder is no file; a key that is no path is left out, and told."""
+    for name in ("train/", "train/hello/", "train/hello//4.mp4", "train/hello/../5.mp4"):
+        put(server, name, b"")
+    odd = "train/hello/a #?%25[*] é.mp4"
+    put(server, odd, b"odd")
+    expected = sorted([*CONTENT, odd])
+    with listed(far) as root:
+        for each in (root, far):
+            assert sorted("/".join(parts) for parts in walk_files(each)) == expected
+        assert not [each for each in (root / "train/hello").iterdir() if each.is_dir()]
+    assert (far / odd).read_bytes() == b"odd"
+    assert "left out 2 files with empty names above them, or . or .." in caplog.text
 
 
 def test_a_file_is_at_hand(server: Proxy, far: FarPath) -> None:
