@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from featx.data.dataset import outlive_signals
 from featx.data.manifest import Share
-from featx.errors import FeatxError, InputError
+from featx.errors import FeatxError, IncompleteError, InputError, first_line
 from featx.parallel import count_cores, map_ahead
 
 ENOUGH = 2000  # inputs that nobody knows, for which it pays to start processes
@@ -84,7 +84,16 @@ def _map_in_processes(
         generator=torch.Generator(),  # and not the one of the process, which others use
     )
     number = 0
-    for outcomes in loader:
+    chunks = iter(loader)
+    while number < len(items):
+        try:
+            outcomes = next(chunks)
+        except RuntimeError as error:
+            raise IncompleteError(
+                f"{items[number]}: expected to scan it and those after it, found that a process "
+                f"which did has ended ({first_line(error)}). Where it is not for want of memory, "
+                "leave an input out that no program can read."
+            ) from error
         for outcome in outcomes:
             future: Future[_Out] = Future()
             if isinstance(outcome, FeatxError):

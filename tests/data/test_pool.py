@@ -17,7 +17,7 @@ from featx.data.manifest import Manifest, ScanSettings, Share
 from featx.data.pool import map_inputs
 from featx.data.preprocessing import Preprocessing
 from featx.data.sources import SOURCES, TABLE, scan_share
-from featx.errors import InputError
+from featx.errors import IncompleteError, InputError
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_few_inputs_stay_in_the_process() -> None:
 @pytest.mark.usefixtures("few")
 def test_a_process_that_dies_is_noticed() -> None:
     """The scan does not wait for it, nor leave anything out."""
-    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+    with pytest.raises(IncompleteError, match="0: expected to scan it and .* exited unexpectedly"):
         for _ in map_inputs(lambda item: os.kill(os.getpid(), signal.SIGKILL), range(4), 4, 1):
             pass
 
