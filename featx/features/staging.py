@@ -136,6 +136,7 @@ class Staging:
         self.rows_per_file = rows_per_file
         self.is_stopped = False
         self._shard_files: set[Path] = set()  # those that earlier runs have written
+        self._before: set[Path] = set()  # what was at paths of shards, whoever has put it there
         self.inputs = inputs or Inputs(
             lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
         )
@@ -211,7 +212,8 @@ class Staging:
         known = {shard.path for source in published for shard in source.shards}
         self._shard_files = known
         sources = []
-        for path in list_shard_paths(self.target):
+        self._before = {*list_shard_paths(self.target)}
+        for path in sorted(self._before):
             if path not in known:
                 is_replaced = self.rows_per_file and int(path.stem) in self.shards
                 if source := self._read_file(path, overwrite or not is_replaced):
@@ -699,13 +701,17 @@ class Staging:
             start: The first one.
         """
         path = shard_path(self.target, shard)
-        if self.target.exists() or path in self._shard_files or not path.exists():
+        if self.target.exists() or path in self._before or not path.exists():
             return
         with open_feature_file(path) as file:
             source = Source.read(file)
+        self._check_bindings(path, source)
         rows = self.find_rows(shard)
         numbers = np.array(sorted({*range(rows.start, rows.stop)} - {*self._skipped()}), np.int64)
-        if [*source.names] != [self.layout.video_ids[number] for number in numbers]:
+        planned = self.layout.input_sha256[numbers]
+        if [*source.names] != [self.layout.video_ids[number] for number in numbers] or not (
+            (planned == b"") | (planned == source.inputs)
+        ).all():
             raise IncompleteError(
                 f"{path}: expected the rows that this run has put there, found others. Run again."
             )

@@ -341,6 +341,37 @@ def test_a_file_of_somebody_else_in_the_place_of_a_shard(tmp_path: Path) -> None
     assert path.read_text() == "mine"
 
 
+@pytest.mark.parametrize("how", ["cut", "other settings"])
+def test_a_shard_in_the_place_of_one_that_is_to_be(tmp_path: Path, how: str) -> None:
+    """With overwrite, it is not taken for one that the run has published, and it is replaced."""
+    target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    staging = Staging(target, choose(range(8)), rows_per_file=3)
+    plan_update([staging])
+    for row in range(3):
+        staging.write_part({row: finish_in(staging, row, -ROWS[row])})
+    staging.publish_shard(0)
+    made = plan(LENGTHS, backbone="another" if how == "other settings" else "it").provenance
+    if how == "cut":
+        spoil(shard_path(target, 0), how)
+    assert publish(target, range(8), 3, overwrite=True, provenance=made) == [*range(8)]
+    publish(fresh, range(8), 3, provenance=made)
+    assert contents(target.parent) == contents(fresh.parent)
+
+
+def test_a_shard_of_a_process_that_outlives_its_run(tmp_path: Path) -> None:
+    """It is not taken for one of a later run, in which a video of its names has other content."""
+    target = tmp_path / "train_features.h5"
+    before, now = (Staging(target, choose(range(8)), rows_per_file=4) for _ in range(2))
+    now.layout = replace(now.layout, input_sha256=to_digests([sha256(f"{n}") for n in range(8)]))
+    for staging in (before, now):
+        plan_update([staging], overwrite=True)
+        for row in range(4):
+            staging.write_part({row: finish_in(staging, row, ROWS[row])})
+    before.publish_shard(0)
+    with pytest.raises(IncompleteError, match="rows that this run has put there, found others"):
+        now.find_places()
+
+
 @pytest.mark.parametrize("how", ["missing", "cut", "foreign"])
 def test_rows_are_read_from_their_shards(tmp_path: Path, how: str) -> None:
     """One by one and all; of those of a bad shard, one line says so, and the others are read."""
