@@ -557,12 +557,17 @@ class Staging:
             if is_current(there, layout, places):
                 return there
         with writing(self._home):
-            folder = self._home / f"{_MERGED}{self._token}"
+            folder = self._merged_folder
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = self._home / f"{_MERGED}{self._token}.h5"
+            temporary = folder.with_suffix(".h5")
             merge_rows(temporary, layout, places, self._check_going)
             publish_file(temporary, folder / path.name)
         return folder / path.name
+
+    @property
+    def _merged_folder(self) -> Path:
+        """Where shards wait that this process has merged."""
+        return self._home / f"{_MERGED}{self._token}"
 
     def publish_shard(self, shard: int) -> None:
         """Publish a shard before all others are finished, and remove the parts that it is made of.
@@ -578,10 +583,13 @@ class Staging:
         if self.target.exists() or path.exists():
             return
         parts = self._list_parts(self.find_rows(shard)) - self._old_parts
-        if merged := self.merge(shard):
+        merged = self.merge(shard)
+        # Rows of others may be taken from what earlier runs have merged, but not from these parts.
+        if merged and merged.parent == self._merged_folder:
             self._move_shard(merged, path)
-            for part, *_ in parts:  # of this run alone: no other row is taken from them
-                part.unlink()
+            with writing(self.folder):
+                for part, *_ in parts:
+                    part.unlink()
 
     def _check_going(self) -> None:
         """Check that nobody has stopped a merge.

@@ -330,6 +330,21 @@ def test_a_run_that_was_killed_while_it_published(tmp_path: Path) -> None:
     assert contents(target.parent) == contents(fresh.parent)
 
 
+def test_a_shard_that_waits_has_a_row_of_another(tmp_path: Path) -> None:
+    """Of the same content, in a later run: it stays where it is until that row is copied, too."""
+    target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    staging = Staging(target, choose(range(8)), rows_per_file=2)
+    plan_update([staging])
+    for row in range(8):
+        staging.write_part({row: finish_in(staging, row, ROWS[row])})
+    assert staging.merge(1) is not None
+    numbers = [*range(8), 2]
+    names = [*staging.layout.video_ids, "copy"]
+    assert publish(target, numbers, 2, video_ids=names) == []
+    publish(fresh, numbers, 2, video_ids=names)
+    assert contents(target.parent) == contents(fresh.parent)
+
+
 def test_a_file_of_somebody_else_in_the_place_of_a_shard(tmp_path: Path) -> None:
     """It is replaced by nobody who does not ask for it."""
     target = tmp_path / "train_features.h5"
