@@ -12,6 +12,7 @@ from featx.errors import InputError, MissingInputError
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.finished import PART_ROWS
 from featx.features.folder import list_feature_files
+from featx.features.shards import list_shard_paths
 from featx.features.staging import STAGING_FOLDER
 
 
@@ -20,7 +21,8 @@ class Found(NamedTuple):
 
     Attributes:
         published: Videos of each feature file, by its name; None where it cannot be read.
-        unpublished: Videos of each file that is still to be, by its name: those in parts.
+        unpublished: Videos of each file that is still to be, by its name: those in parts, and in
+            shards that no file is over yet.
     """
 
     published: Mapping[str, int | None]
@@ -56,4 +58,9 @@ def find_finished(folder: Path) -> Found:
         if parts:
             name = f"{plan.parent.name}.h5"
             unpublished[name] = unpublished.get(name, 0) + len(np.unique(rows))
+    for place in sorted(folder.glob("*_features*/")):
+        if (name := f"{place.name}.h5") not in published:
+            for shard in list_shard_paths(folder / name):
+                with suppress(InputError, *DAMAGE), open_feature_file(shard) as file:
+                    unpublished[name] = unpublished.get(name, 0) + len(file["num_frames"])
     return Found(published, unpublished)

@@ -475,8 +475,9 @@ class Staging:
         return dict(sorted(found.items()))
 
     def has_parts(self) -> bool:
-        """Whether finished rows are on disk."""
-        return any(self._home.glob("*/part-*.h5"))
+        """Whether finished rows are on disk that are not published: in parts, or in shards."""
+        shards = () if self.target.exists() else list_shard_paths(self.target)
+        return bool(shards) or any(self._home.glob("*/part-*.h5"))
 
     def publish(self, overwrite: bool = False) -> None:
         """Merge all rows into the published file, unless it has them already; remove the parts.

@@ -28,8 +28,8 @@ from featx.cli import main
 from featx.errors import FeatxError
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.status import Sign
-from featx.features.feature_file import to_digests
-from featx.features.staging import Staging
+from featx.features.feature_file import encode, to_digests
+from featx.features.staging import Row, Staging
 
 
 @pytest.fixture
@@ -66,6 +66,24 @@ def test_nobody_works_on_it(out: Path, capsys: pytest.CaptureFixture[str]) -> No
     shutil.rmtree(out / ".featx")
     assert main(["status", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["  published: train_features.h5, 3 videos"]
+
+
+def test_shards_without_the_file_over_them(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a run has published of them before it was ended is not finished."""
+    shutil.rmtree(out / ".featx")
+    lengths = [3, 4, 5, 3]
+    staging = Staging(out / "test_features.h5", plan(lengths), rows_per_file=2)
+    prepare(staging)
+    for row, features in enumerate(make_rows(lengths)[:3]):
+        chunks = encode(features, staging.lay_out(row // 2))
+        staging.write_part({row: Row(chunks, staging.layout.input_sha256[row])})
+    staging.publish_shard(0)
+    assert main(["status", str(out), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["unpublished"] == {"test_features.h5": 3}
+    for part in staging.folder.iterdir():
+        part.unlink()
+    assert staging.has_parts()
+    assert main(["status", str(out), "--json"]) == 1
 
 
 def test_a_run_that_lives(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
