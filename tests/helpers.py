@@ -127,6 +127,12 @@ def finish(staging: Staging, row: int, features: NDArray[np.float32]) -> Row:
     return Row(encode(features, staging.layout), staging.layout.input_sha256[row])
 
 
+def finish_in(staging: Staging, row: int, features: NDArray[np.float32]) -> Row:
+    """A finished row, in chunks of its shard."""
+    layout = staging.lay_out(staging.find_shard(row))
+    return Row(encode(features, layout), staging.layout.input_sha256[row])
+
+
 def make_rows(lengths: list[int]) -> list[NDArray[np.float32]]:
     """Random features for rows of these lengths."""
     rng = np.random.default_rng(0)

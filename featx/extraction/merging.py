@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import FeatxError
+from featx.errors import FeatxError, IncompleteError
 from featx.extraction.distributed import Ranks
 from featx.features.staging import Staging
 
@@ -52,7 +52,7 @@ class ShardPublisher:
             is_pending = self._pending[split][staging.find_rows(shard)]
             settled = self._ranks.count(f"{split}/{shard}", count)
             if settled == is_pending.sum() and is_pending.all():
-                self._merges.append(self._pool.submit(staging.publish_shard, shard))
+                self._merges.append(self._pool.submit(_publish, staging, shard))
         self._check()
 
     def finish(self) -> None:
@@ -80,3 +80,13 @@ class ShardPublisher:
         self._merges = [merge for merge in self._merges if not merge.done()]
         for merge in ended:
             merge.result()
+
+
+def _publish(staging: Staging, shard: int) -> None:
+    """Publish a shard, or leave it to the first process, which tells at the end what is missing.
+
+    One row that is not what it was to be is no reason to end the work on all others; and on a
+    network disk, what other processes have written may not be seen yet.
+    """
+    with suppress(IncompleteError):
+        staging.publish_shard(shard)

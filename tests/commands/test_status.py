@@ -16,6 +16,7 @@ from helpers import (
     Save,
     extract_eagerly,
     finish,
+    finish_in,
     make_rows,
     plan,
     prepare,
@@ -28,8 +29,8 @@ from featx.cli import main
 from featx.errors import FeatxError
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.status import Sign
-from featx.features.feature_file import encode, to_digests
-from featx.features.staging import Row, Staging
+from featx.features.feature_file import to_digests
+from featx.features.staging import Staging
 
 
 @pytest.fixture
@@ -75,8 +76,7 @@ def test_shards_without_the_file_over_them(out: Path, capsys: pytest.CaptureFixt
     staging = Staging(out / "test_features.h5", plan(lengths), rows_per_file=2)
     prepare(staging)
     for row, features in enumerate(make_rows(lengths)[:3]):
-        chunks = encode(features, staging.lay_out(row // 2))
-        staging.write_part({row: Row(chunks, staging.layout.input_sha256[row])})
+        staging.write_part({row: finish_in(staging, row, features)})
     staging.publish_shard(0)
     assert main(["status", str(out), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["unpublished"] == {"test_features.h5": 3}

@@ -12,19 +12,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers import make_rows, plan, problems, sha256
+from helpers import finish_in, make_rows, plan, problems, sha256
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from featx.commands.inspect.command import summarize
 from featx.errors import ChangedInputError, IncompleteError, InputError, OutputError
 from featx.features.dataset import FeatureDataset
-from featx.features.feature_file import FileLayout, encode, open_feature_file, to_digests
+from featx.features.feature_file import FileLayout, open_feature_file, to_digests
 from featx.features.merge import merge_files
 from featx.features.shards import describe_structure, find_shards, shard_path
-from featx.features.staging import Row, Staging
+from featx.features.staging import Staging
 from featx.features.update import plan_update
 
 LENGTHS = [3, 9, 1, 3, 3, 12, 2, 5]
@@ -65,12 +64,6 @@ def publish(
             staging.write_part({row: finish_in(staging, row, ROWS[numbers[row]])})
     staging.publish(overwrite)
     return [numbers[row] for row in made]
-
-
-def finish_in(staging: Staging, row: int, features: NDArray[np.float32]) -> Row:
-    """A finished row, in chunks of its shard."""
-    layout = staging.lay_out(staging.find_shard(row))
-    return Row(encode(features, layout), staging.layout.input_sha256[row])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
