@@ -67,12 +67,17 @@ def find_shards(file: h5py.File, folder: Path | None = None) -> list[Shard]:
     features = file["features"]
     if not features.is_virtual:
         return []
-    folder = folder or Path(file.filename).parent
+    sources = features.virtual_sources()
+    names = [source.file_name.replace("%%", "%") for source in sources]
+    if folder is None:
+        path = Path(file.filename)
+        folder = path.parent
+        if path.is_symlink() and not (folder / names[0]).exists():  # so HDF5 looks for them
+            folder = path.resolve().parent
     shards: list[Shard] = []
-    for source in features.virtual_sources():
+    for source, name in zip(sources, names, strict=True):
         first, last = source.vspace.get_select_bounds()
-        path = folder / source.file_name.replace("%%", "%")
-        shards.append(Shard(path, first[0], last[0] + 1))
+        shards.append(Shard(folder / name, first[0], last[0] + 1))
     starts = [0, *(shard.stop for shard in shards)]
     is_ours = starts[:-1] == [shard.start for shard in shards] and starts[-1] == len(features)
     return shards if is_ours else []

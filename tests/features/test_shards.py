@@ -119,6 +119,15 @@ def test_as_if_it_were_one_file(tmp_path: Path) -> None:
     assert found == read_all(tmp_path / "one" / "train_features.h5")
 
 
+def test_a_link_to_the_file_alone(tmp_path: Path) -> None:
+    """Its shards are beside the file, as for HDF5, and not beside the link."""
+    target, link = tmp_path / "out" / "train_features.h5", tmp_path / "mine_features.h5"
+    publish(target, range(8), 3)
+    link.symlink_to(target)
+    assert problems(link) == []
+    np.testing.assert_array_equal(FeatureDataset(link)[4].features.numpy(), ROWS[4])
+
+
 def test_the_usual_file_is_as_it_was(tmp_path: Path) -> None:
     """Without a size, a split is one file, and no folder is made."""
     publish(tmp_path / "train_features.h5", range(8), None)
