@@ -715,8 +715,10 @@ class Staging:
         with open_feature_file(path) as file:
             source = Source.read(file)
         self._check_bindings(path, source)
-        rows = self.find_rows(shard)
-        numbers = np.array(sorted({*range(rows.start, rows.stop)} - {*self._skipped()}), np.int64)
+        rows, names = self.find_rows(shard), self.layout.video_ids
+        left_out = source.provenance.skipped or {}
+        kept = [row for row in range(rows.start, rows.stop) if names[row] not in left_out]
+        numbers = np.array(kept, np.int64)
         planned = self.layout.input_sha256[numbers]
         if [*source.names] != [self.layout.video_ids[number] for number in numbers] or not (
             (planned == b"") | (planned == source.inputs)

@@ -259,6 +259,7 @@ def test_a_shard_that_lacks_rows(tmp_path: Path) -> None:
             staging.skip(row, "bad")
         else:
             staging.write_part({row: finish_in(staging, row, ROWS[row])})
+    staging.skip(6, "bad, but it was finished")
     for shard in staging.shards:
         staging.publish_shard(shard)
     staging.publish()
