@@ -30,7 +30,8 @@ from featx.features.feature_file import (
 )
 from featx.features.parts import PartLimits
 from featx.features.provenance import Provenance
-from featx.features.staging import Row, Staging
+from featx.features.staged import Row
+from featx.features.staging import Staging
 from featx.features.update import plan_update
 from featx.features.validation import find_problems
 

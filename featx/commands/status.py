@@ -12,7 +12,7 @@ from featx.console import format_speed
 from featx.errors import shorten
 from featx.extraction.status import STATUS_FOLDER, Phase, Sign, read_signs, sum_up
 from featx.features.progress import Found, find_finished
-from featx.features.staging import STAGING_FOLDER
+from featx.features.staged import STAGING_FOLDER
 from featx.files import expand
 
 _ORDER: tuple[Phase, ...] = ("scan", "extraction", "merging", "waiting")

@@ -17,7 +17,7 @@ from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.shards import describe_structure
-from featx.features.staging import STAGING_FOLDER, Inputs
+from featx.features.staged import STAGING_FOLDER, Inputs
 from featx.files import read_json, replace_file, writing
 
 

@@ -44,7 +44,8 @@ from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock
 from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
-from featx.features.staging import STAGING_FOLDER, Staging
+from featx.features.staged import STAGING_FOLDER
+from featx.features.staging import Staging
 from featx.features.update import plan_update
 from featx.files import check_replaceable, expand, remove, writing
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from featx.errors import OutputError, shorten
 from featx.features.feature_file import to_digests
 from featx.features.finished import Source
-from featx.features.staging import Inputs, Staging
+from featx.features.staged import Inputs
+from featx.features.staging import Staging
 
 
 def adopt(staging: Staging, sources: list[Source], overwrite: bool) -> list[Source]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from featx.errors import FeatureError, FeatxError
 from featx.features.feature_file import FileLayout, encode
-from featx.features.staging import Row, Staging
+from featx.features.staged import Row
+from featx.features.staging import Staging
 
 _log = logging.getLogger(__name__)
 

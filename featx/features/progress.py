@@ -13,7 +13,7 @@ from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.finished import PART_ROWS
 from featx.features.folder import list_feature_files
 from featx.features.shards import list_shard_paths
-from featx.features.staging import STAGING_FOLDER
+from featx.features.staged import STAGING_FOLDER
 
 
 class Found(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 from featx.features.feature_file import FileLayout, encode
 from featx.features.parts import USUAL_LIMITS
 from featx.features.provenance import Provenance
-from featx.features.staging import Row, Staging
+from featx.features.staged import Row
+from featx.features.staging import Staging
 from featx.features.update import plan_update
 
 NUM_FRAMES, FEATURE_DIM = 73, 1280

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from featx.errors import IncompleteError, OutputError
 from featx.features.feature_file import Digests, FileLayout, encode, read_inputs, to_digests
 from featx.features.provenance import Provenance
-from featx.features.staging import Inputs, Row, Staging
+from featx.features.staged import Inputs, Row
+from featx.features.staging import Staging
 from featx.features.update import Change, plan_update
 from featx.files import file_sha256
 
