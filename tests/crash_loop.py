@@ -40,7 +40,7 @@ from featx.backbones import architectures
 from featx.data.clip_file import write_clip
 from featx.errors import OutputError
 from featx.features import finished
-from featx.features.feature_file import FileLayout, to_digests, write_row
+from featx.features.feature_file import FileLayout, to_digests, write_chunks
 from featx.features.parts import PartWriter
 from featx.features.staging import Staging
 
@@ -95,11 +95,12 @@ class Fuse:
             setattr(os, name, self.wrap(getattr(os, name)))
         setattr(Path, "write_bytes", lambda path, content: self.write_bytes(path, content))  # noqa: B010
 
-        def write_row_on_disk(file: h5py.File, row: int, chunks: list[bytes]) -> None:
-            write = write_row if file.driver == "fileobj" else self.wrap(write_row)  # in memory
-            write(file, row, chunks)
+        def write_on_disk(features: h5py.Dataset, row: int, chunks: list[bytes]) -> None:
+            in_memory = features.file.driver == "fileobj"
+            write = write_chunks if in_memory else self.wrap(write_chunks)
+            write(features, row, chunks)
 
-        setattr(finished, "write_row", write_row_on_disk)  # noqa: B010
+        setattr(finished, "write_chunks", write_on_disk)  # noqa: B010
 
 
 def run_job(folder: Path, kind: str) -> None:
