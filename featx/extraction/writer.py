@@ -44,7 +44,7 @@ from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock
 from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
-from featx.features.staged import STAGING_FOLDER
+from featx.features.staged import STAGING_FOLDER, Plan
 from featx.features.staging import Staging
 from featx.features.update import plan_update
 from featx.files import check_replaceable, expand, remove, writing
@@ -224,10 +224,10 @@ class FeatureWriter(BasePredictionWriter, Memory):
             layout = plan_layout(manifest, split, extractor.feature_dim, run)
             inputs = ask_inputs(manifest, split, self._known)
             self._stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
-        done, folders = self._work.ranks.from_first(self._prepare, self._interruption.check)
+        done, plans = self._work.ranks.from_first(self._prepare, self._interruption.check)
         self._prepared = True
         for split, staging in self._stagings.items():
-            staging.folder = folders[split]
+            staging.follow(plans[split])
         self._writers = {
             split: PartWriter(staging, self._pool, self._skips, self.part_limits)
             for split, staging in self._stagings.items()
@@ -263,7 +263,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
                 speed += f", process {slow.rank} {slow.rate:,.1f} to {fast.rank} {fast.rate:,.1f}"
             self._progress.show(run.videos, run.frames, speed)
 
-    def _prepare(self) -> tuple[NDArray[np.bool_], dict[str, Path]]:
+    def _prepare(self) -> tuple[NDArray[np.bool_], dict[str, Plan]]:
         """Find what is finished, and make the folders for the parts of the rest."""
         check_replaceable(self.output_dir / ANALYSIS_FILE)
         for change in plan_update([*self._stagings.values()], self.overwrite):
@@ -271,8 +271,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self._keep_known()
         done = np.zeros(len(self._work.manifest), np.bool_)
         for split, staging in self._stagings.items():
-            done[[self._work.manifest.positions[split][row] for row in staging.places]] = True
-        return done, {split: staging.folder for split, staging in self._stagings.items()}
+            done[self._work.manifest.positions[split].start + staging.places.numbers()] = True
+        return done, {split: staging.plan for split, staging in self._stagings.items()}
 
     def _keep_known(self) -> None:
         """Keep what is known of inputs for the next run."""

@@ -80,6 +80,23 @@ class Inputs(NamedTuple):
     tells_content: bool = True
 
 
+_Mark = tuple[Path, int, int]  # a part, and what tells it from another in its place
+
+
+class Plan(NamedTuple):
+    """What the processes of a run share of a file to be.
+
+    Attributes:
+        folder: Where the parts of this run go.
+        old_parts: Those in it that earlier runs have written.
+        before: What was at paths of shards, whoever has put it there.
+    """
+
+    folder: Path
+    old_parts: set[_Mark]
+    before: set[Path]
+
+
 class StagedRows:
     """The rows of one feature file that are finished, in parts.
 
@@ -117,7 +134,7 @@ class StagedRows:
         self.places = Places(len(layout.labels))
         self.elsewhere: Callable[[], NDArray[np.uint64]] = lambda: np.zeros(0, np.uint64)
         self.given_up: Collection[str] = ()
-        self._old_parts: set[tuple[Path, int, int]] = set()
+        self._old_parts: set[_Mark] = set()
         self.published: Source | None = None
         self._token = uuid.uuid4().hex
         self._laid_out: tuple[tuple[int, int], FileLayout] = ((-1, 0), layout)
@@ -174,7 +191,16 @@ class StagedRows:
         self._old_parts = self._list_parts()
         self.places = places
 
-    def _list_parts(self, rows: slice | None = None) -> set[tuple[Path, int, int]]:
+    @property
+    def plan(self) -> Plan:
+        """What the other processes of the run have to know."""
+        return Plan(self.folder, self._old_parts, self._before)
+
+    def follow(self, plan: Plan) -> None:
+        """Work by the plan of another process of the run."""
+        self.folder, self._old_parts, self._before = plan
+
+    def _list_parts(self, rows: slice | None = None) -> set[_Mark]:
         """The parts in the folder, and what tells one from another that is written in its place.
 
         Those of a shard have its first row, or one after it, in their names.
