@@ -22,7 +22,11 @@ from featx.files import read_json, replace_file, writing
 
 
 def plan_layout(
-    manifest: Manifest, split: str, feature_dim: int, run: Mapping[str, Any]
+    manifest: Manifest,
+    split: str,
+    feature_dim: int,
+    run: Mapping[str, Any],
+    identifies: bool = True,
 ) -> FileLayout:
     """Lay out the feature file of a split.
 
@@ -34,6 +38,7 @@ def plan_layout(
         split: Which split.
         feature_dim: Number of features per frame.
         run: Settings that the features depend on; those of `FeatureExtractor.settings` and more.
+        identifies: Whether to say what each row is to be made of, which only who plans has to know.
     """
     positions = manifest.positions[split]
     lengths = manifest.lengths[positions.start : positions.stop]
@@ -59,7 +64,9 @@ def plan_layout(
         provenance,
         columns=manifest.select_columns(split),
         has_times=manifest.has_times and tuple(run["scales"]) == (1.0,),
-        input_sha256=manifest.identities(split),
+        input_sha256=manifest.identities(split)
+        if identifies
+        else np.broadcast_to(np.array(b"", "S64"), len(positions)),
     )
 
 

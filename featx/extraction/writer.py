@@ -221,7 +221,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self._stagings = {}
         for split, path in self.paths.items():
             run["preprocessing"] = manifest.preprocessing(split)
-            layout = plan_layout(manifest, split, extractor.feature_dim, run)
+            is_first = trainer.is_global_zero
+            layout = plan_layout(manifest, split, extractor.feature_dim, run, is_first)
             inputs = ask_inputs(manifest, split, self._known)
             self._stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
         done, plans = self._work.ranks.from_first(self._prepare, self._interruption.check)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +112,6 @@ class StagedRows:
         published: The file that is there, if its rows can be told; likewise.
         elsewhere: Tells the keys of what the finished rows of other files are made of; likewise.
         given_up: What rows were made of that somebody has replaced or dropped since; likewise.
-        folder: Where the parts of this run go; all of its processes have the same.
         is_stopped: Whether a merge that is under way is to end.
     """
 
@@ -138,10 +138,10 @@ class StagedRows:
         self.published: Source | None = None
         self._token = uuid.uuid4().hex
         self._laid_out: tuple[tuple[int, int], FileLayout] = ((-1, 0), layout)
-        self.folder = self._find_folder()
 
-    def _find_folder(self) -> Path:
-        """The folder of this run's parts.
+    @cached_property
+    def folder(self) -> Path:
+        """Where the parts of this run go; all of its processes have the same.
 
         Each plan has its own: the numbers of its rows are no others', not even those of a process
         that outlives its run.
@@ -178,7 +178,7 @@ class StagedRows:
                 this one was killed, need not ask again.
         """
         self.layout = replace(self.layout, input_sha256=inputs)
-        self.folder = self._find_folder()
+        self.__dict__.pop("folder", None)  # it follows from the inputs
         with writing(self.folder):
             if len(places) < len(self.layout.labels):
                 self.folder.mkdir(parents=True, exist_ok=True)
