@@ -88,9 +88,9 @@ def make_folder(path: Path) -> Path:
 
 
 def test_the_other_commands() -> None:
-    """What is left is installed and run by .ci/run, by test_ddp, or installs extras."""
+    """What is left is installed and run by .ci/run, or by test_configs."""
     others = [line[0] for line in LINES if line and line[0] != "featx"]
-    assert others == ["python3", "python3", "torchrun"]
+    assert others == ["python3", "python3", "configs/torchrun.sh"]
 
 
 def test_examples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

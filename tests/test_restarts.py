@@ -68,8 +68,6 @@ def test_kills_at_random_under_torchrun(
 ) -> None:
     """Any rank or worker of two machines, at any time, again and again: the same bytes."""
     kills = request.config.getoption("kills")
-    if kills < 5:
-        pytest.skip("it takes minutes: with --kills 10 or more")
     out = tmp_path / "out"
     expected = extract(data, tmp_path / "one")
     rng = random.Random(0)

@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from featx.console import find_step
 from featx.files import read_json
@@ -139,11 +139,17 @@ def sum_up(signs: Collection[Sign], now: float) -> Overall:
 
 def read_signs(folder: Path) -> list[Sign]:
     """The signs of life in a folder, by rank; a file that is none is left out."""
-    names = {field.name for field in fields(Sign)}
+    usual = json.loads(json.dumps(asdict(Sign())))
+    usual["step"] = None  # or a list
     signs = []
     for path in folder.glob("[0-9]*.json"):
         content = read_json(path)
-        if content.keys() == names:
+        fits = content.keys() == usual.keys() and all(
+            isinstance(content[name], type(value))
+            for name, value in usual.items()
+            if value is not None
+        )
+        if fits and content["phase"] in get_args(Phase):
             content["reasons"] = tuple(content["reasons"])
             signs.append(Sign(**content))
     return sorted(signs, key=lambda sign: sign.rank)

@@ -261,7 +261,8 @@ class FeatureWriter(BasePredictionWriter, Memory):
             speed = format_speed(run.rate, run.seconds_left)
             if run.slowest and run.fastest:
                 slow, fast = run.slowest, run.fastest
-                speed += f", process {slow.rank} {slow.rate:,.1f} to {fast.rank} {fast.rate:,.1f}"
+                speed += f", from {slow.rate:,.1f} of process {slow.rank}"
+                speed += f" to {fast.rate:,.1f} of process {fast.rank}"
             self._progress.show(run.videos, run.frames, speed)
 
     def _prepare(self) -> tuple[NDArray[np.bool_], dict[str, Plan]]:

@@ -58,7 +58,7 @@ def test_few_inputs_stay_in_the_process() -> None:
 @pytest.mark.usefixtures("few")
 def test_a_process_that_dies_is_noticed() -> None:
     """The scan does not wait for it, nor leave anything out."""
-    with pytest.raises(IncompleteError, match="0: expected to scan it and .* exited unexpectedly"):
+    with pytest.raises(IncompleteError, match=r"0: expected to scan it and .* exited unexpectedly"):
         for _ in map_inputs(lambda item: os.kill(os.getpid(), signal.SIGKILL), range(4), 4, 1):
             pass
 

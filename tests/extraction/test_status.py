@@ -1,12 +1,13 @@
 """Signs of life: what processes say, and what follows from it."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,11 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     gone = Reporter(folder, Sign())
     shutil.rmtree(folder, ignore_errors=True)
     gone.stop()
+
+
+@pytest.mark.parametrize("change", [{"phase": "lunch"}, {"reasons": None}, {"rate": "fast"}])
+def test_files_that_are_none_of_ours(tmp_path: Path, change: dict[str, object]) -> None:
+    """They are passed over."""
+    (tmp_path / "0.json").write_text(json.dumps(asdict(Sign())))
+    (tmp_path / "1.json").write_text(json.dumps(asdict(Sign(1)) | change))
+    assert [sign.rank for sign in read_signs(tmp_path)] == [0]
