@@ -66,7 +66,11 @@ def test_a_job_is_told_to_end(data: Path, tmp_path: Path) -> None:
 def test_kills_at_random_under_torchrun(
     data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Any rank or worker of two machines, at any time, again and again: the same bytes."""
+    """Any rank or worker of two machines, at any time, again and again: the same bytes.
+
+    But not once all is published: then torchrun itself waits five minutes for the machine that has
+    begun anew, before it ends with status 0.
+    """
     kills = request.config.getoption("kills")
     out = tmp_path / "out"
     expected = extract(data, tmp_path / "one")
@@ -74,10 +78,11 @@ def test_kills_at_random_under_torchrun(
     while kills:
         started = jobs.start_nodes(data, out, 2, 1, **SETTINGS)
         while kills and any(node.poll() is None for node in started):
-            time.sleep(rng.uniform(2, 12))
+            time.sleep(rng.uniform(1, 7))
             for path in out.glob("*.h5"):
                 assert path.read_bytes() == expected[path.name]
-            if ranks := jobs.find_ranks(out):
+            ranks = jobs.find_ranks(out)
+            if ranks and not (out / "configuration_analysis.json").exists():
                 os.kill(rng.choice(ranks), signal.SIGKILL)
                 kills -= 1
         assert jobs.end_nodes(started, out, 240) == [0, 0]
