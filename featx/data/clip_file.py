@@ -45,31 +45,15 @@ class Box(NamedTuple):
     bottom: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClipFile(VideoFile):
-    """A clip as a file of one video, which is decoded when asked for.
+class OneVideo(VideoFile):
+    """A file of one video, which says itself where that belongs."""
 
-    Attributes:
-        name: What the video is called, such as its path below the folder of all clips.
-        preprocessing: How it becomes a video.
-        survey: What it holds, as far as its packets tell.
-        home: Its split and category.
-        length: Frames of the video.
-        clip_name: What the clip itself is called.
-        look: What the file system has said of it.
-        segment: Which of its frames; None for all.
-        box: Which part of each; None for all.
-    """
+    __slots__ = ()
 
     name: str
     preprocessing: Preprocessing
-    survey: ClipSurvey
     home: Home
     length: int
-    clip_name: str
-    look: Look
-    segment: Segment | None = None
-    box: Box | None = None
 
     @property
     def split(self) -> str:
@@ -96,6 +80,33 @@ class ClipFile(VideoFile):
     def places(self) -> list[str]:
         """The name again: there may be other clips at the same place."""
         return [self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFile(OneVideo):
+    """A clip as a file of one video, which is decoded when asked for.
+
+    Attributes:
+        name: What the video is called, such as its path below the folder of all clips.
+        preprocessing: How it becomes a video.
+        survey: What it holds, as far as its packets tell.
+        home: Its split and category.
+        length: Frames of the video.
+        clip_name: What the clip itself is called.
+        look: What the file system has said of it.
+        segment: Which of its frames; None for all.
+        box: Which part of each; None for all.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    survey: ClipSurvey
+    home: Home
+    length: int
+    clip_name: str
+    look: Look
+    segment: Segment | None = None
+    box: Box | None = None
 
     @property
     def identity(self) -> tuple[object, ...]:

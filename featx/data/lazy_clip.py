@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from featx.data.clip_file import Needs, Opened, open_clip
+from featx.data.clip_file import Needs, OneVideo, Opened, open_clip
 from featx.data.cut import Cut, find_part
 from featx.data.far import is_far
 from featx.data.known import format_line
 from featx.data.preprocessing import Preprocessing
-from featx.data.video_file import CPU, Home, Video, VideoFile
+from featx.data.video_file import CPU, Home, Video
 from featx.errors import ChangedInputError, InputError, first_line
 
 
 @dataclass(frozen=True, slots=True)
-class LazyClip(VideoFile):
+class LazyClip(OneVideo):
     """A clip, or a part of one, that is opened when it is read; its digest is not known.
 
     Attributes:
@@ -37,32 +37,6 @@ class LazyClip(VideoFile):
     clip_name: str
     cut: Cut = Cut()  # noqa: RUF009  # a tuple
     root: Path | None = None
-
-    @property
-    def split(self) -> str:
-        """The split."""
-        return self.home.split
-
-    @property
-    def category(self) -> str | None:
-        """The category; None if it has none."""
-        return self.home.category
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """`[T, 3, H, W]` of the video."""
-        size = self.preprocessing.image_size
-        return [(self.length, 3, size, size)]
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Name of the video."""
-        return [self.name]
-
-    @property
-    def places(self) -> Sequence[str]:
-        """The name again: there may be other clips at the same place."""
-        return [self.name]
 
     @property
     def identities(self) -> Sequence[str]:
