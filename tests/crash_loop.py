@@ -208,6 +208,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def main(folder: Path, mode: str, kind: str) -> None:
     """Fail at every step, one after the other."""
+    # A process that ends, however, loses nothing that the system has taken: to wait for the disk
+    # would only take time.
+    setattr(os, "fsync", lambda descriptor: None)  # noqa: B010
     if kind in ("whole", "grown"):
         prepare_whole_job(folder)
     old = prepare_old_files(folder, kind)

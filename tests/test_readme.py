@@ -41,6 +41,7 @@ SMALL = {
     "verify": ["--rows", "1"],
     "merge": [],
     "export": [],
+    "status": [],
 }
 
 

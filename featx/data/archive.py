@@ -64,7 +64,7 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
     with _at_hand(path) as near:
         members, digest, stats = _check_members(near)
         try:
-            with _one_at_a_time, _fake_mode():
+            with one_at_a_time, _fake_mode():
                 data = load_tensors(near)
         except Exception as error:  # a hostile pickle can fail anywhere inside torch
             raise _damaged(path, first_line(error)) from error
@@ -83,7 +83,7 @@ def _at_hand(path: Path) -> Iterator[Path]:
         raise _missing(path) from error
 
 
-_one_at_a_time = Lock()  # threads must not enter that mode together
+one_at_a_time = Lock()  # threads must not enter that mode together, nor ask what it has made
 
 
 @cache

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.data.archive import Archive, read_archive, read_digest, refuse_object
+from featx.data.archive import Archive, one_at_a_time, read_archive, read_digest, refuse_object
 from featx.data.far import at_hand
 from featx.data.folders import is_name
 from featx.data.pixels import PixelsName, find_misfit
@@ -212,6 +212,12 @@ def open_processed_file(
         InputError: The file is damaged, or holds something else.
     """
     archive = read_archive(path, tells_offsets)
+    with one_at_a_time:
+        return _check_archive(path, archive, pixels)
+
+
+def _check_archive(path: Path, archive: Archive, pixels: PixelsName) -> ProcessedFile:
+    """What an archive says of itself; see `open_processed_file`."""
     videos, clips, damage = archive.data, None, None
     notes: Mapping[str, Any] = {}
     if isinstance(videos, Inert) and "videos" not in videos:
