@@ -81,15 +81,24 @@ def main(args: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ending_at_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end a command with a status of their own, and without a traceback."""
+    """Let SIGINT and SIGTERM end a command with a status of their own, and without a traceback.
+
+    What a library makes of that, where it was called back, is none of the command's errors.
+    """
+    received: list[int] = []
 
     def end(signum: int, frame: object) -> None:
+        received.append(signum)
         raise SystemExit(128 + signum)
 
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(signum, end) for signum in signals]
     try:
         yield
+    except Exception as error:
+        if received:
+            raise SystemExit(128 + received[0]) from error
+        raise
     finally:
         for signum, handler in zip(signals, before, strict=True):
             signal.signal(signum, handler)

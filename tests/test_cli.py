@@ -1,10 +1,12 @@
 """The command line: exit statuses, and one clear line for what a person did wrong."""
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -15,6 +17,7 @@ from lightning.pytorch import Trainer
 
 from featx.cli import COMMANDS, main
 from featx.data.clip_file import write_clip
+from featx.errors import InputError
 
 Run = Callable[..., tuple[int, str]]
 
@@ -419,3 +422,19 @@ def test_the_installed_command(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         "featx inspect: error: none.h5: expected a feature file, found no file. Check the path."
     ]
+
+
+def test_a_signal_that_a_library_has_made_an_error_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status is that of the signal all the same."""
+
+    def scan(args: Sequence[str], summary: str) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except SystemExit as error:
+            raise InputError("expected a file, found SystemExit") from error
+        return 0
+
+    monkeypatch.setattr("featx.commands.scan.main", scan)
+    with pytest.raises(SystemExit) as ended:
+        main(["scan", "x"])
+    assert ended.value.code == 128 + signal.SIGINT
