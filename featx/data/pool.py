@@ -89,6 +89,8 @@ def _map_in_processes(
         try:
             outcomes = next(chunks)
         except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):  # it says what was raised in one
+                raise
             raise IncompleteError(
                 f"{items[number]}: expected to scan it and those after it, found that a process "
                 f"which did has ended ({first_line(error)}). Where it is not for want of memory, "

@@ -30,10 +30,10 @@ NUM_FRAMES, SIZE, FEATURE_DIM, PER_FILE = 64, 8, 1280, 100
 class Stub(nn.Module):
     """As fast as a CNN could be: the pixels of a frame, spread over its features."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE, feature_dim: int = FEATURE_DIM) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(3 * SIZE * SIZE, FEATURE_DIM, generator=generator))
+        self.weight = nn.Parameter(torch.randn(3 * size * size, feature_dim, generator=generator))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Features of frames `[B, 3, H, W]`."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from growth import Stub
 from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.console import without_chatter
@@ -28,19 +29,6 @@ from featx.data.processed_file import save_videos
 NUM_FRAMES, SIZE, FEATURE_DIM, PER_FILE = 4, 4, 16, 1_000
 BATCH_SIZE = 32
 SAMPLE_SECONDS = 1.0
-
-
-class Stub(nn.Module):
-    """As fast as a CNN could be: the pixels of a frame, spread over its features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(3 * SIZE * SIZE, FEATURE_DIM, generator=generator))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Features of frames `[B, 3, H, W]`."""
-        return (frames.flatten(1) @ self.weight).relu()
 
 
 def save(root: Path, count: int) -> None:
@@ -69,7 +57,7 @@ def work(root: Path, out: Path, devices: int, rows_per_file: int | None) -> None
             logger=False,
             enable_checkpointing=False,
         )
-        extractor = FeatureExtractor(Stub(), feature_dim=FEATURE_DIM)
+        extractor = FeatureExtractor(Stub(SIZE, FEATURE_DIM), feature_dim=FEATURE_DIM)
         data = VideoDataModule(root, batch_size=BATCH_SIZE)
         trainer.predict(extractor, data, return_predictions=False)
 

@@ -63,6 +63,19 @@ def test_a_process_that_dies_is_noticed() -> None:
             pass
 
 
+@pytest.mark.usefixtures("few")
+def test_an_error_of_the_program_is_no_death() -> None:
+    """It is raised as what it is."""
+    with pytest.raises(ZeroDivisionError):
+        [*map_inputs(lambda item: 1 // item, range(4), 4, 1)]
+
+    def fail(item: int) -> None:
+        raise RuntimeError("of the program")
+
+    with pytest.raises(RuntimeError, match="of the program"):
+        [*map_inputs(fail, range(4), 4, 1)]
+
+
 def describe(manifest: Manifest) -> list[object]:
     """All that a scan has found."""
     videos = [manifest.files.make(number).identity for number in range(len(manifest.files))]

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.tv_tensors import Video
 
+from featx.data import processed_file
+from featx.data.archive import one_at_a_time
 from featx.data.processed_file import DTYPES, ProcessedFile, open_processed_file, save_videos
 from featx.errors import ChangedInputError, InputError, MissingInputError
 
@@ -483,6 +485,22 @@ def test_tensors_of_a_class_of_their_own(tmp_path: Path) -> None:
     for data in (noted, Video(videos), nn.Parameter(videos.float() / 60 - 2, requires_grad=False)):
         expected = data.data if isinstance(data, nn.Parameter) else videos
         assert_reads(save(tmp_path / "a.pt", {"videos": data, "x": Path("x")}), [*expected])
+
+
+def test_what_is_in_a_file_is_asked_by_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors without data enter the mode that they were made in."""
+    held: list[bool] = []
+    locate = processed_file._locate
+
+    def look(*args: Any) -> Any:  # noqa: ANN401
+        held.append(one_at_a_time.locked())
+        return locate(*args)
+
+    monkeypatch.setattr(processed_file, "_locate", look)
+    open_processed_file(save(tmp_path / "list.pt", [*random_videos(2, 2)]))
+    assert held == [True, True]
 
 
 def test_threads_open_files_together(tmp_path: Path) -> None:
