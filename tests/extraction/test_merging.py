@@ -75,3 +75,34 @@ def test_a_merge_that_fails(staging: Staging, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OutputError, match="No space left"):
         work()
     publisher.stop()
+
+
+def test_a_shard_with_rows_of_earlier_runs(staging: Staging) -> None:
+    """It is left to the first process, even if all of them are there."""
+    publisher = watch(staging, 3)
+    write(staging, 2, 3)
+    publisher.settle("train", {1: 1})
+    publisher.finish()
+    assert list_shard_paths(staging.target) == []
+
+
+def test_a_shard_is_tried_once(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who settles its last row, and not before."""
+    tried: list[int] = []
+    monkeypatch.setattr(Staging, "publish_shard", lambda self, shard: tried.append(shard))
+    publisher = watch(staging)
+    publisher.settle("train", {0: 1, 1: 1})
+    publisher.settle("train", {1: 1})
+    publisher.finish()
+    assert tried == [1]
+
+
+def test_parts_of_earlier_runs_are_known_to_all_processes(staging: Staging) -> None:
+    """Who follows the plan of the first process takes no row from them."""
+    write(staging, 0)
+    first, other = (Staging(staging.target, plan(LENGTHS), rows_per_file=2) for _ in range(2))
+    prepare(first)
+    other.follow(first.plan)
+    write(other, 1)
+    assert [*first.find_places(0)] == [0, 1]
+    assert [*other.find_places(0)] == [1]
