@@ -22,6 +22,9 @@ with require("av", "clips"):
     import av
     import av.logging
 
+# Since PyAV 19, metadata that is not UTF-8 is no error, and there is no such argument.
+_ANY_ENCODING = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 # Of these alone the duration is written down when they are made. Of others, FFmpeg takes it from
 # the last packet that there is, or reckons it from the size of the file.
 _DECLARING = {"mov", "matroska", "avi", "asf", "flv", "mxf", "rm", "ivf", "gxf"}
@@ -322,8 +325,8 @@ def _count_corrupt(orders: Sequence[int | None], corrupt: Sequence[bool]) -> int
 
 
 def open_container(path: Path) -> Any:  # noqa: ANN401  # a context manager of PyAV's
-    """Open a clip to read it; whatever text there is about it may be in any encoding."""
-    return av.open(os.fspath(path), metadata_errors="ignore")
+    """Open a clip for reading; its titles and other metadata may be in any encoding."""
+    return av.open(os.fspath(path), **_ANY_ENCODING)
 
 
 def find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
