@@ -48,7 +48,7 @@ from featx.data.preprocessing import (
 from featx.data.sources import check_scan, check_source, choose_source, scan_share
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
-from featx.extraction.distributed import Ranks
+from featx.extraction.ranks import Ranks
 from featx.files import expand, writing
 from featx.parallel import count_cores
 

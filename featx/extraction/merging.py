@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import FeatxError, IncompleteError
-from featx.extraction.distributed import Ranks
+from featx.extraction.ranks import Ranks
 from featx.features.staging import Staging
 
 

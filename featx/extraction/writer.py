@@ -35,10 +35,11 @@ from featx.errors import (
     check_at_least,
 )
 from featx.extraction.datamodule import Memory, VideoDataModule
-from featx.extraction.distributed import Interruption, warn_of_shared_store
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.merging import ShardPublisher
+from featx.extraction.ranks import warn_of_shared_store
 from featx.extraction.record import ask_inputs, plan_layout, write_analysis
+from featx.extraction.signals import Interruption
 from featx.extraction.status import STATUS_FOLDER, Phase, Reporter, Sign
 from featx.features.feature_file import file_name, open_feature_file
 from featx.features.lock import RunLock

@@ -32,7 +32,7 @@ from featx.data.processed_files import ListedFile
 from featx.data.video_file import CPU, Video
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import Memory, VideoDataModule
-from featx.extraction.distributed import Ranks
+from featx.extraction.ranks import Ranks
 
 
 class FakeTrainer:

@@ -7,8 +7,8 @@ import pytest
 from helpers import finish_in, make_rows, plan, prepare, problems
 
 from featx.errors import IncompleteError, OutputError
-from featx.extraction.distributed import Ranks
 from featx.extraction.merging import ShardPublisher
+from featx.extraction.ranks import Ranks
 from featx.features import staging as module
 from featx.features.shards import list_shard_paths, shard_path
 from featx.features.staging import Staging

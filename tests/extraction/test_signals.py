@@ -1,11 +1,10 @@
-"""How a run ends before its time, without Lightning's launcher: see also test_signals."""
+"""How a run ends early, without Lightning's launcher: see also tests/test_signals.py."""
 
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _ChildProces
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from featx.errors import IncompleteError
-from featx.extraction.distributed import Interruption, Ranks, warn_of_shared_store
+from featx.extraction.signals import Interruption
 
 Child = subprocess.Popen[bytes]
 
@@ -104,66 +103,3 @@ def test_no_process_outlives_its_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     alone.check()
     with pytest.raises(IncompleteError, match="found that one has ended"):
         child.check()
-
-
-def test_a_process_alone() -> None:
-    """It counts by itself, and waits for nobody."""
-    ranks = Ranks()
-    assert [ranks.count("a", 1), ranks.count("b", 5), ranks.count("a", 2)] == [1, 5, 3]
-    ranks.wait(lambda: pytest.fail("there is nothing to wait for"))
-    assert ranks.from_first(lambda: 7) == 7
-    assert Ranks().count("a", 1) == 1
-
-
-MEMBER = """
-import sys
-import torch.distributed as distributed
-from featx.errors import FeatxError, InputError
-from featx.extraction.distributed import Ranks
-
-rank, store, ends = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "ends"
-distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-Ranks().count("a", 7)  # of another run
-ranks = Ranks()
-if rank == 0:
-    while ranks.count("a", 0) < 3:  # the other one waits, and counts meanwhile
-        pass
-    if ends:
-        raise SystemExit(5)
-ranks.wait(lambda: ranks.count("a", 1))
-assert ranks.from_first(lambda: 10 + rank) == 10
-
-def fail():
-    raise InputError("it is bad")
-
-try:
-    ranks.from_first(fail)
-except InputError as error:
-    assert error.told == (rank == 1)
-    raise SystemExit(3)
-"""
-
-
-@pytest.mark.parametrize(("how", "statuses"), [("stays", [3, 3]), ("ends", [5, 1])])
-def test_two_processes(
-    tmp_path: Path, how: str, statuses: list[int], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """They share counters, do something while they wait, and notice when one has ended."""
-    members = [
-        subprocess.Popen([sys.executable, "-c", MEMBER, str(rank), tmp_path / "store", how])
-        for rank in range(2)
-    ]
-    assert [member.wait(120) for member in members] == statuses
-    assert ("IncompleteError" in capfd.readouterr().err) == (how == "ends")
-
-
-def test_a_store_that_outlives_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With restarts, torchrun's own is warned of; without, or with another, it is not."""
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
-    warn_of_shared_store()
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    with pytest.warns(UserWarning, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
-        warn_of_shared_store()
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
-    warn_of_shared_store()
