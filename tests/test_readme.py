@@ -2,27 +2,21 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pages import ROOT, SMALL, read_page
 
 import featx
 from featx import FeatureDataModule, FeatureDataset
 from featx.cli import COMMANDS, main
 from featx.commands.bench import command as bench
 
-ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-LINES = [
-    shlex.split(line, comments=True)
-    for block in BLOCKS
-    for line in block.replace("\\\n", "").splitlines()
-]
+PAGE = read_page(ROOT / "README.md")
+TEXT, LINES = PAGE.text, PAGE.lines
 _SRUN = """#!/bin/bash
 shift  # its own option
 for rank in 0 1; do
@@ -32,17 +26,6 @@ status=0
 for pid in "${pids[@]}"; do wait "$pid" || status=1; done
 exit $status
 """
-SMALL = {
-    "scan": [],
-    "preprocess": ["--num-frames", "6", "--image-size", "32"],
-    "predict": ["--model.weights=random", "--model.frames_per_forward=8", "--trainer.devices=1"],
-    "inspect": [],
-    "probe": [],
-    "verify": ["--rows", "1"],
-    "merge": [],
-    "export": [],
-    "status": [],
-}
 
 
 @pytest.mark.filterwarnings("ignore:.*categories have no videos:UserWarning")
@@ -58,7 +41,7 @@ def test_commands_of_featx(
     (raw / "clips.csv").write_text("path\ntrain/hello/2.mp4\n")
     folders = {"RAW_DIR": raw, "PROCESSED_DIR": "processed", "FRAMES_DIR": tmp_path / "frames"}
     ran: list[str] = []
-    found = [line[1:] for line in LINES if line and line[0] == "featx"]
+    found = PAGE.commands
     assert {command for command, *_ in found} == {*COMMANDS} - {"demo"}  # see .ci/run and test_demo
     for command, *args in found:
         for name, path in folders.items():
@@ -96,7 +79,7 @@ def test_the_other_commands() -> None:
 
 def test_examples_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their names exist, and those for training run on a feature file."""
-    examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    examples = PAGE.examples
     assert len(examples) == 3
     for example in examples:
         compile(example, "README.md", "exec")
