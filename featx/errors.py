@@ -6,8 +6,14 @@ would have raised.
 """
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+
+PROGRAM_ERRORS = (TypeError, NameError, AttributeError)
+"""Errors that a library raises for wrong arguments, and Python for a wrong name."""
 
 
 class FeatxError(Exception):
@@ -157,6 +163,40 @@ def require(package: str, purpose: str) -> Iterator[None]:
             f"found {found}. "
             f"Install it: pip install {package}."
         ) from error
+
+
+@contextmanager
+def parsing(
+    refuse: Callable[[Exception], Exception], passes: tuple[type[Exception], ...] = PROGRAM_ERRORS
+) -> Iterator[None]:
+    """Turn any error of one call that parses the bytes of an input into an error about the input.
+
+    Put that one call inside and nothing else: an error of featx's own code must stay what it is.
+
+    Args:
+        refuse: Makes the error about the input; the library's error is its cause.
+        passes: Errors that are raised as they are. Empty for a library that raises a TypeError for
+            bad bytes, too.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = error if isinstance(error, (FeatxError, *passes)) else refuse(error)
+        if refused is error:
+            raise
+        raise refused from error
+
+
+def parse_each(items: Iterable[_Item], refuse: Callable[[Exception], Exception]) -> Iterator[_Item]:
+    """Yield the items of a library's iterator; only its `next` is inside of `parsing`."""
+    iterator = iter(items)
+    while True:
+        with parsing(refuse):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
 
 
 def first_line(error: BaseException) -> str:

@@ -106,10 +106,11 @@ def find_feature_dim(module: nn.Module, name: str, transform: InputTransform) ->
     """
     size = transform.size or _COMMON_SIZE
     example = next(module.parameters(), torch.empty(0))
+    frames = example.new_zeros(2, 3, size, size)
     try:
         with torch.inference_mode():
-            features = module(example.new_zeros(2, 3, size, size))
-    except Exception as error:  # whatever a module raises at frames that it does not take
+            features = module(frames)
+    except Exception as error:  # of the user's module: a size that it does not take can be any
         raise UsageError(
             f"{name}: expected a backbone for frames of {size} x {size}, found: "
             f"{first_line(error)}. Set input_size to a size that it takes, or feature_dim."

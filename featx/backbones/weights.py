@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones.runtime import num_threads
-from featx.errors import WeightsError, first_line, shorten
+from featx.errors import PROGRAM_ERRORS, WeightsError, first_line, shorten
 from featx.files import Inert, load_tensors
 
 _STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
@@ -93,7 +93,9 @@ def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
 def _download(entry: Pretrained) -> object:
     try:
         return entry.fetch()
-    except Exception as error:  # of the network, the disk, or a damaged file in the cache
+    except PROGRAM_ERRORS:  # of the call
+        raise
+    except Exception as error:  # of the network, the disk, or a corrupt file in the cache
         way_out = "Download the file elsewhere and "
         if entry.cached:
             way_out += f"put it at {entry.cached()} (if there is one already, it is damaged), or "
@@ -112,7 +114,7 @@ def _read_file(path: Path, names: Collection[str]) -> object:
         )
     try:
         return load_tensors(path)
-    except Exception as error:  # a foreign file can fail anywhere inside torch
+    except Exception as error:  # one parse: torch raises any error for bytes of another kind
         raise WeightsError(
             f"{path}: expected a state dict written by torch.save, found: {_describe(error)}. "
             "Save it as torch.save(model.state_dict(), path)."

@@ -7,7 +7,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.far import at_hand
-from featx.errors import InputError, MissingInputError, first_line
+from featx.errors import InputError, MissingInputError, first_line, parsing
 from featx.files import Inert, file_stats, load_tensors
 
 _SAVE = "torch.save({'videos': videos}, path)"
@@ -63,11 +63,8 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
     """
     with _at_hand(path) as near:
         members, digest, stats = _check_members(near)
-        try:
-            with one_at_a_time, _fake_mode():
-                data = load_tensors(near)
-        except Exception as error:  # a hostile pickle can fail anywhere inside torch
-            raise _damaged(path, first_line(error)) from error
+        with one_at_a_time, _fake_mode(), _parsing(path):
+            data = load_tensors(near)
     return Archive(data, members, digest, stats, tells_offsets)
 
 
@@ -110,11 +107,8 @@ def verify_checksums(path: Path) -> None:
     """
     with _at_hand(path) as near:
         _check_members(near)
-        try:
-            with zipfile.ZipFile(near) as archive:
-                damaged = archive.testzip()
-        except Exception as error:  # of the disk, or of a damaged archive
-            raise _damaged(path, first_line(error)) from error
+        with _parsing(path), zipfile.ZipFile(near) as archive:
+            damaged = archive.testzip()
     if damaged:
         raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
 
@@ -132,13 +126,11 @@ def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[i
             start = file.read(64)
             if not zipfile.is_zipfile(file):
                 raise _damaged(path, _guess_format(start))
-            with zipfile.ZipFile(file) as archive:
+            with _parsing(path, OSError), zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
                 by_offset = {_find_data(file, m.header_offset): m for m in members}
                 end = archive.start_dir
                 orders = [archive.read(m) for m in members if m.filename.endswith("/byteorder")]
-    except InputError:
-        raise
     except FileNotFoundError as error:
         raise _missing(path) from error
     except OSError as error:
@@ -146,8 +138,6 @@ def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[i
             f"{path}: expected a readable file, found: {first_line(error)}. "
             "Check its permissions and the disk."
         ) from error
-    except Exception as error:  # a damaged archive can fail anywhere inside zipfile
-        raise _damaged(path, first_line(error)) from error
     if orders and orders[0] != sys.byteorder.encode():
         raise InputError(
             f"{path}: expected the byte order {sys.byteorder}, found another. "
@@ -162,6 +152,11 @@ def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[i
         raise _damaged(path, "members that overlap the archive's directory")
     content = [(member.filename, member.file_size, member.CRC) for member in members]
     return by_offset, hashlib.sha256(repr(content).encode()).hexdigest(), stats
+
+
+def _parsing(path: Path, *passes: type[Exception]) -> AbstractContextManager[None]:
+    """One parse of an archive: torch and zipfile raise any error for damaged bytes."""
+    return parsing(lambda error: _damaged(path, first_line(error)), passes)
 
 
 def _find_data(file: IO[bytes], header: int) -> int:

@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.data.clip_survey import (
     ONE_FRAME_A_PACKET,
     Packet,
+    demux,
     find_video,
     hear_damage,
     lay_out,
     open_container,
+    refuse_clip,
 )
 from featx.data.timeline import Timeline
-from featx.errors import first_line, require
+from featx.errors import first_line, parsing, require
 
 with require("av", "clips"):
     import av
@@ -75,13 +78,13 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
         whole: Decode all frames, to see what is wrong with any.
 
     Raises:
-        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
     """
     with open_container(path) as container:
-        stream = _find_video(container)
+        stream = _find_video(path, container)
         packets = [
             Packet.of(packet)
-            for packet in container.demux(stream)
+            for packet in demux(path, container, stream)
             if packet.size and not (packet.is_corrupt or packet.is_discard)
         ]
         count = len(packets)
@@ -103,8 +106,8 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
     return decoded
 
 
-def _find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
-    stream = find_video(container)
+def _find_video(path: Path, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
+    stream = find_video(path, container)
     stream.codec_context.thread_count = 1  # clips are decoded in parallel already
     return stream
 
@@ -148,7 +151,7 @@ def _decode_by_time(
     left = deque(sorted(wanted))
     can_seek = container.format.name.partition(",")[0] in _SEEKABLE
     frames: dict[int, Tensor] = {}
-    convert = _Converter(make)
+    convert = _Converter(path, make)
     place, decoded = 0, -1  # of the packet that comes, and of the last one that was decoded
     with hear_damage() as heard, ExitStack() as stack:
         while left:
@@ -158,8 +161,8 @@ def _decode_by_time(
                 place = start
             else:
                 container = stack.enter_context(open_container(path))
-                stream = _find_video(container)
-            for packet in container.demux(stream):
+                stream = _find_video(path, container)
+            for packet in demux(path, container, stream):
                 if packet.size:
                     if packet.pts != packets[place].pts:  # it has gone elsewhere
                         return None
@@ -174,8 +177,8 @@ def _decode_by_time(
                     )
                 try:
                     shown = packet.decode()
-                except av.error.MemoryError:
-                    raise
+                except av.error.MemoryError as error:
+                    raise refuse_clip(path, error) from error
                 except av.error.FFmpegError:
                     return None
                 for frame in shown:
@@ -201,17 +204,17 @@ def _decode_all(
     A recording that does not begin with a key frame begins with what cannot be decoded.
     """
     wanted, frames = {*numbers}, dict[int, Tensor]()
-    convert = _Converter(make)
+    convert = _Converter(path, make)
     times: list[int | None] = []
     num_corrupt = 0
     failed, known = "", ""  # the first failure, and the first one that is damage
     with hear_damage() as heard, open_container(path) as container:
-        stream = _find_video(container)
-        for packet in container.demux(stream):
+        stream = _find_video(path, container)
+        for packet in demux(path, container, stream):
             try:
                 shown = packet.decode()
-            except av.error.MemoryError:
-                raise
+            except av.error.MemoryError as error:
+                raise refuse_clip(path, error) from error
             except av.error.FFmpegError as error:
                 failed = failed or first_line(error)
                 known = known or first_line(error) * (begins or len(times) > 0)
@@ -238,15 +241,24 @@ class _Converter:
     lines, which `VideoFrame.to_ndarray` does not ask for.
 
     Args:
+        path: The clip.
         make: What is made of each frame then.
     """
 
-    def __init__(self, make: Make) -> None:
+    def __init__(self, path: Path, make: Make) -> None:
+        self._path = path
         self._make = make
         self._kind: tuple[object, ...] = ()
 
     def __call__(self, frame: av.VideoFrame) -> Tensor:
         """What is made of a frame, upright."""
+        with parsing(lambda error: refuse_clip(self._path, error)):
+            pixels = self._convert(frame)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        return self._make(_turn_upright(image, frame))
+
+    def _convert(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """The frame in RGB, `[H, W, 3]`."""
         width, height, name = frame.width, frame.height, frame.format.name
         kind = (width, height, name, frame.colorspace, frame.color_range)
         if kind != self._kind:
@@ -262,8 +274,8 @@ class _Converter:
             graph.configure()
             self._graph = graph  # what is in it lives as long as it does
         self._source.push(frame)
-        image = torch.from_numpy(self._sink.pull().to_ndarray()).permute(2, 0, 1)
-        return self._make(_turn_upright(image, frame))
+        pixels: NDArray[np.uint8] = self._sink.pull().to_ndarray()
+        return pixels
 
 
 def _turn_upright(image: Tensor, frame: av.VideoFrame) -> Tensor:

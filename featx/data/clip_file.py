@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from featx.data.clip_decoder import Decoded, decode_clip
-from featx.data.clip_survey import ClipSurvey, survey_clip, survey_header
+from featx.data.clip_survey import ClipSurvey, refuse_clip, survey_clip, survey_header
 from featx.data.far import at_hand, look_into
 from featx.data.frames_folder import (
     FRAMES,
@@ -246,23 +246,18 @@ class ClipFile(OneVideo):
     def _decode(self, survey: ClipSurvey, device: torch.device) -> Decoded:
         """The frames, and what is damaged, if that is to be kept."""
         decoded = None
-        try:
-            if survey.container == FRAMES:
-                rate = self.preprocessing.frame_rate
-                decoded = decode_frames(self.path, rate, self._choose, self._make)
-            elif self.preprocessing.decoder == "torchcodec":
-                from featx.data import torchcodec_decoder  # it is optional
+        if survey.container == FRAMES:
+            rate = self.preprocessing.frame_rate
+            decoded = decode_frames(self.path, rate, self._choose, self._make)
+        elif self.preprocessing.decoder == "torchcodec":
+            from featx.data import torchcodec_decoder  # it is optional
 
-                decoded = torchcodec_decoder.decode_clip(
-                    self.path, survey, self._choose, self._make, device
-                )
-            if decoded is None:
-                whole = bool(survey.damage)
-                decoded = decode_clip(self.path, self._choose, self._make, whole)
-        except InputError:
-            raise
-        except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-            raise _undecodable(self.path, error) from error
+            decoded = torchcodec_decoder.decode_clip(
+                self.path, survey, self._choose, self._make, device
+            )
+        if decoded is None:
+            whole = bool(survey.damage)
+            decoded = decode_clip(self.path, self._choose, self._make, whole)
         if decoded.count == 0:
             raise InputError(
                 f"{self.path}: expected frames, found {decoded.damage}. "
@@ -509,24 +504,21 @@ def _survey(path: Path, needs: Needs) -> Found:
         InputError: It does not decode.
     """
     timeline, size = None, None
-    try:
-        if path.is_dir():
-            survey, size = survey_frames(path, needs.thorough)
-            return Found(survey, None, size)
-        if not (needs.thorough or needs.times):
-            survey = survey_header(path)
-        else:
-            survey, timeline = survey_clip(path)
-        if needs.times and timeline is None:
-            decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
-            timeline = decoded.timeline
-        if needs.size:
-            first = decode_clip(path, lambda timeline: [0], torch.clone).frames[0]
-            size = first.shape[1], first.shape[2]
-    except InputError:
-        raise
-    except Exception as error:  # a damaged clip can fail anywhere inside of PyAV
-        raise _undecodable(path, error) from error
+    if path.is_dir():
+        survey, size = survey_frames(path, needs.thorough)
+        return Found(survey, None, size)
+    if not (needs.thorough or needs.times):
+        survey = survey_header(path)
+    else:
+        survey, timeline = survey_clip(path)
+    if needs.times and timeline is None:
+        decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
+        timeline = decoded.timeline
+    if needs.size:
+        frames = decode_clip(path, lambda timeline: [0], torch.clone).frames
+        if 0 not in frames:
+            raise refuse_clip(path, "no frame")
+        size = frames[0].shape[1], frames[0].shape[2]
     return Found(survey, timeline, size)
 
 
@@ -569,13 +561,6 @@ def _unreadable(path: Path, error: BaseException) -> ChangedInputError:
     return ChangedInputError(
         f"{path}: expected a readable clip, found: {first_line(error)}. "
         "It was readable when it was scanned: check the disk, and start again."
-    )
-
-
-def _undecodable(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path}: expected a clip that decodes, found: {first_line(error)}. "
-        "Encode it again, or leave it out."
     )
 
 

@@ -16,14 +16,16 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from featx.data.timeline import Timeline
-from featx.errors import require
+from featx.errors import InputError, first_line, parse_each, parsing, require
 
 with require("av", "clips"):
     import av
     import av.logging
 
 # Since PyAV 19, metadata that is not UTF-8 is no error, and there is no such argument.
-_ANY_ENCODING = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+_ANY_ENCODING: dict[str, Any] = (
+    {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 # Of these alone the duration is written down when they are made. Of others, FFmpeg takes it from
 # the last packet that there is, or reckons it from the size of the file.
@@ -150,8 +152,8 @@ def lay_out(
 def read_timeline(path: Path) -> Timeline:
     """When the frames of a clip are shown, as its packets say."""
     with open_container(path) as container:
-        stream = find_video(container)
-        packets = [Packet.of(packet) for packet in container.demux(stream) if packet.size]
+        stream = find_video(path, container)
+        packets = [Packet.of(packet) for packet in demux(path, container, stream) if packet.size]
         return lay_out(container, stream, packets)
 
 
@@ -159,10 +161,10 @@ def survey_header(path: Path) -> ClipSurvey:
     """Read the header of a clip, and compare it with the size of its file.
 
     Raises:
-        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+        InputError: It cannot be opened, or has no video in it.
     """
     with open_container(path) as container:
-        stream = find_video(container)
+        stream = find_video(path, container)
         ends = [
             entries[-1].pos + entries[-1].size
             for each in container.streams
@@ -183,16 +185,16 @@ def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
         What it holds; and when its frames are shown, if the packets tell which there are.
 
     Raises:
-        Exception: It cannot be opened, or has no video in it; PyAV raises whatever it meets.
+        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
     """
     with hear_damage() as heard, open_container(path) as container:
-        stream = find_video(container)
+        stream = find_video(path, container)
         times, last = _Times(), 0.0
         orders: list[int | None] = []
         corrupt: list[bool] = []
         packets: list[Packet] = []
         is_told = True
-        for packet in container.demux():
+        for packet in demux(path, container):
             if not packet.size:
                 continue
             order, time, unit = packet.dts, packet.pts, float(packet.time_base)
@@ -325,24 +327,46 @@ def _count_corrupt(orders: Sequence[int | None], corrupt: Sequence[bool]) -> int
 
 
 def open_container(path: Path) -> Any:  # noqa: ANN401  # a context manager of PyAV's
-    """Open a clip for reading; its titles and other metadata may be in any encoding."""
-    return av.open(os.fspath(path), **_ANY_ENCODING)
+    """Open a clip for reading; its titles and other metadata may be in any encoding.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    with parsing(lambda error: refuse_clip(path, error)):
+        return av.open(os.fspath(path), **_ANY_ENCODING)
 
 
-def find_video(container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
+def demux(path: Path, container: Any, *streams: Any) -> Iterator[Any]:  # noqa: ANN401  # of PyAV
+    """The packets of some streams of an open clip; by default, of all.
+
+    Raises:
+        InputError: The clip cannot be read to its end.
+    """
+    return parse_each(container.demux(*streams), lambda error: refuse_clip(path, error))
+
+
+def refuse_clip(path: Path, found: Exception | str) -> InputError:
+    """Make the error about a clip that does not decode."""
+    text = found if isinstance(found, str) else first_line(found)
+    return InputError(
+        f"{path}: expected a clip that decodes, found: {text}. Encode it again, or leave it out."
+    )
+
+
+def find_video(path: Path, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
     """The video stream that FFmpeg takes for the best: not a picture, such as the cover of a song.
 
     Raises:
-        ValueError: There is none.
+        InputError: There is none.
     """
     streams = [stream for stream in container.streams.video if not _is_picture(stream)]
     best = container.streams.best("video")
     if not streams:
         still = " but a still picture" if container.streams.video else ""
-        raise ValueError(f"no video stream{still}")
+        raise refuse_clip(path, f"no video stream{still}")
     stream = cast(av.VideoStream, best if best in streams else streams[0])
     if stream.codec_context is None:
-        raise ValueError("a codec that FFmpeg does not know")
+        raise refuse_clip(path, "a codec that FFmpeg does not know")
     return stream
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from featx.data.far import scan_folder
 from featx.data.folders import is_hidden, natural_key
 from featx.data.known import Look
 from featx.data.timeline import Timeline
-from featx.errors import InputError, first_line
+from featx.errors import InputError, first_line, parsing
 from featx.files import file_sha256, file_stats, to_int64
 
 FRAMES = "frames"
@@ -114,34 +115,34 @@ def lay_out_frames(num_frames: int, frame_rate: float | None) -> Timeline:
 
 def _read_size(path: Path) -> tuple[int, int]:
     """Height and width of an image, upright."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _no_image(path, error) from None
+    with _parsing(path), Image.open(path) as image:
+        width, height = image.size
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     return (width, height) if orientation in _TURNED else (height, width)
 
 
 def _read_image(path: Path) -> Tensor:
     """An image, uint8 RGB `[3, H, W]`, upright."""
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits, of which Pillow would take 256 for white
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.mode == "F":
-                raise ValueError("pixels in floating point, whose range is not known")
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _no_image(path, error) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    with _parsing(path), Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        image.load()
+    if image.mode.startswith("I"):  # 16 bits, of which Pillow would take 256 for white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise _refuse_image(path, "pixels in floating point, whose range is not known")
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _no_image(path: Path, error: Exception) -> InputError:
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error  # of the system
+def _parsing(path: Path) -> AbstractContextManager[None]:
+    """One parse of an image: Pillow raises any error for damaged bytes, a TypeError among them."""
+    return parsing(lambda error: _refuse_image(path, error), passes=())
+
+
+def _refuse_image(path: Path, found: Exception | str) -> Exception:
+    if isinstance(found, OSError) and found.errno is not None:
+        return found  # of the system
+    text = found if isinstance(found, str) else first_line(found)
     return InputError(
-        f"{path}: expected an image that decodes, found: {first_line(error)}. "
+        f"{path}: expected an image that decodes, found: {text}. "
         "Make it again, or leave the clip out."
     )

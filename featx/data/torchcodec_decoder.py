@@ -11,12 +11,18 @@ from typing import Any
 import torch
 
 from featx.data.clip_decoder import Choose, Decoded, Make
-from featx.data.clip_survey import ClipSurvey, read_timeline
+from featx.data.clip_survey import ClipSurvey, read_timeline, refuse_clip
 from featx.errors import MissingDependencyError, first_line
 
 try:
     from torchcodec.decoders import VideoDecoder
-except (ImportError, RuntimeError) as error:  # there is none; or no FFmpeg for it
+
+    try:
+        VideoDecoder(b"")  # it loads FFmpeg now, and not on import; then it refuses no bytes
+    except (RuntimeError, ValueError) as error:
+        if "libtorchcodec" in str(error):
+            raise
+except (ImportError, RuntimeError, ValueError) as error:  # there is none; or no FFmpeg for it
     raise MissingDependencyError(
         f"decoder: expected torchcodec and the FFmpeg of the system, found: {first_line(error)}. "
         "Install both, such as by pip install torchcodec and apt install ffmpeg; or set decoder "
@@ -28,6 +34,7 @@ _CONTAINERS = {"mov", "matroska"}
 # Whose decoders are exact: those of others differ by a level or two between releases of FFmpeg.
 _CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d"}
 _AT_ONCE = 4  # frames of a clip's own size in memory
+_REFUSED = (RuntimeError, ValueError, IndexError)  # torchcodec's; then PyAV says what is wrong
 
 
 def decode_clip(
@@ -59,15 +66,23 @@ def decode_clip(
     on_cuda = device.type == "cuda"
     try:
         with torch.cuda.stream(new_stream(device)) if on_cuda else nullcontext():
-            decoder = VideoDecoder(os.fspath(path), device=device)
+            try:
+                decoder = VideoDecoder(os.fspath(path), device=device)
+            except torch.OutOfMemoryError:
+                raise
+            except _REFUSED:
+                return None
             # Of a display matrix, it knows the angle, but not whether it mirrors.
             if len(decoder) != survey.num_packets or decoder.metadata.rotation is not None:
                 return None
             for start in range(0, len(wanted), _AT_ONCE):
-                images = decoder.get_frames_at(wanted[start : start + _AT_ONCE]).data
+                try:
+                    images = decoder.get_frames_at(wanted[start : start + _AT_ONCE]).data
+                except torch.OutOfMemoryError:
+                    raise
+                except _REFUSED:
+                    return None
                 frames += torch.stack([make(image) for image in images]).cpu()
     except torch.OutOfMemoryError as error:
-        raise MemoryError(first_line(error)) from error
-    except (RuntimeError, ValueError, IndexError):  # the other decoder tells what is wrong
-        return None
+        raise refuse_clip(path, error) from MemoryError(first_line(error))
     return Decoded(dict(zip(wanted, frames, strict=True)), timeline)

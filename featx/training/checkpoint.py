@@ -53,7 +53,7 @@ def read_input_size(path: Path) -> InputSize | None:
         raise MissingInputError(f"{path}: expected a checkpoint, found no file. Check the path.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file can fail anywhere inside torch
+    except Exception as error:  # one parse: torch raises any error for bytes of another kind
         raise InputError(
             f"{path}: expected a checkpoint of tensors and plain values, found "
             f"{_describe(error)}. Save its state dict alone, torch.save(model.state_dict(), path), "

@@ -208,3 +208,28 @@ def test_clips_that_do_not_decode(tmp_path: Path, name: str) -> None:
     assert str(caught.value).startswith(f"{path}: expected a clip that decodes, found: ")
     assert found in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_program_is_no_bad_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call with wrong arguments ends the run with its traceback, for it is true of all clips."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, grey_levels(4))
+
+    def open_like_another_release(file: str) -> None:
+        raise AssertionError("it has one argument more")
+
+    monkeypatch.setattr("featx.data.clip_survey.av.open", open_like_another_release)
+    monkeypatch.setattr("featx.data.clip_survey._ANY_ENCODING", {"metadata_errors": "ignore"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'metadata_errors'"):
+        sample_clip(path, 4, 16)
+
+
+def test_a_bad_clip_keeps_its_cause(tmp_path: Path) -> None:
+    """The error of PyAV is the cause of the one line."""
+    path = tmp_path / "clip.mp4"
+    path.write_text("hello")
+    with pytest.raises(InputError) as caught:
+        sample_clip(path, 4, 16)
+    assert isinstance(caught.value.__cause__, av.error.InvalidDataError)
