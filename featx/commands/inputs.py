@@ -63,14 +63,13 @@ def find_reading(made: Provenance, are_clips: bool) -> dict[str, Any]:
         made: What the file records.
         are_clips: Whether clips are read; otherwise, they were sampled and resized before.
     """
-    known = made.image_size is not None and bool(made.num_frames is not None or made.sampling)
     reading: dict[str, Any] = {
-        "num_frames": None if made.sampling else (made.num_frames if known else NUM_FRAMES),
-        "image_size": made.image_size if known else IMAGE_SIZE,
+        "num_frames": made.num_frames or NUM_FRAMES,
+        "image_size": made.image_size or IMAGE_SIZE,
         "pixels": next((name for name in PIXELS if name == made.pixels), "normalized"),
         "keep_damaged": made.keep_damaged,
     }
     if are_clips:
-        reading |= made.sampling or {}
+        reading |= {"num_frames": None, **made.sampling} if made.sampling else {}
         reading |= {"frame_rate": made.frame_rate, "resize": made.resize or "squash"}
     return reading

@@ -191,8 +191,7 @@ def preprocess(
             f"{shorten(strange)}",
             stacklevel=2,
         )
-    are_plain = all(job.clip.is_plain for job in stale)
-    _write_analysis(processed_dir, manifest, settings, dtype, are_plain, origins, categories)
+    _write_analysis(processed_dir, manifest, settings, dtype, origins, categories)
     if manifest.summary:
         for line in manifest.summary.to_lines():
             print(f"{raw_dir}: {line}", file=sys.stderr)
@@ -404,7 +403,6 @@ def _write_analysis(
     manifest: Manifest,
     settings: Preprocessing,
     dtype: str,
-    are_plain: bool,
     origins: Mapping[str, str],
     categories: Mapping[str, int],
 ) -> None:
@@ -415,16 +413,13 @@ def _write_analysis(
         manifest: The videos.
         settings: How they are made.
         dtype: Of the pixels.
-        are_plain: Whether those made now were always converted to RGB as they are now.
         origins: The table, or the flat folder, that they are of, by the name of its subcategory.
         categories: Labels to be recorded.
     """
     path = processed_dir / ANALYSIS_FILE
     recorded = read_json(path)
-    before = recorded.get("preprocessing_info")
-    are_plain = are_plain and not (isinstance(before, dict) and "rgb" in before)
     analysis: dict[str, Any] = {
-        "preprocessing_info": settings.describe(dtype, are_plain),
+        "preprocessing_info": settings.describe(dtype),
         "scan": manifest.summary and manifest.summary.to_json(),
     }
     if origins:

@@ -155,11 +155,6 @@ class ClipFile(OneVideo):
         """What it is that RGB of 8 bits is not."""
         return self.survey.traits
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it was always converted to RGB as it is now."""
-        return self.survey.is_plain
-
     def read(self, index: int = 0, device: torch.device = CPU) -> Video:
         """Decode the frames that are sampled.
 

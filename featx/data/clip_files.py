@@ -234,12 +234,6 @@ class ClipFiles(Files):
         box = Box(*(int(self.numbers(name)[number]) for name in Box._fields))
         return box if box.right > box.left else None
 
-    @property
-    def are_plain(self) -> bool:
-        """Whether all were always converted to RGB as they are now, and somebody has looked."""
-        are_plain = (self._read_survey(text).is_plain for text in self._list_surveys())
-        return "lazy" not in self.columns and all(are_plain)
-
     def _list_surveys(self) -> Collection[str]:
         """The surveys of all clips, but for their counts."""
         surveys = self.texts("clip.survey")

@@ -197,7 +197,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         categories,
         files,
         rejected,
-        settings.preprocessing.describe("uint8", files.are_plain),
+        settings.preprocessing.describe("uint8"),
         has_times=is_flat or kind.are_folders or not settings.preprocessing.is_uniform,
     )
     rejected.check(settings, manifest.positions)

@@ -40,7 +40,6 @@ _ASF_FIELDS = struct.Struct("<16s Q 16s Q 5Q I")
 _ASF_BROADCAST = 1  # a flag: sizes and times are not known
 
 _TRAITS = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # by the code of their transfer characteristics
-_PLAIN = {f"yuv{j}{kind}p" for j in ("", "j") for kind in ("420", "422", "444")} | {"gray"}
 _INTERLACED = (2, 3, 4, 5)  # orders of fields; 1 is progressive, and 0 unknown
 
 ONE_FRAME_A_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp9", "mjpeg"}
@@ -74,7 +73,6 @@ class ClipSurvey(NamedTuple):
         num_packets: Number of packets of its video: nearly always the number of its frames.
         damage: What shows that it holds less than it should; empty if nothing does.
         traits: What it is that RGB of 8 bits is not: HDR, or interlaced.
-        is_plain: Whether all ways of FFmpeg to RGB agree on it, as they do for most clips.
         container: FFmpeg's name of its container.
         codec: FFmpeg's name of its codec.
         begins: Whether its first packet is a key frame: it has not been cut in between two.
@@ -86,7 +84,6 @@ class ClipSurvey(NamedTuple):
     num_packets: int
     damage: str
     traits: tuple[str, ...] = ()
-    is_plain: bool = True
     container: str = ""
     codec: str = ""
     begins: bool = True
@@ -241,19 +238,8 @@ def _describe(
         num_packets=0,
         damage="",
         traits=tuple(traits),
-        is_plain=_is_plain(codec),
         container=container.format.name.partition(",")[0],
         codec=str(codec.name),
-    )
-
-
-def _is_plain(context: av.VideoCodecContext) -> bool:
-    """Whether nobody has to ask where chroma lies between luma, and fields between lines."""
-    return (
-        context.pix_fmt in _PLAIN
-        and context.width % 2 == context.height % 2 == 0
-        and context.field_order not in _INTERLACED
-        and context.name != "dvvideo"  # which is interlaced, and does not say so
     )
 
 

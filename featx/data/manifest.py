@@ -5,7 +5,6 @@ What every kind of source shares is here: a scanner is a function from `ScanSett
 `VideoFile` when one is asked for.
 """
 
-import hashlib
 import json
 from abc import abstractmethod
 from bisect import bisect
@@ -455,30 +454,6 @@ class Manifest:
             values = column[chosen.start : chosen.stop]
             found[name] = values.to_array() if isinstance(values, Texts) else values
         return found
-
-    def digest(
-        self, split: str, left_out: Collection[str] = (), absent: Collection[str] = ()
-    ) -> str:
-        """SHA-256 that identifies the files of a split and their content, and what is rejected.
-
-        It is what feature files of format 1 record of their inputs.
-
-        Args:
-            split: The split.
-            left_out: Names of files that count as rejected.
-            absent: Names of files that count as not there.
-        """
-        # That of `repr((identities, rejected))`, which may be long.
-        digest = hashlib.sha256(b"([")
-        files = self.select(split)
-        if out := {*left_out, *absent}:
-            files = (file for file in files if not {*file.names} <= out)
-        for number, file in enumerate(files):
-            digest.update((", " * (number > 0) + repr(file.identity)).encode())
-        digest.update(f"], {sorted({*self.rejected[split], *left_out})!r})".encode())
-        for name, values in self.select_columns(split).items():
-            digest.update(repr((name, values.tolist())).encode())
-        return digest.hexdigest()
 
     def video_ids(self, split: str, rows: range | None = None) -> Texts:
         """Name of each video of a split; that of its clip, if they tell all videos apart."""

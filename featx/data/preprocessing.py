@@ -122,23 +122,21 @@ class Preprocessing:
             return False
         return to_fraction(self.fps) * timeline.duration > _SURELY_MORE * len(timeline)
 
-    def describe(self, dtype: str, are_plain: bool = True) -> dict[str, Any]:
-        """How the videos were made, as the analysis words it; what is usual goes without saying.
+    def describe(self, dtype: str) -> dict[str, Any]:
+        """How the videos are made, for their record: every setting, also at its default.
 
         Args:
             dtype: Of the pixels.
-            are_plain: Whether all clips were always converted to RGB as they are now; otherwise it
-                is recorded that ffmpeg's own way is taken: featx once took a simpler one.
         """
         return {
             "frames_per_video": self.num_frames,
             "image_size": [self.image_size, self.image_size],
             "processing_mode": "cpu",
             "dtype": dtype,
-            **({} if are_plain else {"rgb": "ffmpeg"}),
-            **({} if self.is_uniform else {"sampling": self.sampling}),
-            **({} if self.frame_rate is None else {"frame_rate": self.frame_rate}),
-            **({} if self.resize == "squash" else {"resize": self.resize}),
+            "stride": self.stride,
+            "fps": self.fps,
+            "frame_rate": self.frame_rate,
+            "resize": self.resize,
         }
 
 

@@ -117,7 +117,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
         labels.categories,
         files,
         rejected,
-        settings.preprocessing.describe("uint8", files.are_plain),
+        settings.preprocessing.describe("uint8"),
         columns={
             name: cells.take(lines) if isinstance(cells, Texts) else cells[lines]
             for name, cells in table.find_extra().items()

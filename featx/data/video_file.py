@@ -105,11 +105,6 @@ class VideoFile(ABC):
         return ()
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it was always converted to RGB as it is now."""
-        return True
-
-    @property
     @abstractmethod
     def identities(self) -> Sequence[str]:
         """What each video is made of, see `MadeOf`; empty as long as it is not known."""

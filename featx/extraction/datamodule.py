@@ -293,15 +293,14 @@ class VideoDataModule(LightningDataModule):
         return self._source.find_splits(self.scan_settings)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the features depend on, where they are not the usual ones."""
-        settings: dict[str, Any] = {"source": "clips"} if self._source.are_clips else {}
-        if self.pixels != "normalized":
-            settings["pixels"] = self.pixels
-        if self.keep_damaged:
-            settings["keep_damaged"] = True
-        if self._find_decoding_device() != CPU:
-            settings["decoder"] = NVDEC
-        return settings
+        """The settings that the features depend on, for their record."""
+        return {
+            "source": "clips" if self._source.are_clips else "processed",
+            "pixels": self.pixels,
+            "keep_damaged": self.keep_damaged,
+            # On a CPU, all decoders give the same pixels.
+            "decoder": "pyav" if self._find_decoding_device() == CPU else NVDEC,
+        }
 
     def _find_decoding_device(self) -> torch.device:
         """Where clips are decoded: not on a GPU in workers, which cannot use it."""

@@ -31,7 +31,6 @@ from featx.extraction.temporal import (
     ScaleAverage,
     average_scales,
 )
-from featx.features.provenance import USUAL
 
 _MAX_SCALE = 100
 _CHANGED = ", changed since"  # of weights that were loaded into an extractor
@@ -302,10 +301,11 @@ class FeatureExtractor(LightningModule):
         return features
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the features depend on."""
-        # What is as it always was is not recorded, so that the bytes of a file stay as they were.
-        unusual = {"scale_average": self.scale_average, "scale_align": self.scale_align}
-        unusual = {n: v for n, v in unusual.items() if self.multi_scale and v != USUAL[n]}
+        """The settings that the features depend on, for their record.
+
+        A single scale is neither averaged nor aligned: the defaults are recorded then.
+        """
+        average, align = self.scale_average, self.scale_align
         return {
             "backbone": self.backbone_name,
             "weights": self.weights,
@@ -313,7 +313,8 @@ class FeatureExtractor(LightningModule):
             "input": self.transform._asdict(),
             "multi_scale": self.multi_scale,
             "scales": [*self.scales],
-            **unusual,
+            "scale_average": average if self.multi_scale else "zeros",
+            "scale_align": align if self.multi_scale else "index",
             "frames_per_forward": self.frames_per_forward,
             "compile": self.compiled,
             "allow_tf32": self.allow_tf32,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,6 @@ def plan_layout(
     identifies: bool = True,
 ) -> FileLayout:
     """Lay out the feature file of a split.
-
-    Settings that leave no trace in the features (batch_size, num_workers, devices) are not
-    recorded, so that the bytes of the file do not depend on them either.
 
     Args:
         manifest: The videos.
@@ -78,22 +74,13 @@ def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
         split: Which split.
         known: What is known of inputs, also of those that are no longer there.
     """
-    rows = range(len(manifest.positions[split]))
 
     def identify(rows: Collection[int], copies: bool) -> NDArray[np.bytes_]:
         sizes = known.find_sizes() if copies else None
         manifest.find_digests(split, rows, sizes, progress=True, note=known.note)
         return manifest.identities(split)
 
-    @cache
-    def find_digest(left_out: frozenset[str], absent: frozenset[str]) -> str:
-        manifest.find_digests(split, rows, progress=True, note=known.note)
-        return manifest.digest(split, left_out, absent)
-
-    def digest(left_out: Collection[str], absent: Collection[str]) -> str:
-        return find_digest(frozenset(left_out), frozenset(absent))
-
-    return Inputs(identify, digest, tells_content=manifest.files.tells_content)
+    return Inputs(identify, tells_content=manifest.files.tells_content)
 
 
 def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:

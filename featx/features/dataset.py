@@ -33,7 +33,7 @@ from featx.features.feature_file import (
     refuse_damage,
 )
 from featx.features.names import Names
-from featx.features.provenance import USUAL, Provenance
+from featx.features.provenance import Provenance
 from featx.features.shards import Shard, find_shards, open_shard
 from featx.files import expand, file_stats
 from featx.parallel import count_cores, map_ahead
@@ -66,7 +66,8 @@ class FeatureItem(_Item):
     that out.
 
     Attributes:
-        features: float32 `[num_frames, feature_dim]`, without padding.
+        features: float32 `[num_frames, feature_dim]`, without padding; of files with several
+            vectors a frame, `[num_frames, K, feature_dim]`.
         label: Index of its category; -1 if it has none.
         num_frames: Number of frames.
         video_id: Its name; its row, if the file has no names.
@@ -77,6 +78,14 @@ class FeatureItem(_Item):
 
     columns: Mapping[str, Any] = MappingProxyType({})
     times: Tensor | None = None
+
+
+def average_vectors(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One vector a frame `[num_frames, feature_dim]`: the mean, if a frame has several."""
+    if features.ndim == 2:
+        return features
+    means: NDArray[np.float64] = features.mean(axis=1, dtype=np.float64)
+    return means.astype(np.float32)
 
 
 class FeatureDataset(Dataset[FeatureItem]):
@@ -95,8 +104,7 @@ class FeatureDataset(Dataset[FeatureItem]):
         max_frames: Number of frames of the longest video.
         categories: Label of each category.
         provenance: How the file was made, as far as it says so.
-        recipe: What else the features depend on, as far as the file records it, and without what
-            is as usual.
+        recipe: What else the features depend on, as far as the file records it.
         labels: Label `[num_videos]` of each video, int64.
         num_frames: Number of frames `[num_videos]` of each video, int32.
         video_ids: Name of each video; its row, if the file has no names.
@@ -122,8 +130,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                 self.categories = dict(provenance.categories)
                 self.labels: NDArray[np.int64] = file["labels"][:]
                 self.num_frames: NDArray[np.int32] = file["num_frames"][:]
-                told = {name: str(getattr(provenance, name)) for name in _RECIPE}
-                self.recipe = {n: value for n, value in told.items() if value != USUAL.get(n)}
+                self.recipe = {name: str(getattr(provenance, name)) for name in _RECIPE}
                 self.has_names = "video_ids" in file
                 names = read_names(file)
                 self._shards = find_shards(file)
@@ -185,7 +192,8 @@ class FeatureDataset(Dataset[FeatureItem]):
         file, place = self._locate(row)
         times = None
         try:
-            features = torch.from_numpy(file["features"][place, part][order])
+            values = file["features"][place, part][order]
+            features = torch.from_numpy(values.astype(np.float32, copy=False))
             if self.has_times:
                 times = torch.from_numpy(read_times(file, place)[part][order])
         except DAMAGE as error:
@@ -208,8 +216,9 @@ class FeatureDataset(Dataset[FeatureItem]):
         HDF5 reads for one thread at a time, but most of reading is to decompress.
 
         Args:
-            function: Takes features `[num_frames, feature_dim]`, without padding; called in
-                threads, and nothing that it is given is to be changed.
+            function: Takes features `[num_frames, feature_dim]`, without padding; where a frame
+                has several vectors, their mean. It is called in threads, and must not change what
+                it is given.
             rows: Which rows, in which order; by default all.
 
         Raises:
@@ -234,7 +243,7 @@ class FeatureDataset(Dataset[FeatureItem]):
                     found = decode(found, int(self.num_frames[row]), self.feature_dim)
                 except ValueError as error:
                     raise refuse_damage(self.path, error) from error
-            return function(found)
+            return function(average_vectors(found))
 
         items = ((row, read(row)) for row in rows)
         with closing(map_ahead(compute, items, count_cores(), "reading", ahead=4)) as ahead:

@@ -1,4 +1,8 @@
-"""The feature file: its HDF5 layout, how it is opened, and how rows are written and read."""
+"""The feature file: the HDF5 layout of format 1, and how a file is opened, written and read.
+
+`DATASETS` and the limits below it are the format. The writer, the readers and the validation all
+take it from there.
+"""
 
 import json
 import zlib
@@ -6,24 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import InputError, MissingInputError, first_line
+from featx.errors import InputError, MissingInputError, OutputError, first_line
 from featx.features.names import Names
-from featx.features.provenance import Provenance
+from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 
 GZIP_LEVEL = 4
 MAX_CHUNK_FRAMES = 256
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 """What h5py raises on damaged files; it has no error of its own."""
-
-DATASETS = {"features": "float32", "labels": "int64", "num_frames": "int32"}
-"""Those that every feature file has, and their types."""
 
 UNLABELLED = -1
 """The label of a video without a category."""
@@ -36,11 +37,89 @@ INPUTS, RUN = "input_sha256", "run"
 """What each row was made of, and which run has made it."""
 
 COLUMNS = "columns"
-"""The group of what else a table says of each row."""
+"""The group of what else a table says of each row: datasets `[num_videos]` of text or numbers."""
+
+
+class DatasetSpec(NamedTuple):
+    """A dataset of format 1.
+
+    Attributes:
+        shape: The attributes that hold its dimensions.
+        dtypes: The types that it may have; `text` is UTF-8, `lists` is int64 of variable length.
+    """
+
+    shape: tuple[str, ...]
+    dtypes: tuple[str, ...]
+
+
+_ROW, _FRAME = ("num_videos",), ("num_videos", "max_frames")
+
+DATASETS = {
+    "features": DatasetSpec((*_FRAME, "feature_dim"), ("float32", "float16")),
+    "labels": DatasetSpec(_ROW, ("int64",)),
+    "num_frames": DatasetSpec(_ROW, ("int32",)),
+    "video_ids": DatasetSpec(_ROW, ("text",)),
+    INPUTS: DatasetSpec(_ROW, ("S64",)),
+    RUN: DatasetSpec(_ROW, ("int32",)),
+    TIMES: DatasetSpec(_FRAME, ("float32",)),
+    "start_times": DatasetSpec(_FRAME, ("float32",)),
+    "end_times": DatasetSpec(_FRAME, ("float32",)),
+    "fps": DatasetSpec(_ROW, ("float32", "float64")),
+    "duration": DatasetSpec(_ROW, ("float32", "float64")),
+    "source_frames": DatasetSpec(_ROW, ("int32", "int64")),
+    "label_sets": DatasetSpec(_ROW, ("lists",)),
+}
+"""All datasets of format 1 but those in `COLUMNS`; readers ignore others.
+
+`features` may also be of rank 4, `[num_videos, max_frames, K, feature_dim]`, where a frame or a
+window has K vectors; one of the attributes `views` and `grid` names them then.
+"""
+
+REQUIRED = ("features", "labels", "num_frames")
+"""The datasets that every feature file has; the old script writes no others."""
+
+MAX_ATTRIBUTE_BYTES = 64 * 2**20
+MAX_JSON_LEVELS = 32
+
+_COPIED_WITH_ROWS = ("features", "labels", "num_frames", "video_ids", INPUTS, RUN, TIMES)
+_NOT_COPIED = ("views", "grid", "backbone_answer")  # attributes
 
 _NAMES_AT_ONCE = 2**16  # in memory as Python's own objects
 
 _ATTRIBUTES = ("num_videos", "max_frames", "feature_dim", "category_mapping", "multi_scale")
+
+
+def has_dtype(dataset: h5py.Dataset, spec: DatasetSpec) -> bool:
+    """Whether a dataset has one of the types of its specification."""
+    for name in spec.dtypes:
+        if name == "text":
+            found = h5py.check_string_dtype(dataset.dtype) is not None
+        elif name == "lists":
+            found = h5py.check_vlen_dtype(dataset.dtype) == np.dtype("int64")
+        else:
+            found = dataset.dtype == np.dtype(name)
+        if found:
+            return True
+    return False
+
+
+def find_shape(file: h5py.File, spec: DatasetSpec) -> tuple[int, ...]:
+    """The shape that a dataset should have by the attributes of its file."""
+    shape = tuple(int(file.attrs[name]) for name in spec.shape)
+    features = file["features"]
+    if spec is DATASETS["features"] and features.ndim == 4:
+        return (*shape[:2], features.shape[2], shape[2])
+    return shape
+
+
+def find_uncopied(file: h5py.File) -> list[str]:
+    """What a copy of the rows of an open file into another file would lose."""
+    features = file["features"]
+    found = [f"dataset {name}" for name in file if name not in (*_COPIED_WITH_ROWS, COLUMNS)]
+    found += [f"attribute {name}" for name in _NOT_COPIED if name in file.attrs]
+    if features.ndim != 3 or features.dtype != np.float32:
+        found.append(f"features of rank {features.ndim} and type {features.dtype}")
+    return found
 
 
 def file_name(split: str, multi_scale: bool) -> str:
@@ -105,7 +184,12 @@ class FileLayout:
         has_times: bool = False,
         input_sha256: Digests = (),
     ) -> "FileLayout":
-        """Lay out a file for these rows."""
+        """Lay out a file for these rows.
+
+        Raises:
+            OutputError: Its attributes would exceed the limits of the format.
+        """
+        check_attributes(provenance)
         median = int(np.sort(num_frames)[len(num_frames) // 2])
         return cls(
             labels,
@@ -211,18 +295,23 @@ def open_beside_others(path: Path) -> h5py.File:
 
 def _find_differences(file: h5py.File) -> list[str]:
     """What distinguishes an HDF5 file from a feature file; nothing, if it is one."""
-    found = [f"no dataset {name}" for name in DATASETS if name not in file]
+    found = [f"no dataset {name}" for name in REQUIRED if name not in file]
     found += [f"no attribute {name}" for name in _ATTRIBUTES if name not in file.attrs]
     if found:
         return found
-    for name, dimensions in {"features": 3, "labels": 1, "num_frames": 1}.items():
-        if not isinstance(file[name], h5py.Dataset) or file[name].ndim != dimensions:
-            found.append(f"{name} with other than {dimensions} dimensions")
+    for name, ranks in {"features": (3, 4), "labels": (1,), "num_frames": (1,)}.items():
+        if not isinstance(file[name], h5py.Dataset) or file[name].ndim not in ranks:
+            found.append(f"{name} with other than {' or '.join(map(str, ranks))} dimensions")
     for name in ("num_videos", "max_frames", "feature_dim"):
         if not isinstance(file.attrs[name], np.integer):
             found.append(f"{name} that is not an integer")
     if not isinstance(file.attrs["multi_scale"], np.bool_):
         found.append("multi_scale that is not a boolean")
+    for name in JSON_ATTRIBUTES:
+        if name in file.attrs and (problem := find_json_problem(file.attrs[name])):
+            found.append(f"{name} {problem}")
+    if found:
+        return found
     if not _is_mapping(file.attrs["category_mapping"]):
         found.append("category_mapping that is not a JSON object of integers")
     return found
@@ -234,6 +323,26 @@ def _is_mapping(text: object) -> bool:
     except ValueError:
         return False
     return isinstance(mapping, dict) and all(type(label) is int for label in mapping.values())
+
+
+def find_json_problem(text: object) -> str:
+    """Which limit an attribute of JSON exceeds; empty if it exceeds none, or is no JSON at all."""
+    text = str(text)
+    if len(text) > MAX_ATTRIBUTE_BYTES // 4 and len(text.encode()) > MAX_ATTRIBUTE_BYTES:
+        return f"of more than {MAX_ATTRIBUTE_BYTES // 2**20} MB"
+    if text.count("[") + text.count("{") <= MAX_JSON_LEVELS:
+        return ""
+    try:
+        values, levels = [json.loads(text)], 0
+    except ValueError:
+        return ""
+    except RecursionError:
+        levels = MAX_JSON_LEVELS + 1
+        values = []
+    while values := [value for value in values if isinstance(value, (dict, list))]:
+        levels += 1
+        values = [v for each in values for v in (each.values() if isinstance(each, dict) else each)]
+    return f"of more than {MAX_JSON_LEVELS} levels of JSON" if levels > MAX_JSON_LEVELS else ""
 
 
 def encode(features: NDArray[np.float32], layout: FileLayout) -> list[bytes]:
@@ -263,7 +372,11 @@ def decode(chunks: Sequence[bytes], num_frames: int, feature_dim: int) -> NDArra
 
 
 def create(file: h5py.File, layout: FileLayout) -> None:
-    """Write everything but the features into an empty file."""
+    """Write everything but the features into an empty file.
+
+    Raises:
+        OutputError: Its attributes would exceed the limits of the format.
+    """
     count = len(layout.labels)
     shape = (count, layout.max_frames, layout.feature_dim)
     longer = layout.chunk_frames > layout.max_frames  # where the longest videos were left out
@@ -310,8 +423,24 @@ def write_attributes(
     file.attrs["num_videos"] = num_videos
     file.attrs["max_frames"] = max_frames
     file.attrs["feature_dim"] = feature_dim
-    for name, value in provenance.to_attributes().items():
+    for name, value in check_attributes(provenance).items():
         file.attrs[name] = value
+
+
+def check_attributes(provenance: Provenance) -> dict[str, Any]:
+    """The attributes that say how features were made, after a check of the limits.
+
+    Raises:
+        OutputError: A limit is exceeded.
+    """
+    attributes = provenance.to_attributes()
+    for name in JSON_ATTRIBUTES:
+        if problem := find_json_problem(attributes.get(name, "")):
+            raise OutputError(
+                f"{name}: expected an attribute of up to {MAX_ATTRIBUTE_BYTES // 2**20} MB, and "
+                f"{MAX_JSON_LEVELS} levels of JSON, found one {problem}. Split the data set."
+            )
+    return attributes
 
 
 def write_row(file: h5py.File, row: int, chunks: Iterable[bytes]) -> None:
@@ -345,7 +474,8 @@ def find_chunk_frames(features: h5py.Dataset) -> int:
     """Frames of the chunks of a row, if these are as `create` lays them out; otherwise 0."""
     created = features.id.get_create_plist()
     is_alike = (
-        features.dtype == np.dtype("<f4")
+        features.ndim == 3
+        and features.dtype == np.dtype("<f4")
         and features.chunks is not None
         and features.chunks[::2] == (1, features.shape[2])
         and (features.compression, features.compression_opts) == ("gzip", GZIP_LEVEL)
@@ -355,9 +485,14 @@ def find_chunk_frames(features: h5py.Dataset) -> int:
 
 
 def read_features(file: h5py.File, row: int) -> NDArray[np.float32]:
-    """Read the features `[num_frames, feature_dim]` of a row."""
-    features: NDArray[np.float32] = file["features"][row, : int(file["num_frames"][row])]
-    return features
+    """Read the features of a row as float32, whatever type the file has.
+
+    Returns:
+        `[num_frames, feature_dim]`; of files with several vectors a frame,
+        `[num_frames, K, feature_dim]`.
+    """
+    features = file["features"][row, : int(file["num_frames"][row])]
+    return np.asarray(features, np.float32)
 
 
 def read_inputs(file: h5py.File) -> NDArray[np.bytes_]:

@@ -102,7 +102,7 @@ class Source:
             texts = file[PART_DAMAGE].asstr()[:].tolist()
             damage |= {row: text for row, text in enumerate(texts) if text}
         count = len(file["num_frames"])
-        # A file of format 1 is of one run.
+        # A file of the old script is of one run, of which nothing is known.
         run = file[RUN][:] if RUN in file else np.zeros(count, np.int32)
         runs = made.runs if RUN in file else [made.last_bits()]
         if count:

@@ -17,11 +17,12 @@ from featx.features.feature_file import (
     UNLABELLED,
     FileLayout,
     create,
+    find_uncopied,
     open_feature_file,
     read_columns,
 )
 from featx.features.finished import Places, Source, copy_rows
-from featx.features.provenance import FORMAT_VERSION, Provenance
+from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
 from featx.files import check_replaceable, publish_file, writing
 
@@ -101,7 +102,12 @@ def _read(path: Path) -> Source:
         source = Source.read(file)
         if problems := find_problems(file):  # all of it: damage must not be handed on
             raise InputError(f"{path}: {problems[0]}. Extract its features again.")
-    if not source.provenance.run or source.provenance.damaged or not len(source.names):
+        if uncopied := find_uncopied(file):
+            raise InputError(
+                f"{path}: expected a file whose rows can be copied, found {shorten(uncopied)}, "
+                "which featx merge does not copy yet. Leave this file out."
+            )
+    if not source.provenance.has_record or not len(source.names) or not len(source.inputs):
         raise InputError(
             f"{path}: expected a file that says how it was made, and names its videos, found one "
             "of another program. Extract its features with featx."
@@ -133,8 +139,7 @@ def _choose(sources: Sequence[Source]) -> tuple[Places, int]:
     places.row = np.concatenate([np.arange(count) for count in counts])
     inputs = places.gather()[0]
     _, first, kind = np.unique(inputs, return_index=True, return_inverse=True)
-    # Of format 1, it is not known what a row was made of.
-    is_first = (first[kind] == np.arange(len(inputs))) | (inputs == b"")
+    is_first = first[kind] == np.arange(len(inputs))
     for number in np.flatnonzero(~is_first).tolist():
         pair = places[int(first[kind[number]])], places[number]
         labels = [source.categories[row] for source, row in pair]
@@ -163,7 +168,6 @@ def _lay_out(
         labels[numbers] = [UNLABELLED if name is None else categories[name] for name in kept]
     names, renamed = _name([source.names[row] for source, row in places.values()])
     inputs, run, runs = places.gather()
-    are_told = all(len(source.inputs) for source in sources)
     damaged = {
         name: text
         for name, (source, row) in zip(names, places.values(), strict=True)
@@ -174,7 +178,12 @@ def _lay_out(
         skipped |= source.provenance.skipped or {}
     taken = {name for name in names if name in skipped}
     first = sources[0].provenance
-    settings = _join_settings([source.provenance.run for source in sources])
+    runs_of_files = [source.provenance.run for source in sources]
+    settings = {
+        name: value
+        for name, value in first.run.items()
+        if all(name in run and run[name] == value for run in runs_of_files)
+    }
     settings.setdefault("split", output.name.partition("_features")[0])
     provenance = Provenance(
         categories,
@@ -182,8 +191,7 @@ def _lay_out(
         settings,
         skipped={name: text for name, text in skipped.items() if name not in taken},
         damaged_videos=damaged,
-        runs=runs if are_told else (),
-        format_version=FORMAT_VERSION if are_told else 1,
+        runs=runs,
     )
     layout = FileLayout.plan(
         labels,
@@ -193,9 +201,9 @@ def _lay_out(
         provenance,
         _join_columns(places),
         all(source.has_times for source in sources),
-        inputs if are_told else (),
+        inputs,
     )
-    return replace(layout, run=run) if are_told else layout, renamed
+    return replace(layout, run=run), renamed
 
 
 def _join_settings(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""What a feature file records of how it was made: written in one place, and read in one."""
+"""The record of a run in a feature file: its only writer and its only reader.
+
+Every setting that features or their last bits depend on is recorded, also at its default. Settings
+that leave no trace in the features (`batch_size`, `num_workers`, devices, `output_dir`) are not, so
+that the bytes of the file do not depend on them either.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,8 +18,7 @@ _WORDS = {"frames_per_video": "num_frames"}  # what a person calls it
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 2
-"""Since 2, a file says of each row what it was made of, and by which run."""
+FORMAT_VERSION = 1
 
 JSON_ATTRIBUTES = ("category_mapping", "config", "runs", "skipped", "damaged_videos")
 """Attributes that are JSON text."""
@@ -22,21 +26,28 @@ JSON_ATTRIBUTES = ("category_mapping", "config", "runs", "skipped", "damaged_vid
 _COPIED = ("backbone", "weights", "weights_sha256", "scales")
 """Settings of the run that have an attribute of their own, so that any reader finds them."""
 
+BINDING = (
+    "backbone",
+    "weights_sha256",
+    "input",
+    "multi_scale",
+    "scales",
+    "scale_average",
+    "scale_align",
+    "precision",
+    "allow_tf32",
+    "source",
+    "pixels",
+    "decoder",
+)
+"""Settings that change the numbers: rows of different ones never stand in one file."""
+
 LAST_BITS = ("frames_per_forward", "compile", "device", "torch", "torchvision")
 """Settings that change the last bits of features: rows of several may stand in one file."""
 
-_FREE = (*LAST_BITS, "root", "split", "weights", "keep_damaged", "preprocessing")
-"""Settings that do not bind a file: of those of the weights, it is the digest that counts."""
-
-USUAL: Mapping[str, Any] = {
-    "allow_tf32": False,
-    "pixels": "normalized",
-    "decoder": "pyav",
-    "source": "processed",
-    "scale_average": "zeros",
-    "scale_align": "index",
-}
-"""What goes without saying, or was not said by older files."""
+NOTES = ("root", "split", "weights", "keep_damaged", "preprocessing")
+"""Settings that do not bind a file. The digest of the weights binds it, not their name; and what
+clips are sampled and resized to binds it by way of `preprocessing`, if `source` is clips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,6 @@ class Provenance:
         categories: Label of each category.
         multi_scale: Whether features are averaged over temporal scales.
         run: The settings of the run, by name; empty if there is no record.
-        inputs_sha256: Digest of the inputs, in files of format 1.
         runs: The settings of `LAST_BITS`, and featx's version, of each run that rows are of.
         skipped: The videos that the file lacks because of an error, and the error; None if it does
             not say, as a part does not.
@@ -60,7 +70,6 @@ class Provenance:
     categories: Mapping[str, int]
     multi_scale: bool
     run: Mapping[str, Any] = field(default_factory=dict)
-    inputs_sha256: str | None = None
     skipped: Mapping[str, str] | None = field(default_factory=dict)
     damaged_videos: Mapping[str, str] = field(default_factory=dict)
     runs: Sequence[Mapping[str, Any]] = ()
@@ -82,12 +91,11 @@ class Provenance:
             plain = value.tolist() if isinstance(value, np.ndarray) else str(value)
             run.setdefault(name, plain)
         version = attributes.get("format_version")
-        inputs, featx = attributes.get("inputs_sha256"), attributes.get("featx_version")
+        featx = attributes.get("featx_version")
         return cls(
             categories=_read_object(attributes.get("category_mapping")),
             multi_scale=bool(attributes.get("multi_scale", False)),
             run=run,
-            inputs_sha256=None if inputs is None else str(inputs),
             skipped=_read_object(attributes["skipped"]) if "skipped" in attributes else None,
             damaged_videos=_read_object(attributes.get("damaged_videos")),
             runs=_read_runs(attributes.get("runs")),
@@ -107,7 +115,6 @@ class Provenance:
             **copied,
             "featx_version": self.featx_version,
             "format_version": self.format_version,
-            "inputs_sha256": self.inputs_sha256,
         }
         if self.skipped is not None:
             attributes["skipped"] = json.dumps(self.skipped, sort_keys=True)
@@ -120,14 +127,8 @@ class Provenance:
 
     @property
     def has_record(self) -> bool:
-        """Whether the file says how its rows were made."""
-        told = self.inputs_sha256 is not None or (self.format_version or 0) > 1
-        return bool(self.run) and not self.damaged and told and self.format_version is not None
-
-    @property
-    def is_old(self) -> bool:
-        """Whether the file is of format 1, which does not say what each row was made of."""
-        return self.format_version == 1
+        """Whether the file says how its rows were made, as this version of featx writes it."""
+        return bool(self.run) and not self.damaged and self.format_version == FORMAT_VERSION
 
     def bindings(self) -> dict[str, Any]:
         """The settings that change the numbers: other ones make another file.
@@ -135,16 +136,11 @@ class Provenance:
         What clips are sampled and resized to is among them, though each row tells it, too. Of
         files that were made before, the pixels alone count.
         """
-        return self._bind(self.source == "clips", has_rgb=False)
-
-    def _bind(self, are_clips: bool, has_rgb: bool) -> dict[str, Any]:
-        """See `bindings`. How RGB was made of clips is not told by rows of format 1."""
         run: dict[str, Any] = json.loads(json.dumps(self.run))
-        bound = {**USUAL, **{name: value for name, value in run.items() if name not in _FREE}}
-        bound["scale_average"] = self.scale_average
-        if are_clips and isinstance(made := run.get("preprocessing"), dict):
-            bound |= {name: value for name, value in made.items() if has_rgb or name != "rgb"}
-            bound["source"] = "clips"
+        bound = {name: v for name, v in run.items() if name not in (*LAST_BITS, *NOTES)}
+        bound["scale_average"], bound["scale_align"] = self.scale_average, self.scale_align
+        if self.source == "clips" and isinstance(made := run.get("preprocessing"), dict):
+            bound |= made
         return bound
 
     def describe(self) -> dict[str, Any]:
@@ -170,11 +166,7 @@ class Provenance:
 
     def find_differences(self, before: "Provenance") -> list[str]:
         """How the settings that change the numbers differ from those of a file, for a person."""
-        are_clips = self.source == "clips"
-        here = self._bind(are_clips, has_rgb=before.is_old)
-        there = before._bind(
-            are_clips if before.is_old else before.source == "clips", before.is_old
-        )
+        here, there = self.bindings(), before.bindings()
         differences: list[str] = []
         for name in here | there:
             differences += _compare(name, here.get(name), there.get(name))
@@ -209,17 +201,17 @@ class Provenance:
 
     @property
     def scale_average(self) -> str:
-        """What the sum over the scales is divided by: `zeros`, as for `scale_align` time, too.
+        """What the sum over the scales is divided by; the old script does not record that.
 
-        There, all scales are present in all rows.
+        With `scale_align` time, all scales are present in all rows: `zeros` and `present` are one.
         """
         found = None if self.scale_align == "time" else self._find(str, "scale_average")
-        return found or str(USUAL["scale_average"])
+        return found or "zeros"
 
     @property
     def scale_align(self) -> str:
-        """Which frames of the scales stand in one row."""
-        return self._find(str, "scale_align") or str(USUAL["scale_align"])
+        """Which frames of the scales stand in one row; the old script does not record that."""
+        return self._find(str, "scale_align") or "index"
 
     @property
     def input_size(self) -> int | None:
@@ -243,7 +235,7 @@ class Provenance:
 
     @property
     def pixels(self) -> str | None:
-        """What floating pixels were taken for, if not for normalized ones."""
+        """What floating pixels were taken for."""
         return self._find(str, "pixels")
 
     @property
@@ -253,12 +245,12 @@ class Provenance:
 
     @property
     def decoder(self) -> str | None:
-        """What decoded the clips, if that matters."""
+        """What decoded the clips: `pyav` stands for all that give the same pixels."""
         return self._find(str, "decoder")
 
     @property
     def source(self) -> str | None:
-        """What videos were made of, if not of processed_data.pt files."""
+        """What videos were made of: `processed` (processed_data.pt files) or `clips`."""
         return self._find(str, "source")
 
     @property
@@ -268,11 +260,12 @@ class Provenance:
 
     @property
     def sampling(self) -> dict[str, Any] | None:
-        """The way in which frames were sampled, if it is not the usual one: its name and value."""
-        sampling = self._find(dict, "preprocessing", "sampling") or {}
-        known = sampling.keys() <= {"stride", "fps"}
-        numbers = all(isinstance(value, (int, float)) for value in sampling.values())
-        return sampling if len(sampling) == 1 and known and numbers else None
+        """How frames were sampled: `num_frames`, `stride` or `fps`, and its value; or None."""
+        made = self._find(dict, "preprocessing") or {}
+        settings = {"num_frames": self.num_frames} | {n: made.get(n) for n in ("stride", "fps")}
+        found = {name: value for name, value in settings.items() if value is not None}
+        numbers = all(isinstance(value, (int, float)) for value in found.values())
+        return found if len(found) == 1 and numbers else None
 
     @property
     def frame_rate(self) -> float | None:
@@ -281,7 +274,7 @@ class Provenance:
 
     @property
     def resize(self) -> str | None:
-        """How frames were resized, if not in the usual way."""
+        """How frames were resized."""
         return self._find(str, "preprocessing", "resize")
 
     @property
@@ -324,7 +317,7 @@ def _read_runs(text: object) -> list[dict[str, Any]]:
     """The runs in JSON text; none if it is something else."""
     try:
         runs = json.loads(str(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return runs if isinstance(runs, list) and all(isinstance(run, dict) for run in runs) else []
 
@@ -333,6 +326,6 @@ def _read_object(text: object) -> dict[str, Any]:
     """The object in JSON text; an empty one if there is none."""
     try:
         content = json.loads(str(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

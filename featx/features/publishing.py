@@ -89,8 +89,7 @@ def is_alike(path: Path, layout: FileLayout) -> bool:
     with open_feature_file(path) as file:
         made = Provenance.from_attributes(file.attrs)
         return (
-            not made.is_old
-            and made.describe() == layout.provenance.describe()
+            made.describe() == layout.provenance.describe()
             and (file["features"].is_virtual or _has_chunks(file, layout))
             and (TIMES in file) == layout.has_times
             and read_names(file) == layout.video_ids

@@ -70,14 +70,11 @@ class Inputs(NamedTuple):
         identify: From the numbers of some rows, to what each row of the file is made of: empty
             where that is still not known. Whether it is enough to look at what may be a copy of
             something known is said beside.
-        digest: From the names of inputs that count as left out, and of those that count as not
-            there, to the digest of all others, as files of format 1 record it.
         tells_content: Whether what rows are made of follows from the content of each video alone,
             and not from the file that has it beside others.
     """
 
     identify: Callable[[Collection[int], bool], Digests]
-    digest: Callable[[Collection[str], Collection[str]], str]
     tells_content: bool = True
 
 
@@ -128,9 +125,7 @@ class StagedRows:
         self.is_stopped = False
         self._shard_files: set[Path] = set()  # those that earlier runs have written
         self._before: set[Path] = set()  # what was at paths of shards, whoever has put it there
-        self.inputs = inputs or Inputs(
-            lambda rows, copies: layout.input_sha256, lambda left_out, absent: ""
-        )
+        self.inputs = inputs or Inputs(lambda rows, copies: layout.input_sha256)
         self.places = Places(len(layout.labels))
         self.elsewhere: Callable[[], NDArray[np.uint64]] = lambda: np.zeros(0, np.uint64)
         self.given_up: Collection[str] = ()

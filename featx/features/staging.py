@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featx.errors import IncompleteError, InputError, OutputError, shorten
 from featx.features.feature_file import (
     FileLayout,
+    find_uncopied,
     open_feature_file,
     to_digests,
 )
@@ -111,6 +112,11 @@ class Staging(StagedRows):
                 self._check_bindings(path, source)
                 if problems := find_problems(file, read_features=False):
                     raise OutputError(f"{path}: {problems[0]}. {way_out}")
+                if uncopied := find_uncopied(file):
+                    raise OutputError(
+                        f"{path}: expected a file whose rows can be copied, found "
+                        f"{shorten(uncopied)}, which would be lost. {way_out}"
+                    )
                 return source
         except OutputError:
             if not overwrite:
@@ -130,8 +136,7 @@ class Staging(StagedRows):
                 if sources and sources[-1].provenance == source.provenance:  # there may be many
                     source = replace(source, provenance=sources[-1].provenance)
             except IncompleteError:
-                if not path.match("damaged-*.txt"):  # what format 1 has for parts to come
-                    remove(path)
+                remove(path)
                 continue
             try:
                 self._check_bindings(path, source)

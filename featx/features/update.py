@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import InputError, OutputError, shorten
-from featx.features.feature_file import DAMAGE, open_feature_file, to_digests
+from featx.features.feature_file import DAMAGE, find_uncopied, open_feature_file, to_digests
 from featx.features.finished import (
     Finished,
     Places,
@@ -26,7 +26,6 @@ from featx.features.finished import (
     name_labels,
     pick_inputs,
 )
-from featx.features.format_1 import adopt
 from featx.features.staging import Staging
 from featx.features.validation import find_problems, find_row_problems
 
@@ -98,7 +97,7 @@ def plan_update(stagings: Sequence[Staging], overwrite: bool = False) -> list[Ch
     """
     own: dict[Path, list[Source]] = {}
     for staging in stagings:
-        sources = adopt(staging, staging.read_sources(overwrite), overwrite)
+        sources = staging.read_sources(overwrite)
         staging.published = next((s for s in sources if s.path == staging.target), None)
         own[staging.target] = sources
     others = _read_others(stagings)
@@ -158,6 +157,7 @@ def _read_others(stagings: Sequence[Staging]) -> list[Source]:
                 is_its_name = made.split in (None, path.name.partition("_features")[0])
                 differences = stagings[0].layout.provenance.find_differences(made)
                 is_whole = not source.shards or not find_problems(file, read_features=False)
+                is_whole = is_whole and not find_uncopied(file)
                 if is_its_name and made.has_record and not differences and is_whole:
                     sources.append(source)
     return sources

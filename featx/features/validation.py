@@ -12,10 +12,11 @@ from featx.features.feature_file import (
     COLUMNS,
     DAMAGE,
     DATASETS,
-    INPUTS,
     RUN,
     TIMES,
     UNLABELLED,
+    find_shape,
+    has_dtype,
 )
 from featx.features.provenance import Provenance
 from featx.features.shards import find_shards, open_shard
@@ -42,20 +43,16 @@ def find_problems(
 def _find_problems(file: h5py.File, read_features: bool, folder: Path | None) -> list[str]:
     features, labels, num_frames = file["features"], file["labels"], file["num_frames"]
     count, max_frames = int(file.attrs["num_videos"]), int(file.attrs["max_frames"])
-    dim = int(file.attrs["feature_dim"])
+    specs = {name: spec for name, spec in DATASETS.items() if name in file}
     problems = [
-        f"{name}: expected {dtype}, found {file[name].dtype}"
-        for name, dtype in DATASETS.items()
-        if file[name].dtype != dtype
+        f"{name}: expected {' or '.join(spec.dtypes)}, found {file[name].dtype}"
+        for name, spec in specs.items()
+        if not has_dtype(file[name], spec)
     ]
-    shapes = {"features": (count, max_frames, dim), "labels": (count,), "num_frames": (count,)}
-    if "video_ids" in file:
-        shapes["video_ids"] = (count,)
-    if TIMES in file:
-        shapes[TIMES] = (count, max_frames)
-    shapes |= {name: (count,) for name in (INPUTS, RUN) if name in file}
-    for name in file.get(COLUMNS, ()):
-        shapes[f"{COLUMNS}/{name}"] = (count,)
+    shapes = {name: find_shape(file, spec) for name, spec in specs.items()}
+    shapes |= {f"{COLUMNS}/{name}": (count,) for name in file.get(COLUMNS, ())}
+    if features.ndim == 4 and not {"views", "grid"} & {*file.attrs}:
+        problems.append("features: expected the attribute views or grid with rank 4, found none")
     problems += [
         f"{name}: expected shape {[*shape]} by the attributes, found {[*file[name].shape]}"
         for name, shape in shapes.items()

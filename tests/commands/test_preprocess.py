@@ -53,6 +53,10 @@ def test_every_clip_in_its_place(raw: Path, tmp_path: Path) -> None:
         "image_size": [16, 16],
         "processing_mode": "cpu",
         "dtype": "uint8",
+        "stride": None,
+        "fps": None,
+        "frame_rate": None,
+        "resize": "squash",
     }
     assert analysis["scan"]["videos"] == {"train": 4, "test": 1}
     assert analysis["scan"]["left_out"] == {

@@ -22,7 +22,6 @@ from lightning.pytorch import Trainer
 import featx
 from featx import FeatureExtractor, VideoDataModule
 from featx.cli import main
-from featx.commands.preprocess import preprocess
 from featx.data.clip_file import write_clip
 from featx.data.clip_survey import hear_damage, survey_clip
 from featx.data.preprocessing import Preprocessing
@@ -483,30 +482,6 @@ def test_an_animation_without_its_end(good: dict[str, Path]) -> None:
     padded = path.with_name("padded.gif")
     padded.write_bytes(path.read_bytes() + bytes(7))
     assert survey_clip(padded)[0].damage == ""
-
-
-@pytest.mark.usefixtures("tiny")
-def test_another_way_to_rgb_is_recorded(tmp_path: Path, good: dict[str, Path]) -> None:
-    """Clips of 10 bits, interlaced ones and odd sizes were once converted in a simpler way."""
-    plain = ["h264.mp4", "hevc.mkv", "vp9.webm", "mjpeg.avi", "mpeg2.mpg", "variable rate.mkv"]
-    others = ["10 bit.mkv", "interlaced.mp4", "prores.mov", "dv.avi"]
-    for name in plain + others:
-        assert survey_clip(good[name])[0].is_plain == (name in plain), name
-    for number, names in enumerate((["h264.mp4"], ["h264.mp4", "10 bit.mkv"])):
-        raw, out = tmp_path / f"raw{number}", tmp_path / f"out{number}"
-        (raw / "train/a").mkdir(parents=True)
-        for name in names:
-            (raw / "train/a" / name).write_bytes(good[name].read_bytes())
-        for _ in range(2):
-            assert preprocess(raw, out, 6, 16) == []
-            info = json.loads((out / "configuration_analysis.json").read_text())
-            assert info["preprocessing_info"].get("rgb") == (None, "ffmpeg")[number]
-        path = featx.extract(raw, tmp_path / f"features{number}", **JOB)["train"]
-        by_way = featx.extract(out, tmp_path / f"by way{number}", **TINY_JOB)["train"]  # type: ignore[arg-type]
-        for found in (path, by_way):
-            with h5py.File(found) as file:
-                recorded = json.loads(file.attrs["config"])["preprocessing"]
-            assert recorded.get("rgb") == (None, "ffmpeg")[number]
 
 
 def test_what_another_clip_has_said_is_heard_again() -> None:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import make_rows, problems, write_feature_file
+from helpers import ROW_DIM, make_rows, problems, write_feature_file
 from torch.utils.data import DataLoader
 
 from featx import FeatureDataset
@@ -41,16 +41,36 @@ def test_an_item(path: Path) -> None:
         assert item.features.shape == (item.num_frames, dataset.feature_dim)
 
 
-def test_the_recipe_tells_what_is_unusual(path: Path) -> None:
-    """Of how scales are averaged, nothing where it is as usual, recorded or not."""
+def test_the_recipe_tells_files_apart(path: Path) -> None:
+    """What the old script does not record is what it did; averages that are the same are one."""
     before = FeatureDataset(path).recipe
-    assert before.keys() == {"multi_scale", "scales", "backbone", "weights_sha256"}
     write_feature_file(path, LENGTHS, {"scale_average": "zeros", "scale_align": "index"})
     assert FeatureDataset(path).recipe == before
     write_feature_file(path, LENGTHS, {"scale_average": "present"})
     assert FeatureDataset(path).recipe == before | {"scale_average": "present"}
     write_feature_file(path, LENGTHS, {"scale_average": "present", "scale_align": "time"})
     assert FeatureDataset(path).recipe == before | {"scale_align": "time"}
+
+
+def test_several_vectors_a_frame(path: Path) -> None:
+    """Files of rank 4 and of float16 give float32; `map_rows` takes the mean of a frame's."""
+    write_feature_file(path, LENGTHS)
+    rows = make_rows(LENGTHS)
+    with h5py.File(path, "r+") as file:
+        single = file["features"][:]
+        del file["features"]
+        several = np.stack([single, 3 * single], axis=2).astype(np.float16)
+        file.create_dataset("features", data=several, chunks=(1, *several.shape[1:]))
+        file.attrs["views"] = '["centre", "mirrored"]'
+    assert problems(path) == []
+    dataset = FeatureDataset(path)
+    assert dataset.feature_dim == ROW_DIM
+    item = dataset[2]
+    assert (item.features.dtype, item.features.shape) == (torch.float32, (5, 2, ROW_DIM))
+    expected = np.stack([rows[2], 3 * rows[2]], axis=1).astype(np.float16).astype(np.float32)
+    assert np.array_equal(item.features.numpy(), expected)
+    [mean] = dataset.map_rows(lambda features: features.copy(), [2])
+    np.testing.assert_allclose(mean, expected.mean(axis=1), rtol=1e-6)
 
 
 def test_rows_from_the_end(path: Path) -> None:

@@ -156,21 +156,25 @@ def test_a_run_over_a_merged_file(write: Write, tmp_path: Path) -> None:
     assert read(target) == rows
 
 
-def test_files_of_format_1(write: Write, tmp_path: Path) -> None:
-    """They become one that does not tell either what its rows were made of."""
-    paths = [write("one", {"x": ("a", 1)}), write("two", {"y": ("a", 1)})]
-    for path in paths:
-        with h5py.File(path, "r+") as file:
-            del file["input_sha256"], file["run"], file.attrs["runs"]
-            file.attrs["format_version"] = 1
-    merged = merge_files(paths, tmp_path / "c.h5")
-    assert (merged.num_videos, merged.repeated) == (2, 0)
-    assert problems(merged.path) == []
-    with h5py.File(merged.path) as file:
-        assert "input_sha256" not in file
-        made = Provenance.from_attributes(file.attrs)
-    assert (made.is_old, made.has_record) == (True, False)
-    assert merge_files([merged.path], tmp_path / "d.h5").num_videos == 2
+@pytest.mark.parametrize("name", ["fps", "start_times", "my_own", "views", "features"])
+def test_rows_that_cannot_be_copied(write: Write, tmp_path: Path, name: str) -> None:
+    """Datasets and attributes that a copy would lose are refused in one line."""
+    path = write("one", {"x": ("a", 1)})
+    with h5py.File(path, "r+") as file:
+        if name in ("fps", "my_own"):
+            file[name] = np.array([25.0])
+        elif name == "start_times":
+            file[name] = np.zeros(file["features"].shape[:2], np.float32)
+        elif name == "views":
+            file.attrs[name] = "[]"
+        else:
+            half = file[name][:].astype(np.float16)
+            del file[name]
+            file[name] = half
+    assert problems(path) == []
+    with pytest.raises(InputError, match=rf"whose rows can be copied, found .*{name}") as caught:
+        merge_files([path], tmp_path / "c.h5")
+    assert "\n" not in str(caught.value)
 
 
 def test_columns_of_tables(write: Write, tmp_path: Path) -> None:
@@ -234,17 +238,18 @@ def test_labels_go_by_names(mappings: list[dict[str, int]], joined: dict[str, in
     assert [*join_categories(mappings).items()] == [*joined.items()]
 
 
-def test_settings_that_only_some_have(write: Write, tmp_path: Path) -> None:
-    """How clips became videos is kept, as far as all agree; how chroma was placed is no setting."""
+def test_settings_in_which_files_differ(write: Write, tmp_path: Path) -> None:
+    """The record of the merge has only those that are the same in all files."""
     made = {"frames_per_video": 3, "image_size": [8, 8], "processing_mode": "cpu"}
     paths = [
-        write("one", {"x": ("a", 1)}, source="clips", preprocessing=made),
-        write("two", {"y": ("a", 2)}, source="clips", preprocessing=made | {"rgb": "ffmpeg"}),
+        write("one", {"x": ("a", 1)}, source="clips", preprocessing=made, root="/one"),
+        write("two", {"y": ("a", 2)}, source="clips", preprocessing=made, root="/two"),
     ]
     merged = merge_files(paths, tmp_path / "c.h5").path
     with h5py.File(merged) as file:
         found = Provenance.from_attributes(file.attrs)
-    assert found.run["preprocessing"] == made | {"rgb": "ffmpeg"}
+    assert found.run["preprocessing"] == made
+    assert "root" not in found.run
     assert merge_files([merged, paths[0]], tmp_path / "d.h5").num_videos == 2
 
 

@@ -18,7 +18,6 @@ from featx.features.provenance import Provenance
 from featx.features.staged import Inputs, Row
 from featx.features.staging import Staging
 from featx.features.update import Change, plan_update
-from featx.files import file_sha256
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 ROWS = make_rows(LENGTHS)
@@ -210,7 +209,7 @@ def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
         staging = Staging(
             target,
             replace(layout, input_sha256=to_digests(inputs)),
-            Inputs(identify, lambda left_out, absent: ""),
+            Inputs(identify),
         )
         plan_update([staging])
         return {*staging.places}
@@ -221,81 +220,6 @@ def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
     assert start({2, 3}) == {0, 1}
     assert start({1, 2, 3}) == {0, 1}
     assert asked == [([2, 3], True), ([1, 2, 3], False)]
-
-
-def to_format_1(path: Path, digest: str) -> None:
-    """Make a file what featx wrote before it told what each row was made of."""
-    with h5py.File(path, "r+") as file:
-        for name in ("input_sha256", "run"):
-            del file[name]
-        del file.attrs["runs"]
-        file.attrs["format_version"] = 1
-        file.attrs["inputs_sha256"] = digest
-
-
-@pytest.mark.parametrize("added", [set(), {"video 3"}])
-@pytest.mark.parametrize("skipped", [set(), {"video 1"}])
-def test_a_file_of_format_1(tmp_path: Path, skipped: set[str], added: set[str]) -> None:
-    """Its record proves what all rows were made of, if none of these inputs has changed."""
-    target, fresh = tmp_path / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
-    kept = [row for row in range(4) if f"video {row}" not in skipped | added]
-    provenance = replace(plan(LENGTHS).provenance, skipped=dict.fromkeys(skipped, "bad"))
-    layout = choose(kept, provenance=provenance)
-    publish(target, layout, kept)
-    to_format_1(target, f"without {sorted(skipped)}, {sorted(added)}")
-
-    def digest(left_out: Any, absent: Any) -> str:  # noqa: ANN401
-        return f"without {sorted(left_out)}, {sorted(absent)}"
-
-    whole = choose(range(4))
-    staging = Staging(target, whole, Inputs(lambda rows, copies: whole.input_sha256, digest))
-    plan_update([staging])
-    assert {*staging.places} == {*kept}
-    if made := {row: finish(staging, row, ROWS[row]) for row in {*range(4)} - {*kept}}:
-        staging.write_part(made)
-    staging.publish()
-    publish(fresh, whole, range(4))
-    assert target.read_bytes() == fresh.read_bytes()
-    to_format_1(target, "of other inputs")
-    staging = Staging(target, whole, Inputs(lambda rows, copies: whole.input_sha256, digest))
-    with pytest.raises(OutputError, match="expected the inputs that it was made of, found others"):
-        plan_update([staging])
-    plan_update([staging], overwrite=True)
-    assert staging.places == {}
-
-
-def test_parts_of_format_1(tmp_path: Path) -> None:
-    """A run that an older featx has begun goes on, with what it has noted of damage."""
-    target = tmp_path / "train_features.h5"
-    made = plan(LENGTHS, source="clips", preprocessing={}).provenance
-    layout = choose(range(4), provenance=made)
-    first = Staging(target, layout)
-    prepare(first)
-    first.write_part({row: finish(first, row, ROWS[row]) for row in (2, 1)})
-    [part] = first.folder.glob("part-*")
-    to_format_1(part, "right")
-    part.rename(part.with_name(f"part-000000002-{file_sha256(part)}.h5"))
-    (first.folder / "damaged-1.txt").write_text("half of it")
-    staging = Staging(
-        target,
-        layout,
-        Inputs(lambda rows, copies: layout.input_sha256, lambda left_out, absent: "right"),
-    )
-    plan_update([staging])
-    assert {*staging.places} == {2}  # what is damaged is not kept, unless somebody asks for it
-    run = {**layout.provenance.run, "keep_damaged": True}
-    kept = replace(layout, provenance=replace(layout.provenance, run=run))
-    staging = Staging(
-        target,
-        kept,
-        Inputs(lambda rows, copies: layout.input_sha256, lambda left_out, absent: "right"),
-    )
-    plan_update([staging])
-    assert {*staging.places} == {1, 2}
-    staging.write_part({row: finish(staging, row, ROWS[row]) for row in (0, 3)})
-    staging.publish()
-    with h5py.File(target) as file:
-        assert json.loads(file.attrs["damaged_videos"]) == {"video 1": "half of it"}
 
 
 def test_times_are_kept(tmp_path: Path) -> None:
@@ -395,7 +319,7 @@ def test_a_part_that_is_made_again(tmp_path: Path) -> None:
     target = tmp_path / "train_features.h5"
     layout, unknown = choose([0, 1]), replace(choose([0, 1]), input_sha256=to_digests(["", ""]))
     for _ in range(2):
-        staging = Staging(target, unknown, Inputs(lambda rows, copies: ["", ""], lambda *_: ""))
+        staging = Staging(target, unknown, Inputs(lambda rows, copies: ["", ""]))
         assert prepare(staging, overwrite=True) == set()
         rows = {row: Row(encode(ROWS[row], layout), layout.input_sha256[row]) for row in range(2)}
         staging.write_part(rows)
@@ -557,5 +481,5 @@ def test_videos_that_are_told_by_their_file(tmp_path: Path) -> None:
     publish(target, before, numbers)
     with pytest.raises(OutputError, match="15 of its videos have other content, and 0 the same"):
         publish(target, after, numbers)
-    inputs = Inputs(lambda rows, copies: after.input_sha256, lambda *names: "", tells_content=False)
+    inputs = Inputs(lambda rows, copies: after.input_sha256, tells_content=False)
     assert prepare(Staging(target, after, inputs)) == set()

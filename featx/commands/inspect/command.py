@@ -187,7 +187,7 @@ def summarize(path: Path) -> dict[str, Any]:
             structure, problems = describe_structure(file), find_problems(file)
             attributes = {name: _to_json(name, value) for name, value in file.attrs.items()}
             labels = file["labels"][:]
-            recorded = _describe_sampling(file)
+            recorded = {"dtype": str(file["features"].dtype), **_describe_sampling(file)}
             num_bytes = find_size(path, find_shards(file))
         except DAMAGE as error:
             raise refuse_damage(path, error) from error
@@ -209,9 +209,6 @@ def summarize(path: Path) -> dict[str, Any]:
 def _describe_sampling(file: h5py.File) -> dict[str, Any]:
     """How frames were sampled, when they are shown, and what else is known of the videos."""
     made = Provenance.from_attributes(file.attrs)
-    sampling = made.sampling
-    if sampling is None and made.num_frames is not None:
-        sampling = {"num_frames": made.num_frames}
     times: dict[str, float] | None = None
     if TIMES in file:
         times = {}
@@ -225,7 +222,7 @@ def _describe_sampling(file: h5py.File) -> dict[str, Any]:
     counts = np.bincount(file[RUN][:]).tolist() if RUN in file else []
     return {
         "videos_per_run": counts,
-        "sampling": sampling,
+        "sampling": made.sampling,
         "resize": made.resize or "squash",
         "times": times,
         "columns": {

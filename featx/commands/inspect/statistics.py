@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.vectors import evenly
-from featx.features.dataset import FeatureDataset
+from featx.features.dataset import FeatureDataset, average_vectors
 from featx.features.feature_file import UNLABELLED
 
 MAX_VIDEOS = 2000  # whose features are read; their mean features take 30 MB at most
@@ -89,7 +89,7 @@ def survey(
     norms = np.full((len(rows), len(times)), np.nan)
     means = np.zeros((len(rows), dataset.feature_dim))
     for number, row in enumerate(rows.tolist()):
-        features = dataset[row].features.numpy()
+        features = average_vectors(dataset[row].features.numpy())
         reached = times[times < len(features)]
         norms[number, : len(reached)] = np.linalg.norm(features[reached].astype(np.float64), axis=1)
         means[number] = features.mean(axis=0, dtype=np.float64)
@@ -151,7 +151,8 @@ def choose(categories: NDArray[np.int64], count: int) -> list[int]:
 
 def _compare(dataset: FeatureDataset, row: int, category: int, max_times: int) -> Similarity:
     item = dataset[row]
-    frames = item.features.numpy()[evenly(item.num_frames, max_times)].astype(np.float64)
+    features = average_vectors(item.features.numpy())
+    frames = features[evenly(item.num_frames, max_times)].astype(np.float64)
     norms = np.linalg.norm(frames, axis=1, keepdims=True)
     unit = np.divide(frames, norms, out=np.full_like(frames, np.nan), where=norms > 0)
     return Similarity(category, item.video_id, item.num_frames, np.clip(unit @ unit.T, -1, 1))

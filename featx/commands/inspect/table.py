@@ -19,7 +19,7 @@ _PROVENANCE = (
     "format_version",
 )
 
-_IF_UNUSUAL = ("scale_average", "scale_align")  # recorded by the run, if they are not as usual
+_OF_RUN = ("scale_average", "scale_align")  # settings without an attribute of their own
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
@@ -56,8 +56,9 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 def _describe_structure(summary: Mapping[str, Any]) -> dict[str, str]:
     statistics = ", ".join(f"{name} {value:g}" for name, value in summary["num_frames"].items())
     shape = summary["features_shape"]
+    axes = ["videos", "frames", *["vectors"] * (len(shape) == 4), "features"]
     rows = {
-        "features": f"{shape} float32 (videos, frames, features)",
+        "features": f"{shape} {summary['dtype']} ({', '.join(axes)})",
         "num_frames": statistics or "no videos",
         "compression": f"{summary['compression']} level {summary['compression_level']}",
         "size": f"{summary['bytes'] / 2**20:.2f} MB",
@@ -78,7 +79,7 @@ def _describe_structure(summary: Mapping[str, Any]) -> dict[str, str]:
 def _describe_provenance(attributes: Mapping[str, Any]) -> dict[str, object]:
     rows = {name: attributes.get(name, _NOT_RECORDED) for name in _PROVENANCE}
     if isinstance(run := attributes.get("config"), dict):
-        rows |= {name: run[name] for name in _IF_UNUSUAL if name in run}
+        rows |= {name: run[name] for name in _OF_RUN if name in run}
     if skipped := attributes.get("skipped"):
         rows["left out"] = f"{len(skipped)} inputs: {shorten([*skipped])}"
     if damaged := attributes.get("damaged_videos"):
