@@ -27,38 +27,12 @@ def is_watched() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]  # of anything
-    """A bar that knows how far it is even while it is invisible."""
-
-    def __init__(self, items: Iterable[Any] | None, name: str, total: int, **settings: Any) -> None:  # noqa: ANN401  # those of tqdm
-        super().__init__(items, name, total, **settings)
-        self.name, self.num_items, self.seen = name, total, 0
-
-    def __iter__(self) -> Iterator[Any]:
-        _STEPS.append(self)
-        try:
-            for item in super().__iter__():
-                yield item
-                self.seen += 1
-        finally:
-            _STEPS.remove(self)
-
-
-_STEPS: list[_Bar] = []  # those whose items are being taken
-
-
 def make_bar(
     items: Iterable[Any] | None, name: str, total: int, unit: str, show: bool = True
 ) -> "tqdm[Any]":
     """A progress bar over items, or to be moved by hand; it stays invisible in a log."""
     hidden = not (show and is_watched())
-    return _Bar(items, name, total, unit=unit, disable=hidden, dynamic_ncols=True)
-
-
-def find_step() -> tuple[str, int, int] | None:
-    """The bar whose items are being taken: its name, and how many of how many are; None without."""
-    steps = [*_STEPS]
-    return (steps[-1].name, steps[-1].seen, steps[-1].num_items) if steps else None
+    return tqdm(items, name, total, unit=unit, disable=hidden, dynamic_ncols=True)
 
 
 class Progress:

@@ -13,10 +13,8 @@ from lightning.pytorch import Trainer
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.console import (
     Progress,
-    find_step,
     format_speed,
     is_watched,
-    make_bar,
     without_chatter,
 )
 
@@ -56,15 +54,6 @@ def test_a_line_now_and_then_where_nobody_watches(
         progress.show(videos, 2 * videos, format_speed(0, None))
     progress.close()
     assert capsys.readouterr().err == "2/4 videos: 33% [01:10<?, 0.0 frames/s]\n"
-
-
-def test_how_far_a_bar_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """It can be asked for while items are taken, on a terminal or not; afterwards there is none."""
-    for show in (True, False):
-        steps = [find_step() for _ in make_bar("abc", "Scanning", 3, "file", show)]
-        assert steps == [("Scanning", number, 3) for number in range(3)]
-        assert find_step() is None
-    assert "Scanning" in capsys.readouterr().err
 
 
 def test_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,7 @@
 import logging
 import time
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -28,7 +27,7 @@ from featx.data.dataset import (
 )
 from featx.data.far import locate
 from featx.data.far_disk import CACHE_GB, Access
-from featx.data.known import Journal, Known
+from featx.data.known import Known
 from featx.data.manifest import (
     ANALYSIS_FILE,
     Manifest,
@@ -49,45 +48,24 @@ from featx.data.sources import check_scan, check_source, choose_source, scan_sha
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.ranks import Ranks
+from featx.extraction.run_folder import RunFolder, find_owner
 from featx.files import expand, writing
 from featx.parallel import count_cores
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 90  # seconds
-
-
-class Memory(ABC):
-    """What a callback of the Trainer is that keeps, from run to run, what is known of inputs."""
-
-    @abstractmethod
-    def open(self) -> None:
-        """Begin to keep it for this run, and for no other; called by the first process."""
-
-    @abstractmethod
-    def recall(self) -> Known:
-        """What earlier runs have found; what the scan finds is added to it."""
-
-    @abstractmethod
-    def make_journal(self, rank: int) -> Journal:
-        """Where a process notes what it finds, for others to recall."""
-
-    @abstractmethod
-    def keep(self, manifest: Manifest) -> Path:
-        """Keep the videos for as long as the run lasts, in a folder that all of its processes see.
-
-        Returns:
-            The folder.
-        """
+_MANIFEST_SECONDS = 90
 
 
 def _open_manifest(folder: Path) -> Manifest:
-    """The videos that rank 0 has kept, which a network disk may show to others only after a while.
+    """Open the manifest that rank 0 has saved.
+
+    A network file system may show it to other machines only after some time.
 
     Raises:
-        OutputError: It does not show them.
+        OutputError: It does not appear.
     """
-    for _ in range(_PATIENCE):
+    for _ in range(_MANIFEST_SECONDS):
         try:
             return Manifest.open(folder)
         except FileNotFoundError:
@@ -98,23 +76,20 @@ def _open_manifest(folder: Path) -> Manifest:
 
 @dataclass(slots=True)
 class Work:
-    """What one run has to do: laid out by the data module, and shared with the writer.
+    """The work of one run; the data module makes it, and shares it with the writer.
 
     Attributes:
-        ranks: The processes of the run.
+        ranks: The ranks of the run.
         manifest: The videos.
-        find_done: Finds which videos `[num_videos]` an earlier run has finished; the writer's, and
-            without a writer, there are none.
-        done: These, once they are found.
+        done: Which videos `[num_videos]` earlier runs have finished; None until that is known.
     """
 
     ranks: Ranks
     manifest: Manifest
-    find_done: Callable[[], NDArray[np.bool_]] | None = None
     done: NDArray[np.bool_] | None = None
 
     def take_blocks(self, num_blocks: int) -> Iterator[int]:
-        """The numbers of the blocks that this process takes, each when the one before is done."""
+        """Yield the numbers of this rank's blocks; the next one is taken when one is done."""
         while (taken := self.ranks.count("blocks", 1)) <= num_blocks:
             yield taken - 1
 
@@ -269,15 +244,15 @@ class VideoDataModule(LightningDataModule):
         """Scan the data set: every header is read and checked before the first forward pass."""
         self._watch = PixelWatch(self.pixels)
         ranks = Ranks()
-        callbacks = getattr(self.trainer, "callbacks", ())
-        memory = next((each for each in callbacks if isinstance(each, Memory)), None)
-        if memory is None:
+        owner = find_owner(self.trainer)
+        if owner is None:
             self.work = Work(ranks, ranks.from_first(lambda: self._scan(Known())))
-        else:
-            ranks.from_first(memory.open)
-            self._scan_share(ranks, memory)
-            folder = ranks.from_first(lambda: memory.keep(self._scan(memory.recall())))
-            self.work = Work(ranks, _open_manifest(folder))
+            return
+        run = owner.run_folder
+        ranks.from_first(run.open)
+        self._scan_share(ranks, run)
+        folder = ranks.from_first(lambda: run.save_manifest(self._scan(run.load_scan_cache())))
+        self.work = Work(ranks, _open_manifest(folder))
 
     @property
     def manifest(self) -> Manifest:
@@ -308,14 +283,14 @@ class VideoDataModule(LightningDataModule):
         decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
         return device if decodes and device.type == "cuda" else CPU
 
-    def _scan_share(self, ranks: Ranks, memory: Memory) -> None:
+    def _scan_share(self, ranks: Ranks, run: RunFolder) -> None:
         """Have each of several machines look at its share of the inputs, where that takes time."""
         trainer = self.trainer
         if trainer is None or trainer.num_nodes == 1 or self.scan_settings.scan == "lazy":
             return
         if trainer.local_rank == 0:
-            journal = memory.make_journal(trainer.global_rank)
-            settings = replace(self.scan_settings, known=memory.recall())
+            journal = run.make_journal(trainer.global_rank)
+            settings = replace(self.scan_settings, known=run.load_scan_cache())
             share = Share(trainer.node_rank, trainer.num_nodes, journal.note)
             scan_share(self._source, settings, share)
         ranks.wait()
@@ -377,7 +352,11 @@ class VideoDataModule(LightningDataModule):
                 num_cores = count_cores() // self.trainer.num_devices
                 num_workers = min(self._source.max_workers, num_cores)
         work = self.work
-        work.done = work.find_done() if work.find_done else np.zeros(len(work.manifest), np.bool_)
+        owner = find_owner(self.trainer)
+        if owner and self.trainer:
+            work.done = owner.find_finished(self.trainer)
+        else:
+            work.done = np.zeros(len(work.manifest), np.bool_)
         pending = np.flatnonzero(~work.done)
         lengths = work.manifest.lengths[pending]
         num_workers = num_workers if len(pending) else 0

@@ -1,23 +1,19 @@
-"""Signs of life: what each process of a run says of itself, in a small file, every few seconds.
+"""Heartbeats: each rank of a run reports its progress in a small JSON file.
 
-They lie in the output folder, `.featx/status/<rank>.json`, so that the first process and
-`featx status` can tell how far a run is, also from another machine. Whatever becomes of them, the
-run goes on.
+The files are `OUTPUT/.featx/status/<rank>.json`. Rank 0 and `featx status`, also on another
+machine, read them. An error while a heartbeat is written never ends the run.
 """
 
 import json
 import os
 import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from featx.console import find_step
 from featx.files import read_json
 
 STATUS_FOLDER = "status"
@@ -25,33 +21,32 @@ STATUS_FOLDER = "status"
 
 Phase = Literal["scan", "extraction", "waiting", "merging"]
 
-_BEAT_SECONDS = 5.0
-_PATIENCE_SECONDS = 60.0  # after which a silent process is doubtful
-_WINDOW_SECONDS = 600.0
-_TOLD = 3  # reasons
+_WRITE_SECONDS = 1.0  # between two writes of a rank
+_READ_SECONDS = 5.0  # between two reads of the other ranks' files
+_STALE_SECONDS = 600.0  # because a batch of long videos may take minutes
+_MAX_REASONS = 3
 
 
 @dataclass(slots=True)
-class Sign:
-    """What a process says of itself.
+class Heartbeat:
+    """What a rank reports of itself.
 
     Attributes:
-        rank: Its rank.
-        num_ranks: How many processes the run has; 0 as long as that is not known.
-        host: Its machine.
-        pid: Its number there.
-        device: Where its CNN runs.
-        time: When it said so, in seconds since 1970.
-        phase: What it is at; waiting is for other processes.
-        step: What a bar would show of that, if there is one: its name, what is done, of how many.
-        videos: Videos that it has finished in this run, with those that it has left out.
-        frames: Their frames.
-        rate: Frames a second, over the last ten minutes of its own work; 0 if it does not work.
-        total_videos: What is to be done in this run, by all processes.
-        total_frames: The frames of these.
-        found: Videos that earlier runs have finished.
-        skipped: Inputs that it has left out.
-        reasons: Why, of the first ones.
+        rank: The rank.
+        num_ranks: Number of ranks of the run; 0 until it is known.
+        host: Name of its machine.
+        pid: Its process number there.
+        device: Device of its backbone.
+        time: When it was written, in seconds since 1970.
+        phase: What the rank is doing; `waiting` is for other ranks.
+        videos: Number of videos that it has finished or skipped in this run.
+        frames: Number of frames of these videos.
+        rate: Frames per second since its extraction began; 0 in the other phases.
+        total_videos: Number of videos that all ranks together have to do in this run.
+        total_frames: Number of frames of these videos.
+        found: Number of videos that earlier runs have finished.
+        skipped: Number of inputs that it has skipped.
+        reasons: Error messages of the first skipped inputs.
     """
 
     rank: int = 0
@@ -61,7 +56,6 @@ class Sign:
     device: str = ""
     time: float = 0.0
     phase: Phase = "scan"
-    step: tuple[str, int, int] | None = None
     videos: int = 0
     frames: int = 0
     rate: float = 0.0
@@ -72,63 +66,64 @@ class Sign:
     reasons: tuple[str, ...] = ()
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether it is of another machine."""
-        return self.host != socket.gethostname()
+    def is_local(self) -> bool:
+        """Whether its rank runs on this machine."""
+        return self.host == socket.gethostname()
 
-    def is_silent(self, now: float) -> bool:
-        """Whether it has said nothing for a minute."""
-        return now - self.time > _PATIENCE_SECONDS
+    def is_stale(self, now: float) -> bool:
+        """Whether it was not rewritten for ten minutes."""
+        return now - self.time > _STALE_SECONDS
 
     def is_alive(self, now: float) -> bool:
-        """Whether the process goes on, for all that is known here."""
-        if self.is_elsewhere:
-            return not self.is_silent(now)
+        """Whether its process exists; of another machine, whether the heartbeat is not stale."""
+        if not self.is_local:
+            return not self.is_stale(now)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except OSError:  # it is another user's
+        except OSError:  # the process belongs to another user
             pass
         return True
 
 
-class Overall(NamedTuple):
-    """How far all processes of a run are.
+class RunTotals(NamedTuple):
+    """Progress of a run over all ranks.
 
     Attributes:
-        videos: Videos that are finished in this run.
-        frames: Their frames.
-        rate: Frames a second, over the last ten minutes, of all that are at work.
-        slowest: Who of several has the lowest rate.
-        fastest: Who has the highest one.
-        seconds_left: How long the rest takes at this rate; None if nobody knows.
+        videos: Number of videos that are finished or skipped in this run.
+        frames: Number of frames of these videos.
+        rate: Frames per second of all ranks that extract.
+        slowest: Of several such ranks, the heartbeat with the lowest rate.
+        fastest: Of several such ranks, the heartbeat with the highest rate.
+        seconds_left: Time for the rest at this rate; None if no rank extracts.
     """
 
     videos: int
     frames: int
     rate: float
-    slowest: Sign | None
-    fastest: Sign | None
+    slowest: Heartbeat | None
+    fastest: Heartbeat | None
     seconds_left: float | None
 
 
-def sum_up(signs: Collection[Sign], now: float) -> Overall:
-    """How far a run is.
+def sum_up(heartbeats: Collection[Heartbeat], now: float) -> RunTotals:
+    """Sum up the heartbeats of all ranks.
+
+    The counts of dead ranks are included, because their finished rows are on disk.
 
     Args:
-        signs: Those of its processes; what one has done counts even if it is gone, for its rows are
-            on disk or will be.
+        heartbeats: One per rank.
         now: Seconds since 1970.
     """
-    working = [sign for sign in signs if sign.rate > 0 and not sign.is_silent(now)]
-    rate = sum(sign.rate for sign in working)
-    frames = sum(sign.frames for sign in signs)
-    left = max((sign.total_frames for sign in signs), default=0) - frames
-    working.sort(key=lambda sign: sign.rate)
+    working = [beat for beat in heartbeats if beat.rate > 0 and not beat.is_stale(now)]
+    working.sort(key=lambda beat: beat.rate)
+    rate = sum(beat.rate for beat in working)
+    frames = sum(beat.frames for beat in heartbeats)
+    left = max((beat.total_frames for beat in heartbeats), default=0) - frames
     several = len(working) > 1
-    return Overall(
-        sum(sign.videos for sign in signs),
+    return RunTotals(
+        sum(beat.videos for beat in heartbeats),
         frames,
         rate,
         working[0] if several else None,
@@ -137,121 +132,88 @@ def sum_up(signs: Collection[Sign], now: float) -> Overall:
     )
 
 
-def read_signs(folder: Path) -> list[Sign]:
-    """The signs of life in a folder, by rank; a file that is none is left out."""
-    usual = json.loads(json.dumps(asdict(Sign())))
-    usual["step"] = None  # or a list
-    signs = []
+def read_heartbeats(folder: Path) -> list[Heartbeat]:
+    """Return the heartbeats in a folder, by rank; files of another form are ignored."""
+    default = json.loads(json.dumps(asdict(Heartbeat())))
+    heartbeats = []
     for path in folder.glob("[0-9]*.json"):
         content = read_json(path)
-        fits = content.keys() == usual.keys() and all(
-            isinstance(content[name], type(value))
-            for name, value in usual.items()
-            if value is not None
+        fits = content.keys() == default.keys() and all(
+            isinstance(content[name], type(value)) for name, value in default.items()
         )
         if fits and content["phase"] in get_args(Phase):
             content["reasons"] = tuple(content["reasons"])
-            signs.append(Sign(**content))
-    return sorted(signs, key=lambda sign: sign.rank)
+            heartbeats.append(Heartbeat(**content))
+    return sorted(heartbeats, key=lambda beat: beat.rank)
 
 
-class Pace:
-    """How fast frames have come in the last ten minutes.
-
-    Args:
-        now: When the first one could, in seconds of any clock.
-    """
-
-    def __init__(self, now: float) -> None:
-        self._marks = deque([(now, 0)])
-
-    def find_rate(self, now: float, frames: int) -> float:
-        """Frames a second, when there are so many by now."""
-        while len(self._marks) > 1 and self._marks[1][0] <= now - _WINDOW_SECONDS:
-            self._marks.popleft()
-        start, before = self._marks[0]
-        if now - self._marks[-1][0] >= _BEAT_SECONDS:
-            self._marks.append((now, frames))
-        return (frames - before) / (now - start) if now > start else 0.0
-
-
-class Reporter:
-    """Writes the signs of life of this process, and reads those of the others.
+class HeartbeatFile:
+    """Writes the heartbeat of this rank, and reads those of the other ranks.
 
     Args:
-        folder: Where they are; it is made, and removed with the last one.
-        sign: What is known of this process from the beginning.
+        folder: The folder of the files. It is created, and removed with its last file.
+        rank: This rank.
+
+    Attributes:
+        heartbeat: What the next write will report.
     """
 
-    def __init__(self, folder: Path, sign: Sign) -> None:
+    def __init__(self, folder: Path, rank: int) -> None:
         self._folder = folder
-        self._path = folder / f"{sign.rank}.json"
-        self._temporary = folder / f"{sign.rank}.tmp"
-        self._pace: Pace | None = None
-        self._others: list[Sign] = []
-        self._ended = threading.Event()
-        self._sign_lock = threading.Lock()
-        self.sign = sign
-        sign.host, sign.pid = socket.gethostname(), os.getpid()
-        self._thread = threading.Thread(target=self._run, name="signs of life", daemon=True)
-        self._thread.start()
+        self._path, self._temporary = folder / f"{rank}.json", folder / f"{rank}.tmp"
+        self._extraction_start = self._last_write = self._last_read = 0.0
+        self._others: list[Heartbeat] = []
+        self.heartbeat = Heartbeat(rank, host=socket.gethostname(), pid=os.getpid())
+        self.enter("scan")
 
-    def begin(self, phase: Phase) -> None:
-        """Enter a phase."""
-        with self._sign_lock:
-            self._pace = Pace(time.monotonic()) if phase == "extraction" else None
-            self.sign.phase = phase
+    def enter(self, phase: Phase) -> None:
+        """Report a new phase."""
+        self.heartbeat.phase = phase
+        self._extraction_start = time.monotonic()
+        self.write(at_once=True)
 
     def advance(self, videos: int, frames: int) -> None:
         """Count videos, and their frames, as done."""
-        with self._sign_lock:
-            self.sign.videos += videos
-            self.sign.frames += frames
+        self.heartbeat.videos += videos
+        self.heartbeat.frames += frames
 
     def skip(self, reason: str) -> None:
-        """Count an input as left out."""
-        with self._sign_lock:
-            self.sign.skipped += 1
-            if len(self.sign.reasons) < _TOLD:
-                self.sign.reasons += (reason,)
+        """Count an input as skipped."""
+        self.heartbeat.skipped += 1
+        if len(self.heartbeat.reasons) < _MAX_REASONS:
+            self.heartbeat.reasons += (reason,)
 
-    def sum_up(self) -> Overall:
-        """How far the run is, as far as is known here."""
-        self._update()
-        return sum_up([self.sign, *self._others], self.sign.time)
+    def write(self, at_once: bool = False) -> None:
+        """Replace the file, at most once a second unless `at_once` is set.
 
-    def stop(self) -> None:
-        """Say no more, and remove what was said."""
-        self._ended.set()
-        self._thread.join()
+        It is not synced to disk, because after a power failure it would be wrong anyway.
+        """
+        beat, now = self.heartbeat, time.monotonic()
+        if not at_once and now - self._last_write < _WRITE_SECONDS:
+            return
+        self._last_write = now
+        seconds = now - self._extraction_start
+        beat.rate = beat.frames / seconds if beat.phase == "extraction" and seconds > 0 else 0.0
+        beat.time = time.time()
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._temporary.write_text(json.dumps(asdict(beat)), "utf-8")
+            self._temporary.replace(self._path)
+
+    def sum_up(self, at_once: bool = False) -> RunTotals:
+        """Sum up all ranks; the other ranks' files are read every five seconds, or `at_once`."""
+        beat, now = self.heartbeat, time.monotonic()
+        if beat.num_ranks != 1 and (at_once or now - self._last_read >= _READ_SECONDS):
+            self._last_read = now
+            with suppress(OSError):
+                beats = read_heartbeats(self._folder)
+                self._others = [other for other in beats if other.rank != beat.rank]
+        return sum_up([beat, *self._others], time.time())
+
+    def remove(self) -> None:
+        """Remove the file, and the folder if it is empty then."""
         for path in (self._path, self._temporary):
             with suppress(OSError):
                 path.unlink()
-        with suppress(OSError):  # others are in it
+        with suppress(OSError):  # the files of other ranks are in it
             self._folder.rmdir()
-
-    def _update(self) -> Sign:
-        """What is true of this process now."""
-        with self._sign_lock:
-            sign = self.sign
-            sign.time = time.time()
-            sign.step = None if sign.phase == "extraction" else find_step()
-            sign.rate = self._pace.find_rate(time.monotonic(), sign.frames) if self._pace else 0.0
-            return sign
-
-    def _run(self) -> None:
-        with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            with suppress(OSError):  # a full disk is nothing that a run must end for
-                self._write()
-            if self.sign.rank == 0 and self.sign.num_ranks != 1:
-                with suppress(OSError):
-                    self._others = [sign for sign in read_signs(self._folder) if sign.rank]
-            if self._ended.wait(_BEAT_SECONDS):
-                return
-
-    def _write(self) -> None:
-        """Replace the file; not durably, for after a power cut it would be wrong anyhow."""
-        self._temporary.write_text(json.dumps(asdict(self._update())), "utf-8")
-        self._temporary.replace(self._path)

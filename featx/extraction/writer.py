@@ -1,7 +1,6 @@
-"""The BasePredictionWriter: gathers the features of all ranks into one file per split."""
+"""The callback that writes the features of all ranks into one file per split."""
 
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,8 @@ from torch import Tensor
 
 from featx.console import Progress, format_speed
 from featx.data.dataset import VideoBatch
-from featx.data.known import Journal, Known
-from featx.data.manifest import ANALYSIS_FILE, Manifest
+from featx.data.known import format_line
+from featx.data.manifest import ANALYSIS_FILE
 from featx.data.video_file import MadeOf
 from featx.errors import (
     FeatureError,
@@ -34,27 +33,26 @@ from featx.errors import (
     UsageError,
     check_at_least,
 )
-from featx.extraction.datamodule import Memory, VideoDataModule
+from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.merging import ShardPublisher
 from featx.extraction.ranks import warn_of_shared_store
 from featx.extraction.record import ask_inputs, plan_layout, write_analysis
+from featx.extraction.run_folder import RunFolder, RunOwner
 from featx.extraction.signals import Interruption
-from featx.extraction.status import STATUS_FOLDER, Phase, Reporter, Sign
 from featx.features.feature_file import file_name, open_feature_file
-from featx.features.lock import RunLock
 from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
-from featx.features.staged import STAGING_FOLDER, Plan
+from featx.features.staged import Plan
 from featx.features.staging import Staging
 from featx.features.update import plan_update
-from featx.files import check_replaceable, expand, remove, writing
+from featx.files import check_replaceable, expand, writing
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 _NO_POSITIONS: list[int] = []
 
 
-class FeatureWriter(BasePredictionWriter, Memory):
+class FeatureWriter(BasePredictionWriter, RunOwner):
     """Writes one feature file per split, `OUTPUT/<split>_features[_multiscale].h5`.
 
     A file appears when it is complete; until then, its rows are kept as parts in `OUTPUT/.featx/`.
@@ -92,79 +90,16 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self.output_dir = expand(output_dir)
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
-        # torchrun starts a run again under its name, as soon as it has lost a process.
-        run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-        self._lock = RunLock(self.output_dir / STAGING_FOLDER / "lock", run)
-        self._known = Known()
+        self.run_folder = RunFolder(self.output_dir)
         self._stagings: dict[str, Staging] = {}
         self._writers: dict[str, PartWriter] = {}
         self._progress: Progress | None = None
-        self._reporter: Reporter | None = None
         self._publisher: ShardPublisher | None = None
-        self._prepared = False  # what is in the staging folders is of this run
-        self._undo = ExitStack()  # what a run changes in its process, and takes back at its end
-
-    def open(self) -> None:
-        """Take the lock of the folder."""
-        if not self.output_dir.exists():
-            self._undo.callback(self._remove_if_empty)
-        self._undo.callback(self._lock.release)  # also if it is taken, but nothing can be written
-        self._lock.acquire()
-        status = self.output_dir / STAGING_FOLDER / STATUS_FOLDER
-        if status.exists():  # of a run that was killed
-            with writing(status):
-                remove(status)
-        self._report(Sign())
-
-    def recall(self) -> Known:
-        """What earlier runs on the folder have found out about inputs."""
-        self._known = Known.load(self._known_folder)
-        return self._known
-
-    def make_journal(self, rank: int) -> Journal:
-        """The file of a process; all of them are joined when what is known is saved."""
-        return Journal(self._known_folder / f"{rank}.jsonl")
-
-    def _report(self, sign: Sign) -> None:
-        """Tell others how far this process is, from now on."""
-        folder = self.output_dir / STAGING_FOLDER / STATUS_FOLDER
-        self._reporter = Reporter(folder, sign)
-        self._undo.callback(self._stop_reporting)
-
-    def _stop_reporting(self) -> None:
-        if self._reporter:
-            self._reporter.stop()
-            self._reporter = None
-
-    def keep(self, manifest: Manifest) -> Path:
-        """Write the videos into a folder of their own; what a killed run has left is removed."""
-        with writing(self._manifest_folder):
-            self._forget()
-            # On a network disk, others may know another folder of the same name.
-            folder = self._manifest_folder / secrets.token_hex(8)
-            manifest.save(folder)
-        return folder
-
-    def _forget(self) -> None:
-        """Remove what was kept; what cannot be, the next run removes."""
-        with suppress(OSError):
-            remove(self._manifest_folder)
-
-    def _remove_if_empty(self) -> None:
-        """Remove the folder that a run has made for its lock, if nothing came of it."""
-        with suppress(OSError):  # there is something in it
-            self.output_dir.rmdir()
-
-    @property
-    def _manifest_folder(self) -> Path:
-        return self.output_dir / STAGING_FOLDER / "manifest"
-
-    @property
-    def _known_folder(self) -> Path:
-        return self.output_dir / STAGING_FOLDER / "known"
+        self._is_planned = False  # `find_finished` has read the staging folder
+        self._undo = ExitStack()  # what a run changes in its process, and restores at its end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what the writer is given; see `_plan` for what it makes of it."""
+        """Check the model and the data, and begin the heartbeat of this rank."""
         super().setup(trainer, pl_module, stage)
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, FeatureExtractor) or not isinstance(data, VideoDataModule):
@@ -182,105 +117,105 @@ class FeatureWriter(BasePredictionWriter, Memory):
             split: self.output_dir / file_name(split, pl_module.multi_scale)
             for split in data.manifest.positions
         }
-        self._prepared = False
-        if not self._reporter:  # the first process has one since the scan
-            self._report(Sign(trainer.global_rank))
-        if self._reporter:
-            self._reporter.sign.num_ranks = trainer.world_size
-            self._reporter.sign.device = str(trainer.strategy.root_device)
-            if trainer.is_global_zero:
-                for errors in data.manifest.rejected.values():
-                    for error in errors.values():
-                        self._reporter.skip(str(error))
-        self._journal = self.make_journal(trainer.global_rank)
-        self._work.find_done = lambda: self._plan(trainer, pl_module)
+        self._is_planned = False
+        self._start_heartbeat(trainer)
+        self._journal = self.run_folder.make_journal(trainer.global_rank)
         self._undo.enter_context(warnings.catch_warnings())
-        # A run that finds all videos done is no mistake, as Lightning would suspect.
+        # Lightning warns of a run without videos, but all of them may be finished already.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         device = trainer.strategy.root_device
         self._pool = ThreadPoolExecutor(
             _COMPRESSION_THREADS,
             "compression",
-            # A new thread would take the first GPU, and some of its memory, to wait for a copy.
+            # Otherwise a thread that waits for a copy takes memory of the first GPU.
             *((torch.cuda.set_device, (device,)) if device.type == "cuda" else ()),
         )
 
-    def _plan(self, trainer: Trainer, extractor: FeatureExtractor) -> NDArray[np.bool_]:
-        """Lay out the files, and find which videos `[num_videos]` an earlier run has finished.
+    def _start_heartbeat(self, trainer: Trainer) -> None:
+        self._heartbeat = self.run_folder.start_heartbeat(trainer.global_rank)
+        self._heartbeat.heartbeat.num_ranks = trainer.world_size
+        self._heartbeat.heartbeat.device = str(trainer.strategy.root_device)
+        if trainer.is_global_zero:
+            for errors in self._work.manifest.rejected.values():
+                for error in errors.values():
+                    self._heartbeat.skip(str(error))
 
-        Not before the extractor is as it will run: Lightning restores a checkpoint after `setup`.
+    def find_finished(self, trainer: Trainer) -> NDArray[np.bool_]:
+        """Plan the feature files, and return which videos `[num_videos]` are finished already.
+
+        All ranks call this after `setup`, because Lightning restores a checkpoint in between.
         """
         self._interruption = Interruption(trainer)
         self._interruption.at_once = True
-        manifest = self._work.manifest
-        run = {
-            **extractor.settings(),
-            "precision": str(trainer.precision),
-            "device": _device_name(trainer.strategy.root_device),
-            **self._data.settings(),
-        }
-        self._stagings = {}
-        for split, path in self.paths.items():
-            run["preprocessing"] = manifest.preprocessing(split)
-            is_first = trainer.is_global_zero
-            layout = plan_layout(manifest, split, extractor.feature_dim, run, is_first)
-            inputs = ask_inputs(manifest, split, self._known)
-            self._stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
-        done, plans = self._work.ranks.from_first(self._prepare, self._interruption.check)
-        self._prepared = True
+        self._stagings = self._lay_out(trainer)
+        done, plans = self._work.ranks.from_first(self._plan, self._interruption.check)
+        self._is_planned = True
         for split, staging in self._stagings.items():
             staging.follow(plans[split])
         self._writers = {
             split: PartWriter(staging, self._pool, self._skips, self.part_limits)
             for split, staging in self._stagings.items()
         }
-        rows = {split: manifest.positions[split] for split in self._stagings}
+        rows = {split: self._work.manifest.positions[split] for split in self._stagings}
         pending = {split: ~done[r.start : r.stop] for split, r in rows.items()}
         self._publisher = ShardPublisher(self._work.ranks, self._stagings, pending)
         return done
 
+    def _lay_out(self, trainer: Trainer) -> dict[str, Staging]:
+        """Lay out the feature file of each split."""
+        manifest, extractor = self._work.manifest, trainer.lightning_module
+        assert isinstance(extractor, FeatureExtractor)  # as `setup` has checked
+        run = {
+            **extractor.settings(),
+            "precision": str(trainer.precision),
+            "device": _device_name(trainer.strategy.root_device),
+            **self._data.settings(),
+        }
+        stagings = {}
+        for split, path in self.paths.items():
+            run["preprocessing"] = manifest.preprocessing(split)
+            is_first = trainer.is_global_zero
+            layout = plan_layout(manifest, split, extractor.feature_dim, run, is_first)
+            inputs = ask_inputs(manifest, split, self.run_folder.scan_cache)
+            stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
+        return stagings
+
+    def _plan(self) -> tuple[NDArray[np.bool_], dict[str, Plan]]:
+        """Find the finished videos, and create the folders for the parts of the others."""
+        check_replaceable(self.output_dir / ANALYSIS_FILE)
+        for change in plan_update([*self._stagings.values()], self.overwrite):
+            rank_zero_info(str(change))
+        self.run_folder.save_scan_cache()
+        done = np.zeros(len(self._work.manifest), np.bool_)
+        for split, staging in self._stagings.items():
+            done[self._work.manifest.positions[split].start + staging.places.numbers()] = True
+        return done, {split: staging.plan for split, staging in self._stagings.items()}
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From now on, a signal or the end of another process ends the run between batches."""
+        """Begin the extraction: from now on, a signal or a dead rank ends it between batches."""
         self._interruption.at_once = False
         done, lengths = self._work.done, self._work.manifest.lengths
-        if done is None or not self._reporter:
-            return
-        sign = self._reporter.sign
-        sign.total_videos, sign.found = int((~done).sum()), int(done.sum())
-        sign.total_frames = int(lengths.sum() - lengths[done].sum())
-        self._reporter.begin("extraction")
+        assert done is not None
+        beat = self._heartbeat.heartbeat
+        beat.total_videos, beat.found = int((~done).sum()), int(done.sum())
+        beat.total_frames = int(lengths.sum() - lengths[done].sum())
+        self._heartbeat.enter("extraction")
         bar = trainer.progress_bar_callback
         if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and trainer.is_global_zero:
-            bar.disable()  # it counts batches, and knows nothing of earlier runs
-            self._progress = Progress(sign.total_videos, sign.total_frames, sign.found)
+            bar.disable()  # it counts batches of one rank, without the videos of earlier runs
+            self._progress = Progress(beat.total_videos, beat.total_frames, beat.found)
             self._show()
 
-    def _show(self) -> None:
-        """Show how far all processes are."""
-        if self._progress and self._reporter:
-            run = self._reporter.sum_up()
+    def _show(self, at_once: bool = False) -> None:
+        """Show the progress of all ranks."""
+        if self._progress:
+            run = self._heartbeat.sum_up(at_once)
             speed = format_speed(run.rate, run.seconds_left)
             if run.slowest and run.fastest:
                 slow, fast = run.slowest, run.fastest
                 speed += f", from {slow.rate:,.1f} of process {slow.rank}"
                 speed += f" to {fast.rate:,.1f} of process {fast.rank}"
             self._progress.show(run.videos, run.frames, speed)
-
-    def _prepare(self) -> tuple[NDArray[np.bool_], dict[str, Plan]]:
-        """Find what is finished, and make the folders for the parts of the rest."""
-        check_replaceable(self.output_dir / ANALYSIS_FILE)
-        for change in plan_update([*self._stagings.values()], self.overwrite):
-            rank_zero_info(str(change))
-        self._keep_known()
-        done = np.zeros(len(self._work.manifest), np.bool_)
-        for split, staging in self._stagings.items():
-            done[self._work.manifest.positions[split].start + staging.places.numbers()] = True
-        return done, {split: staging.plan for split, staging in self._stagings.items()}
-
-    def _keep_known(self) -> None:
-        """Keep what is known of inputs for the next run."""
-        with writing(self._known_folder):
-            self._known.save(self._known_folder)
 
     def write_on_batch_end(
         self,
@@ -292,34 +227,37 @@ class FeatureWriter(BasePredictionWriter, Memory):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Take the features of a batch."""
+        """Take the features of a batch, and report the progress."""
         for position, features in zip(batch.positions, prediction, strict=True):
-            split, row = self._work.manifest.locate_row(position)
-            for other, writer in self._writers.items():
-                if other != split:  # with the first row of a split, the one before it is done
-                    writer.flush()
-            made_of = batch.made_of.get(position, MadeOf(""))
-            self._note(position, made_of)
-            self._writers[split].add(
-                row,
-                _copy_to_cpu(features),
-                made_of.sha256,
-                batch.times.get(position),
-                batch.damage.get(position, ""),
-            )
+            self._add(batch, position, features)
         for position, error in batch.errors.items():
             split, row = self._work.manifest.locate_row(position)
             self._writers[split].skip(row, error)
-            if self._reporter:
-                self._reporter.skip(str(error))
-        if self._reporter:
-            positions = [*batch.positions, *batch.errors]
-            lengths = self._work.manifest.lengths[positions]
-            self._reporter.advance(len(positions), int(lengths.sum()))
-        _forget(trainer, batch_idx)
+            self._heartbeat.skip(str(error))
+        positions = [*batch.positions, *batch.errors]
+        lengths = self._work.manifest.lengths[positions]
+        self._heartbeat.advance(len(positions), int(lengths.sum()))
+        self._heartbeat.write()
+        _drop_positions(trainer, batch_idx)
         self._settle()
         self._show()
         self._interruption.check()
+
+    def _add(self, batch: VideoBatch, position: int, features: Tensor) -> None:
+        """Add the features of one video to its file."""
+        split, row = self._work.manifest.locate_row(position)
+        for other, writer in self._writers.items():
+            if other != split:  # because rows come in order: the split before it is done
+                writer.flush()
+        made_of = batch.made_of.get(position, MadeOf(""))
+        self._note(position, made_of)
+        self._writers[split].add(
+            row,
+            _copy_to_cpu(features),
+            made_of.sha256,
+            batch.times.get(position),
+            batch.damage.get(position, ""),
+        )
 
     def _settle(self) -> None:
         """Have the shards published that this process has finished."""
@@ -328,50 +266,48 @@ class FeatureWriter(BasePredictionWriter, Memory):
                 self._publisher.settle(split, writer.take_settled())
 
     def _note(self, position: int, made_of: MadeOf) -> None:
-        """Note the digest of a clip, which has been read all the same."""
-        if made_of.line:
-            with writing(self._known_folder):
-                self._journal.write(made_of.line)
-            return
+        """Note what reading a clip has told about it, for the scans of later runs."""
+        line = made_of.line
         facts = self._work.manifest.locate(position)[0].facts
-        if facts and made_of.file_digest:
+        if not line and facts and made_of.file_digest:
             name, known = facts
-            with writing(self._known_folder):
-                self._journal.note(name, replace(known, digest=made_of.file_digest))
+            line = format_line(name, replace(known, digest=made_of.file_digest))
+        with writing(self.run_folder.staging):
+            self._journal.write(line)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Publish, once the last rows of all ranks are on disk."""
-        if self._work.find_done and not self._prepared:
-            self._work.find_done()  # with a limit of no batches, nobody has asked for videos
+        """Publish the feature files, once the last rows of all ranks are on disk."""
+        if not self._is_planned:  # with a limit of no batches, no loader was made
+            self.find_finished(trainer)
         self._flush()
         if self._publisher:
-            self._begin("merging")
+            self._heartbeat.enter("merging")
             self._publisher.finish()
-        self._begin("waiting")
-        ranks, check = self._work.ranks, self._interruption.check
-        ranks.wait(self._wait_a_moment)
+        self._heartbeat.enter("waiting")
+        ranks = self._work.ranks
+        ranks.wait(self._wait)
         self._close_progress()
         self._interruption.at_once = True
-        self._begin("merging")
-        with self._undo:
+        self._heartbeat.enter("merging")
+        try:
+            with self._undo:
+                ranks.from_first(self._publish, self._wait)
+                self.run_folder.stop_heartbeat()
+                ranks.wait(self._interruption.check)  # then rank 0 can remove the status folder
+        finally:
             if trainer.is_global_zero:
-                self._undo.callback(self._forget)
-            ranks.from_first(self._publish, check)
-            self._stop_reporting()
-            ranks.wait(check)  # then the folder is empty, and the first process can remove it
+                self.run_folder.remove_manifest()
+            self.run_folder.close()
 
-    def _wait_a_moment(self) -> None:
-        """What there is to do while other processes are still at work."""
+    def _wait(self) -> None:
+        """Report the progress again and again, while other ranks are still at work."""
+        self._heartbeat.write()
         self._show()
         self._interruption.check()
 
-    def _begin(self, phase: Phase) -> None:
-        if self._reporter:
-            self._reporter.begin(phase)
-
     def _close_progress(self) -> None:
         if self._progress:
-            self._show()
+            self._show(at_once=True)
             self._progress.close()
             self._progress = None
 
@@ -379,34 +315,40 @@ class FeatureWriter(BasePredictionWriter, Memory):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write the rows that are finished; publish nothing."""
-        with self._undo:
-            if trainer.world_size == 1:  # other processes may still look at it
-                self._undo.callback(self._forget)
-            self._close_progress()
-            if self._publisher:
-                self._publisher.stop()
-                self._publisher = None  # the rows to come complete no shard
-            # They may be what has ended the run; a RuntimeError is one of CUDA.
-            with suppress(OutputError, FeatureError, RuntimeError):
-                self._flush()
-            if self._prepared and any(staging.has_parts() for staging in self._stagings.values()):
-                rank_zero_info(
-                    f"Finished videos are safe in {self.output_dir / STAGING_FOLDER}. "
-                    "Run the same command again to go on from there."
-                )
+        try:
+            with self._undo:
+                self._close_progress()
+                self._stop()
+                if self._is_planned and any(each.has_parts() for each in self._stagings.values()):
+                    rank_zero_info(
+                        f"Finished videos are safe in {self.run_folder.staging}. "
+                        "Run the same command again to go on from there."
+                    )
+        finally:
+            if trainer.world_size == 1:  # otherwise other ranks may still read it
+                self.run_folder.remove_manifest()
+            self.run_folder.close()
+
+    def _stop(self) -> None:
+        """Write the finished rows after an error, which may be one of writing or of CUDA."""
+        if self._publisher:
+            self._publisher.stop()
+            self._publisher = None  # so that no shard is merged any more
+        with suppress(OutputError, FeatureError, RuntimeError):
+            self._flush()
 
     def _publish(self) -> None:
-        """Publish every file that can be."""
+        """Publish every file that is complete."""
         published: dict[str, Path] = {}
         problems: list[IncompleteError] = []
         for split, staging in self._stagings.items():
             try:
                 staging.publish(self.overwrite)
                 published[split] = staging.target
-            except IncompleteError as error:  # which is no reason to keep the other splits back
+            except IncompleteError as error:  # the other splits may be complete
                 problems.append(error)
-        self._known = Known.load(self._known_folder)
-        self._keep_known()
+        self.run_folder.load_scan_cache()  # with the journals of all ranks
+        self.run_folder.save_scan_cache()
         if published:
             write_analysis(self.output_dir, published, self._work.manifest)
         for split, path in published.items():
@@ -429,7 +371,7 @@ class FeatureWriter(BasePredictionWriter, Memory):
 
 
 def _copy_to_cpu(features: Tensor) -> Callable[[], NDArray[np.float32]]:
-    """Start to copy features to the CPU; what is returned waits for the copy, and gives it."""
+    """Start to copy features to the CPU; the returned function waits for the copy."""
     if features.device.type != "cuda":
         return features.cpu().numpy
     copy = features.to("cpu", non_blocking=True)  # into pinned memory
@@ -443,10 +385,10 @@ def _copy_to_cpu(features: Tensor) -> Callable[[], NDArray[np.float32]]:
     return fetch
 
 
-def _forget(trainer: Trainer, batch_idx: int) -> None:
-    """Let go of the positions of a batch, which has them itself.
+def _drop_positions(trainer: Trainer, batch_idx: int) -> None:
+    """Free Lightning's list of the positions of a batch; the batch itself records them.
 
-    Lightning keeps those of all batches: for ten million videos, a gigabyte.
+    Lightning keeps the lists of all batches: for ten million videos, a gigabyte.
     """
     sampler = getattr(trainer.predict_dataloaders, "batch_sampler", None)
     if seen := getattr(sampler, "seen_batch_indices", None):

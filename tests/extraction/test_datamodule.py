@@ -26,13 +26,12 @@ from featx.data.dataset import (
     cut_blocks,
     cut_shares,
 )
-from featx.data.known import Journal, Known
-from featx.data.manifest import Manifest
 from featx.data.processed_files import ListedFile
 from featx.data.video_file import CPU, Video
 from featx.errors import InputError, UsageError
-from featx.extraction.datamodule import Memory, VideoDataModule
+from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.ranks import Ranks
+from featx.extraction.writer import FeatureWriter
 
 
 class FakeTrainer:
@@ -66,29 +65,6 @@ def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
     assert (loader.num_workers > 0) == (device == "cuda:0")
 
 
-class FakeMemory(Memory):
-    """Keeps what it is given in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def open(self) -> None:
-        """Nothing has to be locked."""
-
-    def recall(self) -> Known:
-        """What is in the folder."""
-        return Known.load(self.folder)
-
-    def make_journal(self, rank: int) -> Journal:
-        """In the folder."""
-        return Journal(self.folder / f"{rank}.jsonl")
-
-    def keep(self, manifest: Manifest) -> Path:
-        """Beside it."""
-        manifest.save(self.folder / "manifest")
-        return self.folder / "manifest"
-
-
 @pytest.mark.parametrize(("num_nodes", "local_rank", "noted"), [(2, 0, 4), (2, 1, 0), (1, 0, 0)])
 def test_a_machine_looks_at_its_share(
     small_root: Path, tmp_path: Path, num_nodes: int, local_rank: int, noted: int
@@ -98,13 +74,18 @@ def test_a_machine_looks_at_its_share(
         os.utime(path, (1, 1))  # long ago, so that another change would be seen
     data = VideoDataModule(small_root)
     trainer: Any = FakeTrainer(0, 1)
-    trainer.callbacks = [FakeMemory(tmp_path / "known")]
+    writer = FeatureWriter(tmp_path / "out")
+    trainer.callbacks = [writer]
     trainer.num_nodes, trainer.node_rank, trainer.local_rank = num_nodes, 0, local_rank
     data.trainer = trainer
     data.setup("predict")
-    lines = [path.read_text().splitlines()[1:] for path in (tmp_path / "known").glob("*.jsonl")]
+    lines = [
+        path.read_text().splitlines()[1:]
+        for path in writer.run_folder.staging.glob("known/*.jsonl")
+    ]
     assert sum(map(len, lines)) == noted  # of seven files
     assert len(data.manifest) == 9
+    writer.run_folder.close()
 
 
 @pytest.mark.parametrize(("device", "num_workers"), [("cuda:1", None), ("cuda:1", 2), ("cpu", 0)])
