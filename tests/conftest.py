@@ -82,6 +82,23 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
+MARKS = {"server": "network", "driver": "browser"}
+"""The mark of every test that uses a fixture."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the option -m selects tests by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a server or a browser."""
+    for item in items:
+        for fixture in MARKS.keys() & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(MARKS[fixture])
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Kills at random are few by default, for each takes seconds."""
+    """Add options for longer loops of failures than CI has time for."""
     parser.addoption("--kills", type=int, default=2, help="how often to kill a job at random")
+    parser.addoption(
+        "--all-failures",
+        action="store_true",
+        help="let every step of a job fail by a full and by a read-only disk, too",
+    )

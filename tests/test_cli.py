@@ -409,6 +409,7 @@ def test_inspect(predict: Run, run: Run, small_root: Path, tmp_path: Path) -> No
     assert "none.h5: expected a feature file, found no file" in line
 
 
+@pytest.mark.processes
 def test_the_installed_command(tmp_path: Path) -> None:
     """`featx` and `python -m featx` run from elsewhere; an error is a line, not a traceback."""
     script = Path(sys.executable).with_name("featx")

@@ -67,6 +67,7 @@ def run_torchrun(root: Path, out: Path, *options: str) -> "subprocess.CompletedP
     )
 
 
+@pytest.mark.processes
 def test_torchrun(small_root: Path, tmp_path: Path) -> None:
     """The script for several machines, on one: the options reach all processes."""
     options = ["--model.weights=random", "--model.backbone=resnet50", "--trainer.accelerator=cpu"]
@@ -75,6 +76,7 @@ def test_torchrun(small_root: Path, tmp_path: Path) -> None:
     assert len([*(tmp_path / "out").glob("*.h5")]) == 3
 
 
+@pytest.mark.processes
 def test_torchrun_with_a_wrong_option(tmp_path: Path) -> None:
     """It is told once, in a line, and nothing is started, let alone again and again."""
     done = run_torchrun(tmp_path, tmp_path / "out", "--data.root_of_all=x")

@@ -106,6 +106,7 @@ def test_it_can_be_turned_off(
     assert "videos:" not in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_a_log_has_no_chatter(small_root: Path, tmp_path: Path) -> None:
     """Not on a terminal: what was warned of, and where the files are; no bars, no advertisement."""
     command = [sys.executable, "-m", "featx", "predict", "--model.weights=random"]

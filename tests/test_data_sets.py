@@ -319,6 +319,7 @@ def test_a_flat_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("multi_scale", [False, True])
 def test_killed_and_resumed(folder: Path, tmp_path: Path, multi_scale: bool) -> None:
     """Of a table, too: by one process and by two, killed or not, the bytes are the same."""

@@ -21,6 +21,8 @@ from nbclient import NotebookClient
 
 import featx
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def five(root: Path, save: Save) -> Path:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
 SCRIPT = Path(__file__).with_name("fuzz.py")
 
 

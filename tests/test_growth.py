@@ -208,6 +208,7 @@ class Model:
         return len(made), len(made) == len(to_do)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=[*HealthCheck])
 @given(steps=STEPS)
@@ -318,6 +319,7 @@ def test_videos_that_are_noted_as_damaged(tmp_path: Path) -> None:
     assert run(root, out, kind, None, overwrite=False) == (0, True)
 
 
+@pytest.mark.processes
 def test_two_processes(contents: Path, tmp_path: Path) -> None:
     """They agree where the parts go, also where only one of them has found out what is new."""
     root, out = tmp_path / "root", tmp_path / "out"

@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import jobs
+import pytest
 import torch
 from helpers import WIDE, Save, random_videos
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 
 def test_peak_memory(root: Path, save: Save, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ def read(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     """Every cell runs, in order, in an empty folder."""

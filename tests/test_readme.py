@@ -96,6 +96,7 @@ def test_files_that_it_names() -> None:
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
+@pytest.mark.processes
 def test_the_job_script(small_root: Path, tmp_path: Path) -> None:
     """The script for SLURM, with an `srun` that starts the processes on this machine."""
     srun = tmp_path / "bin" / "srun"

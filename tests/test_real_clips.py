@@ -15,7 +15,10 @@ from featx.data.clip_source import CLIP_SUFFIXES
 
 FOLDER = os.environ.get("FEATX_REAL_CLIPS")
 
-pytestmark = pytest.mark.skipif(not FOLDER, reason="FEATX_REAL_CLIPS names no folder of clips")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="FEATX_REAL_CLIPS names no folder of clips"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from helpers import TINY_JOB, Save, random_videos
 
 import featx
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("tiny")]
 
 SETTINGS = {"delay": 0.1, "num_workers": 1}
 

@@ -14,6 +14,8 @@ import jobs
 import pytest
 from helpers import Save, problems, random_videos
 
+pytestmark = pytest.mark.processes
+
 SETTINGS = {"delay": 0.5, "num_workers": 1}
 SAFE = "Finished videos are safe in "
 

@@ -67,6 +67,7 @@ def test_other_weights_are_not_frozen() -> None:
         assert not layer(frames).any()
 
 
+@pytest.mark.processes
 def test_without_a_compiler(tmp_path: Path) -> None:
     """Not a traceback of pages, but what to install or to set."""
     code = (
@@ -135,6 +136,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("before", SETTINGS)
 def test_settings_come_back(before: str) -> None:
     """Both the old and the new names, whichever the process has used."""
@@ -156,6 +158,7 @@ print((faults[19] - faults[9]) * resource.getpagesize() // 10)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
 def test_freed_memory_is_kept() -> None:
     """A tensor of 64 MB costs its pages each time by default, and only once if they are kept."""

@@ -168,6 +168,7 @@ def test_counted_flop(backbone: Any, gflop: float) -> None:  # noqa: ANN401
     assert count_flop(backbone) == pytest.approx(gflop * 1e9, rel=0.01)
 
 
+@pytest.mark.processes
 def test_a_process_of_its_own(tmp_path: Path) -> None:
     """Another process, which starts others as any process does, and whose errors arrive."""
     with Process(tmp_path) as process:

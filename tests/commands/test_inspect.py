@@ -268,6 +268,7 @@ def test_a_plot_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert inspect(path)
 
 
+@pytest.mark.processes
 def test_it_needs_no_torch(tmp_path: Path) -> None:
     """A look at a file takes less than a second, for torch is not imported."""
     path = write(tmp_path / "a.h5", [3, 5])

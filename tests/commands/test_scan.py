@@ -75,6 +75,7 @@ def test_damaged_clips(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"bad: {path}: expected a whole clip, found " in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_it_imports_no_lightning() -> None:
     """It begins in a second: no Trainer, no backbone."""
     program = (

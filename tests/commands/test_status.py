@@ -116,6 +116,7 @@ def test_a_run_that_scans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.splitlines()[1] == "  scan"
 
 
+@pytest.mark.processes
 def test_processes_that_are_gone(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A process of this machine has ended; one of another machine has a stale heartbeat."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
@@ -170,6 +171,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(root: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.processes
 def test_it_needs_no_torch(out: Path) -> None:
     """A look takes less than a second, for torch is not imported."""
     code = (

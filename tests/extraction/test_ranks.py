@@ -47,6 +47,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("how", "statuses"), [("stays", [3, 3]), ("ends", [5, 1])])
 def test_two_processes(
     tmp_path: Path, how: str, statuses: list[int], capfd: pytest.CaptureFixture[str]

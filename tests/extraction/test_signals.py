@@ -17,6 +17,8 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from featx.errors import IncompleteError
 from featx.extraction.signals import Interruption
 
+pytestmark = pytest.mark.processes
+
 Child = subprocess.Popen[bytes]
 
 

@@ -31,6 +31,7 @@ def test_all_ranks_count_but_only_those_at_work_have_a_rate() -> None:
     assert sum_up([ended], 1001).seconds_left is None
 
 
+@pytest.mark.processes
 def test_who_is_alive() -> None:
     """On this machine, the process is looked up; on another one, the heartbeat must be recent."""
     here = Heartbeat(host=socket.gethostname(), pid=os.getpid(), time=0)

@@ -235,6 +235,7 @@ def test_half_precision(small_root: Path, tmp_path: Path, precision: str) -> Non
     assert 0 < (found - wanted).norm() / wanted.norm() < 1e-2
 
 
+@pytest.mark.processes
 def test_one_run_at_a_time(small_root: Path, tmp_path: Path) -> None:
     """While another process works on the folder, a run is refused before the first video."""
     code = (

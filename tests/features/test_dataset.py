@@ -116,7 +116,7 @@ class Telling(FeatureDataset):
         return item
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.processes)])
 def test_workers(path: Path, method: str) -> None:
     """Each opens the file itself, also after it was opened in the main process."""
     dataset = Telling(path)
@@ -190,6 +190,7 @@ def test_h5py_beside_a_dataset(path: Path) -> None:
         assert torch.equal(dataset[2].features, torch.from_numpy(again["features"][2, :5]))
 
 
+@pytest.mark.processes
 def test_beside_a_writer_elsewhere(path: Path) -> None:
     """Another process holds HDF5's lock of the file: it can be read all the same."""
     program = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); input()"

@@ -29,6 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "out" / ".featx" / "lock"
 
 
+@pytest.mark.processes
 def test_a_second_run_is_told_who_holds_it(path: Path) -> None:
     """The holder's process and host are named; when it is killed, the lock is free."""
     holder = subprocess.Popen(
@@ -91,6 +92,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         RunLock(tmp_path / "out" / ".featx" / "lock").acquire()
 
 
+@pytest.mark.processes
 def test_a_restarted_run_waits_for_what_it_has_lost(path: Path) -> None:
     """A process of the same run is about to end: its lock is waited for, and no other's."""
     code = HOLDER.replace("RunLock(Path(sys.argv[1]))", "RunLock(Path(sys.argv[1]), 'mine')")
