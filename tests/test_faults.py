@@ -25,7 +25,7 @@ def test_every_step(tmp_path: Path, mode: str, job: str, request: pytest.Fixture
     """If any step fails, the published file is old or complete, and a rerun ends as it should."""
     if mode in ("ENOSPC", "EROFS") and not request.config.getoption("all_failures"):
         pytest.skip("only with --all-failures")
-    command = [sys.executable, "-W", "ignore", SCRIPT, tmp_path, mode, job]
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path), mode, job]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.splitlines()[-1]) > 40  # failures, each followed by a rerun

@@ -1,7 +1,6 @@
 """`featx inspect`: what is in the file, and whether it is valid."""
 
 import json
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -266,20 +265,6 @@ def test_a_plot_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MissingDependencyError, match="pip install matplotlib"):
         inspect(tmp_path / "none.h5", plot=tmp_path / "a.png")
     assert inspect(path)
-
-
-@pytest.mark.processes
-def test_it_needs_no_torch(tmp_path: Path) -> None:
-    """A look at a file takes less than a second, for torch is not imported."""
-    path = write(tmp_path / "a.h5", [3, 5])
-    program = (
-        "import sys; from featx.cli import main; status = main(['inspect', sys.argv[1]])\n"
-        "print(status, 'torch' in sys.modules, 'lightning' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "0 False False"
 
 
 def test_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,6 @@
 """`featx scan`: what predict would take, told without weights."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -73,17 +71,3 @@ def test_damaged_clips(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_bytes(path.read_bytes()[:-800])
     assert main(["scan", str(raw)]) == 1
     assert f"bad: {path}: expected a whole clip, found " in capsys.readouterr().out
-
-
-@pytest.mark.processes
-def test_it_imports_no_lightning() -> None:
-    """It begins in a second: no Trainer, no backbone."""
-    program = (
-        "import sys; from featx.cli import main\n"
-        "try: main(['scan', '/nowhere'])\n"
-        "finally: print([m for m in ('lightning', 'featx.backbones.build') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"

@@ -169,16 +169,3 @@ def test_a_run_that_cannot_begin_leaves_nothing(root: Path, tmp_path: Path) -> N
     with pytest.raises(FeatxError):
         extract_eagerly(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.processes
-def test_it_needs_no_torch(out: Path) -> None:
-    """A look takes less than a second, for torch is not imported."""
-    code = (
-        "import sys; from featx.cli import main; status = main(sys.argv[1:]); "
-        "print(status, 'torch' in sys.modules, 'lightning' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "status", out], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "1 False False"
