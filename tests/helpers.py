@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones.architectures import ARCHITECTURES, Architecture
+from featx.data.batches import VideoBatch, VideoItem
 from featx.data.choices import OnError
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.processed_source import scan_processed
@@ -85,6 +86,11 @@ def random_video(num_frames: int, seed: int = 0, size: int = 8) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (num_frames, 3, size, size)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def make_batch(*videos: Tensor) -> VideoBatch:
+    """A batch of videos without repeats."""
+    return VideoBatch([VideoItem(position, video) for position, video in enumerate(videos)])
 
 
 def random_videos(count: int, num_frames: int, seed: int = 0, size: int = 8) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, backends
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones.architectures import ARCHITECTURES
-from featx.data.dataset import VideoBatch
+from featx.data.batches import VideoBatch
 
 
 class FaultyExtractor(FeatureExtractor):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones import architectures
-from featx.data.dataset import VideoBatch
+from featx.data.batches import VideoBatch
 
 DEFAULTS = {
     "devices": 1,

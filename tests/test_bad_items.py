@@ -16,7 +16,7 @@ from torch import Tensor
 import featx
 from featx import FeatureExtractor
 from featx.backbones import architectures
-from featx.data.dataset import VideoBatch
+from featx.data.batches import VideoBatch
 from featx.errors import ChangedInputError, IncompleteError, InputError
 
 NAN = torch.full((2, 3, 8, 8), float("nan"))

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from featx import FeatureExtractor, VideoDataModule
+from featx.data.batches import VideoBatch
 from featx.data.clip_file import ClipFile, write_clip
-from featx.data.dataset import VideoBatch
 from featx.data.processed_file import save_videos
 from featx.errors import IncompleteError, OutputError
 from featx.files import file_sha256

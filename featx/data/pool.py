@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from featx.data.dataset import outlive_signals
+from featx.data.batches import outlive_signals
 from featx.data.manifest import Share
 from featx.errors import FeatxError, IncompleteError, InputError, first_line
 from featx.parallel import count_cores, map_ahead

@@ -15,16 +15,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from featx.data.batches import VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
-from featx.data.dataset import (
-    BlockSampler,
-    VideoBatch,
-    VideoDataset,
-    cut_blocks,
-    cut_shares,
-    join,
-    outlive_signals,
-)
 from featx.data.far import locate
 from featx.data.far_disk import CACHE_GB, Access
 from featx.data.known import Known
@@ -44,6 +36,7 @@ from featx.data.preprocessing import (
     Preprocessing,
     ResizeName,
 )
+from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
 from featx.data.sources import check_scan, check_source, choose_source, scan_share
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
@@ -390,10 +383,11 @@ class VideoDataModule(LightningDataModule):
             if self.on_error == "stop" or not isinstance(error, InputError):
                 raise error
             _log.warning("Left out: %s", error)
-        for position, span in batch.spans.items():
-            file, _ = self.manifest.locate(position)
-            if warning := self._watch.look(file.path, len(file.shapes), span):
-                warnings.warn(warning, stacklevel=2)
+        for video in batch.videos:
+            if video.span:
+                file, _ = self.manifest.locate(video.position)
+                if warning := self._watch.look(file.path, len(file.shapes), video.span):
+                    warnings.warn(warning, stacklevel=2)
         return batch._replace(skips=True)
 
     def teardown(self, stage: str) -> None:

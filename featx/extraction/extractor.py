@@ -23,7 +23,7 @@ from featx.backbones.runtime import (
 )
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.backbones.weights import state_dict_sha256
-from featx.data.dataset import VideoBatch
+from featx.data.batches import VideoBatch, VideoItem
 from featx.errors import UsageError, check_at_least, check_choice
 from featx.extraction.temporal import (
     DEFAULT_SCALES,
@@ -225,8 +225,7 @@ class FeatureExtractor(LightningModule):
         """Extract the features of every video of a batch.
 
         Args:
-            batch: Frames `[D, 3, H, W]` of each video: uint8 as raw RGB, floating point as the
-                batch says.
+            batch: The videos; uint8 frames are raw RGB, floating point ones as `white` says.
             batch_idx: Not used; the batch itself records which videos it holds.
 
         Returns:
@@ -244,18 +243,19 @@ class FeatureExtractor(LightningModule):
         if batch.errors and not batch.skips:
             raise next(iter(batch.errors.values()))
         per_frame: list[Tensor] = []
-        for _, group in groupby(batch.videos, key=lambda video: (video.shape[1:], video.dtype)):
+        for _, group in groupby(batch.videos, key=_find_kind):
             videos = [*group]
-            frames = videos[0] if len(videos) == 1 else torch.cat(videos)
-            per_frame += self(frames, batch.white).split_with_sizes(
-                [len(video) for video in videos]
-            )
-        if batch.frame_index:
-            pairs = zip(per_frame, batch.frame_index, strict=True)
-            per_frame = [features[index] for features, index in pairs]
+            frames = torch.cat([v.frames for v in videos]) if len(videos) > 1 else videos[0].frames
+            lengths = [len(video.frames) for video in videos]
+            per_frame += self(frames, videos[0].white).split_with_sizes(lengths)
         return [
-            average_scales(features, self.scales, self.scale_average, self.scale_align)
-            for features in per_frame
+            average_scales(
+                features if video.frame_index is None else features[video.frame_index],
+                self.scales,
+                self.scale_average,
+                self.scale_align,
+            )
+            for video, features in zip(batch.videos, per_frame, strict=True)
         ]
 
     def forward(self, frames: Tensor, white: float | None = None) -> Tensor:
@@ -319,6 +319,11 @@ class FeatureExtractor(LightningModule):
             "compile": self.compiled,
             "allow_tf32": self.allow_tf32,
         }
+
+
+def _find_kind(video: VideoItem) -> tuple[torch.Size, torch.dtype, float | None]:
+    """Return what videos must have in common to share forward passes."""
+    return video.frames.shape[1:], video.frames.dtype, video.white
 
 
 def _find_dtype(module: nn.Module) -> torch.dtype:

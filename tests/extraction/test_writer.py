@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 import featx
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.backbones.weights import state_dict_sha256
-from featx.data.dataset import join
+from featx.data.batches import join
 from featx.errors import FeatxError, IncompleteError, InputError, OutputError, UsageError
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import open_feature_file

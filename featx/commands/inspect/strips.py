@@ -15,7 +15,7 @@ from featx.analysis.vectors import Videos, evenly
 from featx.backbones.transforms import InputTransform
 from featx.commands.inputs import Inputs, open_inputs
 from featx.console import make_bar
-from featx.data.dataset import VideoBatch
+from featx.data.batches import VideoItem
 from featx.features.provenance import Provenance
 from featx.parallel import count_cores, map_ahead
 
@@ -84,11 +84,11 @@ def read_strips(
     dataset = source.make_dataset()
 
     def draw(place: int) -> bytes | None:
-        batch = dataset[positions[place]]
-        made_of = batch.made_of.get(positions[place])
         expected = videos.contents[place]
-        is_other = made_of is not None and expected and made_of.sha256 != expected
-        return None if is_other else _draw(batch)
+        for video in dataset[positions[place]].videos:  # one, or none if it cannot be read
+            if not expected or not video.made_of or video.made_of.sha256 == expected:
+                return _draw(video)
+        return None
 
     with closing(map_ahead(draw, positions, count_cores(), "strips")) as ahead:
         for place, strip in make_bar(ahead, "Drawing", len(positions), "video"):
@@ -96,14 +96,12 @@ def read_strips(
                 yield place, content
 
 
-def _draw(batch: VideoBatch) -> bytes | None:
-    """The strip of the video of a batch; None if it could not be read."""
-    if not batch.videos:
-        return None
-    frames = batch.videos[0]
-    index = batch.frame_index[0] if batch.frame_index else torch.arange(len(frames))
+def _draw(video: VideoItem) -> bytes:
+    """Draw the strip of a video, as a JPEG."""
+    frames, index = video.frames, video.frame_index
+    index = torch.arange(len(frames)) if index is None else index
     shown: Tensor = frames[index[torch.from_numpy(evenly(len(index), NUM_FRAMES))]]
-    rgb = _TO_RGB(shown, batch.white).clamp(0, 1)
+    rgb = _TO_RGB(shown, video.white).clamp(0, 1)
     height, width = rgb.shape[-2:]
     size = (_HEIGHT, max(1, round(_HEIGHT * width / height)))
     small = interpolate(rgb, size, mode="bilinear", antialias=True).clamp(0, 1)

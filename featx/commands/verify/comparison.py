@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from featx.console import make_bar
-from featx.data.dataset import VideoBatch, VideoDataset
+from featx.data.batches import VideoBatch, VideoDataset, VideoItem
 from featx.data.manifest import UNLABELLED, Manifest
 from featx.errors import InputError, shorten
 from featx.extraction.extractor import FeatureExtractor
@@ -114,17 +114,18 @@ def recompute(
         batch = videos[position]
         for error in batch.errors.values():
             raise error
-        expected = _extract(extractor, batch)
+        [video] = batch.videos
+        expected = _extract(extractor, video)
         found = _read(data, row)
         errors[row] = relative_error(found, expected)
-        times, known = batch.times.get(position), _read_times(data, row)
+        times, known = video.times, _read_times(data, row)
         are_told = times is not None and known is not None
         if are_told and not np.array_equal(known, times, equal_nan=True):  # type: ignore[arg-type]
             problems.append(f"times[{row}]: expected those of {data.video_ids[row]}, found others")
         if not errors[row] <= tolerance:  # NaN is off, too
             reason = ""
             if len(problems) < _MAX_EXPLAINED:
-                made_of = batch.made_of.get(position)
+                made_of = video.made_of
                 if made_of and made_of.file_digest and data.input_sha256:
                     is_other = made_of.sha256 != data.input_sha256[row]
                     reason = ": it was made of another clip, or otherwise" * is_other
@@ -143,14 +144,14 @@ def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) ->
     return float(np.linalg.norm(found - expected)) / (float(np.linalg.norm(expected)) or 1)
 
 
-def _extract(extractor: FeatureExtractor, batch: VideoBatch) -> NDArray[np.float32]:
-    """Features of the one video of a batch."""
-    videos, frame_index = (
-        [tensor.to(extractor.device) for tensor in tensors]
-        for tensors in (batch.videos, batch.frame_index)
+def _extract(extractor: FeatureExtractor, video: VideoItem) -> NDArray[np.float32]:
+    """Extract the features of one video."""
+    device, index = extractor.device, video.frame_index
+    moved = video._replace(
+        frames=video.frames.to(device), frame_index=None if index is None else index.to(device)
     )
     with torch.inference_mode():
-        [features] = extractor.predict_step(batch._replace(videos=videos, frame_index=frame_index))
+        [features] = extractor.predict_step(VideoBatch([moved]))
     return features.cpu().numpy()
 
 

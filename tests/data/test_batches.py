@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featx.data.dataset import drop_repeats
+from featx.data.batches import drop_repeats
 
 
 @given(
