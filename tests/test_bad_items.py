@@ -218,15 +218,15 @@ def test_names_that_are_not_unique(root: Path, save: Save) -> None:
 
 
 def test_many_categories(root: Path, save: Save) -> None:
-    """Five thousand categories are labelled in the order of their names."""
+    """A thousand categories and more are labelled in the order of their names."""
     first = save("train/0000/x", random_videos(1, 1))
-    for number in range(1, 5000):
+    for number in range(1, 1200):
         folder = root / f"train/{number:04d}/x"
         folder.mkdir(parents=True)
         os.link(first, folder / first.name)
     manifest = scan(root)
-    assert manifest.labels("train").tolist() == [*range(5000)]
-    assert manifest.video_ids("train")[4999] == "train/4999/x/0"
+    assert manifest.labels("train").tolist() == [*range(1200)]
+    assert manifest.video_ids("train")[1199] == "train/1199/x/0"
 
 
 @pytest.mark.usefixtures("tiny")

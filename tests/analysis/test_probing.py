@@ -55,6 +55,7 @@ def test_separable(tmp_path: Path) -> None:
     assert found.majority == pytest.approx(1 / 6)
 
 
+@pytest.mark.slow
 def test_noise_is_at_chance() -> None:
     """Of 40 seeds, the interval holds chance in 34 or more, as 95 of 100 do."""
     held = {"kNN": 0, "linear": 0}

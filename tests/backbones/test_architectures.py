@@ -38,6 +38,9 @@ FAMILIES = {
 }
 """The layer that makes classes, and the features that go into it."""
 
+QUICK = {"resnet18", "efficientnet_b0", "mobilenet_v3_small", "squeezenet1_1"}
+"""Families whose tests take less than a second."""
+
 FIXED = {"vit_b_16": 224, "maxvit_t": 224, "inception_v3": 299}
 
 
@@ -53,7 +56,10 @@ def frames(size: int, count: int = 2) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:The default weight init:FutureWarning")
 @pytest.mark.filterwarnings("ignore:NOTE. The nodes obtained by tracing:UserWarning")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def test_features_are_what_torchvision_has_before_the_head(name: str, tmp_path: Path) -> None:
     """From a whole state dict; compared at the layer before the head, which depends on frames."""
     head, feature_dim = FAMILIES[name]
@@ -80,6 +86,7 @@ def test_features_are_what_torchvision_has_before_the_head(name: str, tmp_path: 
     assert (expected[0] - expected[1]).norm() / expected.norm() > 0.01
 
 
+@pytest.mark.slow
 def test_a_head_is_found_in_all_of_torchvisions_classifiers() -> None:
     """Each gives a thousand classes from its head, as every classifier of ImageNet."""
     names = [name for name in models.list_models(module=models) if not name.startswith("regnet")]

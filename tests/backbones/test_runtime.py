@@ -15,6 +15,7 @@ from featx.backbones.runtime import compile_frozen, frozen, imitates_bfloat16
 from featx.errors import MissingDependencyError
 
 
+@pytest.mark.slow
 def test_it_computes_the_same() -> None:
     """A compiled CNN gives what it gave before, pass after pass."""
     cnn = TinyCNN().eval().requires_grad_(False)
@@ -27,6 +28,7 @@ def test_it_computes_the_same() -> None:
                 torch.testing.assert_close(cnn(part), features)
 
 
+@pytest.mark.slow
 def test_the_weights_are_constants() -> None:
     """Otherwise, they would be laid out and rounded again for each pass, and nothing be fused."""
     cnn = TinyCNN(64).eval().requires_grad_(False)
@@ -38,6 +40,7 @@ def test_the_weights_are_constants() -> None:
         assert torch.equal(cnn(frames), expected)
 
 
+@pytest.mark.slow
 def test_frames_of_many_sizes() -> None:
     """All are compiled, or it is told: torch would quietly go on without, after eight."""
     torch._dynamo.reset()  # the other tests have compiled the same code
@@ -54,6 +57,7 @@ def test_frames_of_many_sizes() -> None:
         cnn(torch.randn(1, 3, 8, 8))
 
 
+@pytest.mark.slow
 def test_other_weights_are_not_frozen() -> None:
     """What a notebook compiles for itself still sees its weights change."""
     with frozen():

@@ -50,6 +50,7 @@ def extract(videos: list[Tensor], dtype: torch.dtype) -> Features:
         return [features.numpy() for features in extractor.predict_step(batch)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:efficientnet_lite0. frames are normalized:UserWarning")
 def test_rounding_of_trained_weights(lite0: nn.Module, videos: list[Tensor]) -> None:
     """float32 below 1e-5; bfloat16 some 4e-2 to 1e-1, with nearly the same direction."""

@@ -40,8 +40,9 @@ class Here(Process):
 
 
 @pytest.fixture
-def small(tiny: None) -> dict[str, Any]:
+def small(tiny: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Settings for videos of 6 frames of 16 x 16, small matrices, and no other processes."""
+    monkeypatch.setattr(measurements, "_LEAST_SECONDS", 0.01)
     measurements._plain_cnn.cache_clear()
     measurements._extractor.cache_clear()
     workload = Workload(6, 16, 16, matrix_size=32, num_workers=(0,))

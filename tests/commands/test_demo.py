@@ -42,6 +42,7 @@ def check(folder: Path, out: str, feature_dim: int, recipe: tuple[str, str]) -> 
     assert "raw/val/down/clip_000.mp4" in clips
 
 
+@pytest.mark.slow
 def test_trained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three valid files, their places, and what to type next; a second time it works as well."""
     for size in ([], ["--num-frames", "64", "--image-size", "32"]):
@@ -65,7 +66,7 @@ def test_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.filterwarnings("ignore:efficientnet_lite0. frames are normalized:UserWarning")
-@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("trained", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_what_it_prints_is_what_it_runs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -94,6 +95,7 @@ def read_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "features").glob("*.h5")}
 
 
+@pytest.mark.slow
 def test_more_and_smaller_videos(tmp_path: Path) -> None:
     """As many clips as one asks for, each another, of the size that one asks for."""
     demo_module.demo(tmp_path, clips=3, num_frames=5, image_size=16)
@@ -116,6 +118,7 @@ def test_the_square_moves_its_way() -> None:
         assert centres[24] == pytest.approx((64, 64), abs=12), name
 
 
+@pytest.mark.slow
 def test_a_page_and_a_probe(tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny: None) -> None:
     """They end the demo, by the commands that are printed; of more clips, unless it is told."""
     small = ["--num-frames", "6", "--image-size", "32", "--output-dir", str(tmp_path / "a b")]

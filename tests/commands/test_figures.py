@@ -148,7 +148,9 @@ def test_a_large_file_is_sampled(tmp_path: Path, drawn: Callable[[Survey], "Figu
     assert titles.count("4 of 10 videos, evenly spaced") == 2
 
 
-@pytest.mark.parametrize("count", [1, 3, 12, 60, 101])
+@pytest.mark.parametrize(
+    "count", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 12, 60, 101))]
+)
 def test_axes_have_names(tmp_path: Path, drawn: Callable[[Survey], "Figure"], count: int) -> None:
     """Every panel has names on both axes, with units, and the colour bar has one too."""
     names = [f"c{i:03d}" for i in range(count)]
@@ -163,6 +165,7 @@ def test_axes_have_names(tmp_path: Path, drawn: Callable[[Survey], "Figure"], co
         assert unit in text
 
 
+@pytest.mark.slow
 def test_sixty_categories_can_be_told_apart(
     tmp_path: Path, drawn: Callable[[Survey], "Figure"]
 ) -> None:
@@ -183,7 +186,9 @@ def test_sixty_categories_can_be_told_apart(
     assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
 
 
-@pytest.mark.parametrize("count", [3, 12, 30, 60, 120])
+@pytest.mark.parametrize(
+    "count", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 30, 60, 120))]
+)
 def test_legends_cover_no_data(
     tmp_path: Path, drawn: Callable[[Survey], "Figure"], count: int
 ) -> None:
@@ -202,6 +207,7 @@ def test_legends_cover_no_data(
         assert box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.slow
 def test_beyond_the_markers(tmp_path: Path, drawn: Callable[[Survey], "Figure"]) -> None:
     """The smallest of very many categories share a colour, and the legend tells how many."""
     names = [f"c{i:02d}" for i in range(70)]
@@ -224,7 +230,9 @@ def test_similarities_share_a_scale(tmp_path: Path, drawn: Callable[[Survey], "F
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-30, 3e38], ids=["zeros", "ones", "tiny", "huge"])
-@pytest.mark.parametrize("lengths", [[1], [4], [1, 1], [3, 5, 5]])
+@pytest.mark.parametrize(
+    "lengths", [[3, 5, 5], *(pytest.param(n, marks=pytest.mark.slow) for n in ([1], [4], [1, 1]))]
+)
 def test_constant_features(tmp_path: Path, value: float, lengths: list[int]) -> None:
     """A file of one video, of single frames, or without any variance is drawn all the same."""
     dataset = write(

@@ -179,6 +179,7 @@ def test_a_half_precision_run_leaves_no_trace() -> None:
     torch.testing.assert_close(normalized, reference.normalize(video), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_it_gives_the_same() -> None:
     """A compiled backbone gives what the plain one does."""
     video = random_video(5)

@@ -19,11 +19,17 @@ from featx.errors import OutputError
 from featx.features.provenance import BINDING, LAST_BITS, NOTES
 
 SCALES = (1.0, 0.85, 1.15)
-LENGTHS = (1, 3, 7, 64)
+LENGTHS = (1, 3, 7, 30)  # the reference passes 24 frames at once
 SIZE = 32
 
 
-@pytest.fixture(scope="module", params=reference.BUILDERS)
+LARGE = ("resnet101", "efficientnet_v2_s", "efficientnet_v2_m")
+BACKBONES = [
+    pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in reference.BUILDERS
+]
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
 def backbone(request: pytest.FixtureRequest) -> str:
     """Each of the four backbones."""
     return str(request.param)

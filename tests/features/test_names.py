@@ -12,6 +12,7 @@ from featx.features.names import Names
 TEXTS = st.lists(st.text(max_size=5), max_size=8)
 
 
+@pytest.mark.slow
 @given(TEXTS, st.slices(8))
 def test_as_a_list(texts: list[str], some: slice) -> None:
     """Items, slices, iteration, equality and length are those of the list."""

@@ -410,6 +410,7 @@ def test_rows_are_read_from_their_shards(tmp_path: Path, how: str) -> None:
         [*copy.map_rows(len)]
 
 
+@pytest.mark.slow
 def test_a_dataset_of_many_shards(tmp_path: Path) -> None:
     """A bounded number of them is open, in whatever order rows are read, also by workers."""
     target = tmp_path / "train_features.h5"
@@ -517,6 +518,7 @@ def test_runs_are_numbered_over_all_shards(tmp_path: Path) -> None:
     assert found[0]["run"] == [0, 1, 1, 0, 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[*HealthCheck])
 @given(
     steps=st.lists(
