@@ -1,6 +1,5 @@
 """Clips to `processed_data.pt` files, decoded in parallel, with a few clips in memory at a time."""
 
-import glob
 import json
 import sys
 import warnings
@@ -11,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-import torch
 from torch import Tensor
 
 from featx.backbones.transforms import normalize
@@ -20,7 +18,7 @@ from featx.console import make_bar
 from featx.data.archive import read_archive
 from featx.data.choices import LayoutName, SourceName
 from featx.data.clip_file import ClipFile
-from featx.data.clip_source import FILES, FOLDERS, Kind, find_misplaced
+from featx.data.clip_source import FILES, FOLDERS, find_misplaced
 from featx.data.columns import Texts
 from featx.data.far import locate
 from featx.data.folders import is_hidden, list_entries, list_folders
@@ -33,12 +31,11 @@ from featx.errors import (
     InputError,
     MissingInputError,
     NetworkError,
-    OutputError,
     UsageError,
     check_at_least,
     shorten,
 )
-from featx.files import expand, read_json, replace_file, writing
+from featx.files import expand, replace_file, writing
 from featx.parallel import count_cores, map_ahead
 
 DTypeName = Literal["uint8", "float32"]
@@ -55,14 +52,16 @@ class Job(NamedTuple):
     """A video to be made.
 
     Attributes:
-        clip: What it is made of.
-        target: The file that it goes into.
-        columns: What else a table says of it.
+        clip: The clip, or the part of it.
+        target: The file that the video goes into.
+        columns: Its cells of a table's other columns.
+        record: All that the video depends on; see `_make_record`.
     """
 
     clip: ClipFile
     target: Path
     columns: Mapping[str, Any]
+    record: str
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -145,32 +144,24 @@ def preprocess(
     )
     manifest, failures = _scan(raw_dir, settings, source, layout, table, columns)
     subcategory = None
-    origins: dict[str, str] = {}
     if table is not None or layout == "flat":
         origin = (locate(table) if table else raw_dir).resolve()
         subcategory = (origin.stem if table else origin.name).lstrip(".") or "videos"
-        _check_claim(processed_dir, subcategory, origin)
-        origins[subcategory] = str(origin)
-    jobs, misnamed = _plan(manifest, processed_dir, subcategory)
+    jobs, misnamed = _plan(manifest, processed_dir, subcategory, dtype)
     groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
-    _remove_outdated(manifest, processed_dir, groups, subcategory, _KINDS[source])
-    categories = _join_categories(processed_dir, manifest)
+    _sort_out(processed_dir, groups.keys(), manifest, subcategory)
     stale = [
         job
         for target, group in groups.items()
-        if not _is_current(target, group, getattr(torch, dtype))
+        if _read_notes(target).get("record") != [job.record for job in group]
         for job in group
     ]
 
-    has_recipes = any(_describe(job.clip) is not None for job in jobs)
-
     def decode(job: Job) -> Decoded:
         frames, _, damage, times, _ = job.clip.read()
-        notes: dict[str, Any] = {"clips": job.clip.name, "clip_stats": job.clip.stats}
+        notes: dict[str, Any] = {"clips": job.clip.name, "record": job.record}
         if keep_damaged:
             notes["damage"] = damage
-        if has_recipes:
-            notes["recipe"] = _describe(job.clip)
         if manifest.has_times and times is not None:
             notes["times"] = times.tolist()
         if job.columns:
@@ -183,15 +174,7 @@ def preprocess(
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for target, group in groupby(bar, key=lambda result: result[0].target):
             failed |= _save(target, group, as_list=not settings.is_uniform)
-    others = _find_origins(processed_dir)
-    made = (path for path in processed_dir.rglob(FILE_NAME) if path.parent.name not in others)
-    if strange := sorted({*made} - groups.keys()):
-        warnings.warn(
-            f"{processed_dir}: {len(strange)} files are of other clips, and were kept: "
-            f"{shorten(strange)}",
-            stacklevel=2,
-        )
-    _write_analysis(processed_dir, manifest, settings, dtype, origins, categories)
+    _write_analysis(processed_dir, manifest, settings.describe(dtype), subcategory is not None)
     if manifest.summary:
         for line in manifest.summary.to_lines():
             print(f"{raw_dir}: {line}", file=sys.stderr)
@@ -235,14 +218,15 @@ def _scan(
 
 
 def _plan(
-    manifest: Manifest, processed_dir: Path, subcategory: str | None
+    manifest: Manifest, processed_dir: Path, subcategory: str | None, dtype: str
 ) -> tuple[list[Job], list[str]]:
-    """Which file each video goes into, those of a file together; and what is wrong with others.
+    """Return the videos to be made, those of a file together, and errors about the others.
 
     Args:
         manifest: The videos.
         processed_dir: Folder of the files.
-        subcategory: That of all videos; None if each is in a tree already.
+        subcategory: That of all videos; None if each has its place in a tree.
+        dtype: Of the pixels.
     """
     columns = {
         name: [*cells] if isinstance(cells, Texts) else cells.tolist()
@@ -263,128 +247,84 @@ def _plan(
                 continue
             place = f"{clip.split}/{category}/{subcategory}"
         cells = {name: values[position] for name, values in columns.items()}
-        jobs.append(Job(clip, processed_dir / place / FILE_NAME, cells))
+        record = _make_record(clip, cells, dtype)
+        jobs.append(Job(clip, processed_dir / place / FILE_NAME, cells, record))
     order = {target: number for number, target in enumerate(dict.fromkeys(j.target for j in jobs))}
     return sorted(jobs, key=lambda job: order[job.target]), misnamed
 
 
-def _find_origins(processed_dir: Path) -> dict[str, str]:
-    """The tables and flat folders that there are files of, by the names of their subcategories."""
-    origins = read_json(processed_dir / ANALYSIS_FILE).get("origins")
-    return origins if isinstance(origins, dict) else {}
-
-
-def _check_claim(processed_dir: Path, subcategory: str, origin: Path) -> None:
-    """Refuse to write over the files of another table, or another flat folder, of the same name."""
-    found = _find_origins(processed_dir).get(subcategory)
-    if found not in (None, str(origin)):
-        raise OutputError(
-            f"{processed_dir}: expected no videos of another {subcategory!r} than {origin}, found "
-            f"those of {found}. Rename one of the two, or choose another folder."
-        )
-
-
-def _remove_outdated(
-    manifest: Manifest,
-    processed_dir: Path,
-    kept: Collection[Path],
-    subcategory: str | None,
-    kind: Kind,
-) -> None:
-    """Remove the files all of whose clips are bad now; or of a table, in which they are no more."""
-    outdated: list[Path] = []
-    if subcategory is None:
-        names = (name for errors in manifest.rejected.values() for name in errors)
-        clips = (name.split("/") for name in names if kind.is_clip(manifest.root / name))
-        outdated = [  # of a clip in its category, or in a subcategory
-            processed_dir.joinpath(*parts[:2], parts[-2], FILE_NAME)
-            for parts in clips
-            if len(parts) in (3, 4)
-        ]
-    elif subcategory in _find_origins(processed_dir):  # and not of somebody else's making
-        outdated = [*processed_dir.glob(f"*/*/{glob.escape(subcategory)}/{FILE_NAME}")]
-    for target in {*outdated} - {*kept}:
-        with writing(target):
-            target.unlink(missing_ok=True)
-        if subcategory is not None:
-            for folder in (target.parent, target.parent.parent):
-                with suppress(OSError):  # there are others in it
-                    folder.rmdir()
-
-
-def _join_categories(processed_dir: Path, manifest: Manifest) -> dict[str, int]:
-    """Labels to be recorded: of these videos, and of others that are there; none if as usual.
-
-    Raises:
-        OutputError: These have other labels.
-    """
-    recorded = read_json(processed_dir / ANALYSIS_FILE).get("categories")
-    categories = dict(manifest.categories)
-    if any(file.category is None for file in manifest.files):
-        categories[_NO_CATEGORY] = UNLABELLED
-    if isinstance(recorded, dict):
-        folders = {path.name for path in processed_dir.glob("*/*")}
-        others = {name: label for name, label in recorded.items() if name in folders}
-        joined = others | categories
-        if others.items() - joined.items() or len({*joined.values()}) < len(joined):
-            raise OutputError(
-                f"{processed_dir}: expected labels that go with {shorten([*others.items()])}, "
-                f"found {shorten([*categories.items()])}. Choose another folder."
-            )
-        return joined
-    if categories == {name: label for label, name in enumerate(sorted(categories))}:
-        return {}
-    return categories
-
-
-def _describe(clip: ClipFile) -> str | None:
-    """What a video is made of beside the whole clip, and how, if that is not as usual."""
+def _make_record(clip: ClipFile, cells: Mapping[str, Any], dtype: str) -> str:
+    """Return all that a video depends on, as JSON; if it is equal, the video is up to date."""
     settings = clip.preprocessing
-    recipe: dict[str, Any] = {} if settings.is_uniform else dict(settings.sampling)
-    if settings.resize != "squash":
-        recipe["resize"] = settings.resize
-    if settings.frame_rate is not None:
-        recipe["frame_rate"] = settings.frame_rate
-    if clip.segment:
-        recipe["segment"] = [*map(str, clip.segment)]
-    if clip.box:
-        recipe["box"] = [*clip.box]
-    return json.dumps(recipe) if recipe else None
-
-
-def _is_current(target: Path, jobs: Sequence[Job], dtype: torch.dtype) -> bool:
-    """Whether a file was made from these clips, as they are now, with these settings."""
-    try:
-        data = read_archive(target).data
-        videos, notes = data["videos"], [*zip(data["clips"], data["clip_stats"], strict=True)]
-        shapes = [tuple(video.shape) for video in videos]
-        dtypes = {video.dtype for video in videos}
-        recipes = data.get("recipe", [None] * len(notes))
-        columns = data.get("columns", [{}] * len(notes))
-    except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        return False  # none, damaged, or of another program
-    clips = [job.clip for job in jobs]
-    return (
-        notes == [(clip.name, clip.stats) for clip in clips]
-        and shapes == [clip.shapes[0] for clip in clips]
-        and dtypes == {dtype}
-        and recipes == [_describe(clip) for clip in clips]
-        and repr(columns) == repr([dict(job.columns) for job in jobs])  # NaN is NaN
-        and ("damage" in data) == clips[0].preprocessing.keep_damaged
+    return json.dumps(
+        {
+            **settings.describe(dtype),
+            "keep_damaged": settings.keep_damaged,
+            "clip": clip.name,
+            "stats": clip.stats,
+            "shape": clip.shapes[0],
+            "segment": clip.segment and [*map(str, clip.segment)],
+            "box": clip.box,
+            "columns": cells,
+        }
     )
+
+
+def _read_notes(path: Path) -> Mapping[str, Any]:
+    """Return what a processed_data.pt file holds; nothing if there is none, or not of featx."""
+    try:
+        data = read_archive(path).data
+    except InputError:
+        return {}
+    return data if isinstance(data, dict) and "record" in data else {}
+
+
+def _sort_out(
+    processed_dir: Path, wanted: Collection[Path], manifest: Manifest, subcategory: str | None
+) -> None:
+    """Remove outdated files, and warn of files of other clips, which are kept.
+
+    Outdated are, of a tree, the files without a good clip that have a bad one; of a table or a flat
+    folder, its files of categories that it no longer has.
+
+    Args:
+        processed_dir: Folder of the files.
+        wanted: The files to be made.
+        manifest: The videos.
+        subcategory: That of all videos; None if each has its place in a tree.
+    """
+    bad = {name for errors in manifest.rejected.values() for name in errors}
+    others = []
+    for path in sorted({*processed_dir.rglob(FILE_NAME)} - {*wanted}):
+        clips = {*_read_notes(path).get("clips", ())}
+        if not clips or not (path.parent.name == subcategory if subcategory else clips & bad):
+            others.append(path)
+            continue
+        with writing(path):
+            path.unlink()
+        if subcategory:
+            for folder in (path.parent, path.parent.parent):
+                with suppress(OSError):  # there are other files in it
+                    folder.rmdir()
+    if others:
+        warnings.warn(
+            f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
+            f"{shorten(others)}",
+            stacklevel=3,
+        )
 
 
 def _save(
     target: Path, results: Iterable[tuple[Job, Future[Decoded]]], as_list: bool
 ) -> dict[str, str]:
-    """Save the clips that can be decoded; returns what is wrong with the others, by name."""
+    """Save the clips that can be decoded; return the errors of the others, by name."""
     failures: dict[str, str] = {}
 
     def decoded() -> Iterator[Decoded]:
         for job, result in results:
             try:
                 video = result.result()
-            except NetworkError:  # no fault of the clip's
+            except NetworkError:  # the clip may be good
                 raise
             except FeatxError as error:
                 failures[job.clip.name] = str(error)
@@ -394,43 +334,32 @@ def _save(
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if save_videos(target, decoded(), as_list) == 0:
-            target.unlink(missing_ok=True)  # it is out of date: its clips no longer decode
+            target.unlink(missing_ok=True)  # it is outdated: its clips no longer decode
     return failures
 
 
 def _write_analysis(
-    processed_dir: Path,
-    manifest: Manifest,
-    settings: Preprocessing,
-    dtype: str,
-    origins: Mapping[str, str],
-    categories: Mapping[str, int],
+    processed_dir: Path, manifest: Manifest, info: Mapping[str, Any], has_labels: bool
 ) -> None:
-    """Write what was found, and how videos are made of it, beside the files.
+    """Write the analysis beside the files.
 
     Args:
         processed_dir: Folder of the files.
         manifest: The videos.
-        settings: How they are made.
-        dtype: Of the pixels.
-        origins: The table, or the flat folder, that they are of, by the name of its subcategory.
-        categories: Labels to be recorded.
+        info: How they are made.
+        has_labels: Whether labels and splits do not follow from the names of folders, so that they
+            are recorded for the runs that read the files.
     """
     path = processed_dir / ANALYSIS_FILE
-    recorded = read_json(path)
     analysis: dict[str, Any] = {
-        "preprocessing_info": settings.describe(dtype),
+        "preprocessing_info": info,
         "scan": manifest.summary and manifest.summary.to_json(),
     }
-    if origins:
-        analysis["origins"] = {**_find_origins(processed_dir), **origins}
-        known = recorded.get("table_splits")
-        splits = [*(known if isinstance(known, list) else []), *manifest.rejected]
+    if has_labels:
+        analysis["categories"] = {_NO_CATEGORY: UNLABELLED, **manifest.categories}
         analysis["table_splits"] = [
-            split for split in dict.fromkeys(splits) if (processed_dir / str(split)).is_dir()
+            split for split in manifest.rejected if (processed_dir / split).is_dir()
         ]
-    if categories:
-        analysis["categories"] = categories
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(analysis, indent=2).encode())
