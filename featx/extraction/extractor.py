@@ -1,4 +1,4 @@
-"""The LightningModule: frames through a frozen backbone, once each, and every scale by a gather."""
+"""The LightningModule: each frame passes the frozen backbone once, and scales gather from that."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -33,13 +33,13 @@ from featx.extraction.temporal import (
 )
 
 _MAX_SCALE = 100
-_CHANGED = ", changed since"  # of weights that were loaded into an extractor
+_CHANGED = ", changed since"  # appended to the name of weights that were replaced later
 _HALF = {"bf16-true": torch.bfloat16, "16-true": torch.float16}
 
 if TYPE_CHECKING:
     BackboneChoice = str | nn.Module
 else:
-    BackboneChoice = str  # for the command line, which would offer every module that there is
+    BackboneChoice = str  # because the command line would offer every module class there is
 
 
 class FeatureExtractor(LightningModule):
@@ -51,10 +51,10 @@ class FeatureExtractor(LightningModule):
         weights: A torchvision weights name (DEFAULT, IMAGENET1K_V1, ...), the path of a local
             state dict (with or without the head) or of a checkpoint that has one, or random
             (seeded; for tests and demos).
-        multi_scale: Average over `scales`; otherwise, use only the video's own length.
+        multi_scale: Average over `scales`; otherwise, use only the video's own length (scale 1).
         scales: Temporal scales, relative to a video's own length.
         frames_per_forward: Frames per forward pass. All passes have this shape; the last one is
-            filled up. A smaller number takes less memory.
+            padded. A smaller number takes less memory.
         compile: Compile the backbone with torch.compile. It takes half a minute once, and needs a
             C++ compiler, and Triton on CUDA.
         allow_tf32: On CUDA, let float32 convolutions and matrix products round their operands to
@@ -63,12 +63,12 @@ class FeatureExtractor(LightningModule):
             above and modules of your own take frames as they are, and others the size that their
             weights were made for.
         feature_dim: Number of features per frame, for a module of your own.
-        scale_average: What a row is divided by: zeros is the number of all scales, so that the last
-            rows, which the shorter scales do not reach, have a smaller norm; present is the number
-            of the scales that reach the row.
-        scale_align: Which frames of the scales make a row: index for those of the same index,
-            though they show different moments; time for those of the same moment, so that every
-            scale reaches every row. There are as many rows, and no frame more through the CNN.
+        scale_average: Divisor of a row. zeros: the number of all scales, so that the last rows,
+            which shorter scales do not reach, have a smaller norm. present: the number of scales
+            that reach the row.
+        scale_align: Which frames of the scales make a row. index: frames of the same index, though
+            they show different moments. time: frames of the same moment, so that every scale
+            reaches every row. The number of rows and of passes is the same.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -130,24 +130,24 @@ class FeatureExtractor(LightningModule):
         self.allow_tf32 = allow_tf32
         self.backbone = built.module
         self._dtype_built = _find_dtype(built.module)
-        # Name and digest of the weights, by the digest of what they have become in the module.
+        # Maps the digest of the module's tensors to the name and digest of the loaded weights.
         self._known = {self._module_sha256(): (built.weights, built.weights_sha256)}
-        self._frozen_sha256: str | None = None  # of the weights that were compiled
+        self._frozen_sha256: str | None = None  # digest of the weights that were compiled
         self._num_threads = torch.get_num_threads()
-        self._in_run: int | None = None  # threads of a forward pass on the CPU, during a run
+        self._in_run: int | None = None  # threads of a forward pass on a CPU, during a run
         if compile:
             compile_frozen(self.backbone)
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
-        """Stay in eval mode, whatever is asked: the backbone is frozen."""
+        """Stay in eval mode for any `mode`, because the backbone is frozen."""
         super().train(False)
         return self
 
     def cpu(self) -> "FeatureExtractor":
-        """Stay on a GPU once compiled: CUDA graphs hold the addresses of the weights.
+        """Do nothing after compilation for a GPU, because CUDA graphs hold addresses of weights.
 
-        At the end of a run, Lightning would move the weights to the CPU and free their memory, and
-        the graphs of a second run would read what is in it then.
+        At the end of a run, Lightning would move the weights to the CPU and free their memory. The
+        CUDA graphs of a second run would then read freed memory.
         """
         if self.compiled and self.device.type == "cuda":
             return self
@@ -157,16 +157,16 @@ class FeatureExtractor(LightningModule):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:  # noqa: ANN401  # torch's own, without a name
-        """Load other weights, which get a digest of their own."""
+        """Load other weights, and record their digest."""
         result = super().load_state_dict(state_dict, strict, assign)
         self._identify()
         return result
 
     def _identify(self) -> None:
-        """Have `weights` and `weights_sha256` say what runs, whatever was loaded since.
+        """Set `weights` and `weights_sha256` to the weights that are loaded now.
 
         Raises:
-            UsageError: Others are constants of what was compiled.
+            UsageError: Other weights were compiled into the backbone.
         """
         digest = self._module_sha256()
         self.weights, self.weights_sha256 = self._known.setdefault(
@@ -185,8 +185,8 @@ class FeatureExtractor(LightningModule):
         """Identify the weights, and prepare the process for its device.
 
         On Linux, a process that computes on its CPU keeps the memory of freed tensors from now on:
-        see `keep_freed_memory`. That cannot be taken back; all else that a run sets is, unless the
-        process was made for the run and ends with it.
+        see `keep_freed_memory`. That cannot be undone. All other settings are restored after the
+        run, unless the process was created for the run and ends with it.
 
         Raises:
             UsageError: An earlier run in half precision has rounded the weights.
@@ -204,21 +204,20 @@ class FeatureExtractor(LightningModule):
                 f"{dtype}, as a run in half precision leaves them. Make a new FeatureExtractor."
             )
         self._identify()
-        self._in_run = None  # as an earlier run may not have left it, if it failed
+        self._in_run = None  # because an earlier run may have failed
         if isinstance(current_process(), ForkProcess):
-            # It would wait forever for the threads of the notebook that it was forked from.
+            # Otherwise torch waits forever for the threads of the notebook it was forked from.
             torch.set_num_threads(1)
         elif on_cpu:
-            # Those that one process alone would have: the sums of a CPU's kernels depend on their
-            # number, and Lightning divides the cores among its processes. Sharing the cores costs
-            # little; different features would cost more.
+            # As many threads as a single process has: the sums of CPU kernels depend on the number
+            # of threads, but Lightning divides the cores among its processes.
             self._in_run = self._num_threads
             keep_freed_memory()
 
     def teardown(self, stage: str) -> None:
-        """From now on, the process decides about its threads again."""
+        """Restore the number of threads."""
         self._in_run = None
-        if _find_dtype(self.backbone) != self._dtype_built:  # rounded, but the same weights
+        if _find_dtype(self.backbone) != self._dtype_built:  # the same weights, but rounded
             self._known[self._module_sha256()] = (self.weights, self.weights_sha256)
 
     def predict_step(self, batch: VideoBatch, batch_idx: int = 0) -> list[Tensor]:
@@ -232,8 +231,8 @@ class FeatureExtractor(LightningModule):
             One float32 tensor `[num_frames, feature_dim]` per video.
 
         Raises:
-            UsageError: The batch is another's.
-            FeatxError: A video could not be read, and nobody has said that it may be left out.
+            UsageError: The batch is not a VideoBatch.
+            FeatxError: A video could not be read, and the batch does not allow to skip it.
         """
         if not isinstance(batch, VideoBatch):
             raise UsageError(
@@ -259,9 +258,9 @@ class FeatureExtractor(LightningModule):
         ]
 
     def forward(self, frames: Tensor, white: float | None = None) -> Tensor:
-        """Features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`.
+        """Extract features of frames of one size: `[B, 3, H, W]` to float32 `[B, feature_dim]`.
 
-        What frames and `white` are: see `InputTransform`.
+        For the values of frames and `white`, see `InputTransform`.
         """
         if self.compiled and self._frozen_sha256 is None:
             self._frozen_sha256 = self.weights_sha256
@@ -272,15 +271,15 @@ class FeatureExtractor(LightningModule):
         with float32_precision(self.allow_tf32), threads, compiled:
             for start in range(0, len(frames), self.frames_per_forward):
                 part = frames[start : start + self.frames_per_forward]
-                # Copied at once: the next pass of a CUDA graph overwrites what this one returns.
+                # Copied at once, because the next pass of a CUDA graph overwrites this result.
                 features[start : start + len(part)] = self._forward_pass(part, white)[: len(part)]
         return features
 
     def _forward_pass(self, frames: Tensor, white: float | None) -> Tensor:
-        """One pass of the fixed shape; the last frame fills it up."""
-        filling = self.frames_per_forward - len(frames)
-        if filling:
-            frames = torch.cat([frames, frames[-1:].expand(filling, -1, -1, -1)])
+        """Run one pass of the fixed shape; the last frame is repeated as padding."""
+        padding = self.frames_per_forward - len(frames)
+        if padding:
+            frames = torch.cat([frames, frames[-1:].expand(padding, -1, -1, -1)])
         size = self.transform.size
         if size and frames.shape[-2:] != (size, size):
             rank_zero_warn(
@@ -292,11 +291,11 @@ class FeatureExtractor(LightningModule):
         frames = frames.to(dtype).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone(frames)
         expected = (self.frames_per_forward, self.feature_dim)
-        if features.shape != expected:  # of a module that is not one of ours
+        if features.shape != expected:  # only with a user's own module
             raise UsageError(
                 f"{self.backbone_name}: expected features {[*expected]} of "
                 f"{self.frames_per_forward} frames, found {[*features.shape]}. "
-                "Pool and flatten what the module gives, or set feature_dim."
+                "Pool and flatten the module's output, or set feature_dim."
             )
         return features
 
