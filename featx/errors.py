@@ -51,7 +51,7 @@ class ChangedInputError(FeatxError, RuntimeError):
 
 
 class NetworkError(FeatxError, RuntimeError):
-    """A far disk that cannot be reached, or that lets nobody in: no fault of one input.
+    """A server that cannot be reached, or that denies access: no fault of one input.
 
     It is not an OSError, for those who read a file take that for a fault of the file.
     """

@@ -19,7 +19,7 @@ from typing import IO, Any
 from featx.errors import FeatxError, OutputError, UsageError, first_line
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.\-]+):/+(.*)", re.DOTALL)
-"""Of something on a far disk, such as s3://bucket/folder: its protocol, and the rest.
+"""An address of something remote, such as s3://bucket/folder: its protocol, and the rest.
 
 A Path makes one slash of the two.
 """
@@ -177,7 +177,7 @@ class Inert(dict[Any, Any]):
         """Ignore an item."""
 
 
-def load_tensors(path: Path) -> Any:  # noqa: ANN401  # whatever is in it
+def load_tensors(path: Path | str | IO[bytes]) -> Any:  # noqa: ANN401  # whatever is in it
     """What `torch.save` wrote, on the CPU: tensors and plain values as they are.
 
     Everything else is `Inert`, so that it costs nobody the tensors beside it.

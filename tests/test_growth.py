@@ -275,7 +275,7 @@ def test_what_is_read(contents: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         return file_sha256(path)
 
     def find(clip: ClipFile) -> ClipFile:
-        before_its_turn.append(clip.path.stem)
+        before_its_turn.append(Path(clip.path).stem)
         return find_digest(clip)
 
     monkeypatch.setattr("featx.data.clip_file.file_sha256", digest)

@@ -32,7 +32,7 @@ KNOWING = {
     "h5py": ("features", "commands.inspect", "commands.verify", "commands.bench"),
     "sklearn": ("analysis",),
     "plotly": ("commands.inspect",),
-    "fsspec": ("data.far_disk",),
+    "fsspec": ("data.remote",),
     "torchcodec": ("data.torchcodec_decoder",),
     "av": ("data.clip_decoder", "data.clip_file", "data.clip_survey"),
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Inputs(NamedTuple):
     """Where a person says that inputs are: arguments of `VideoDataModule`."""
 
-    root: Path | None
+    root: Path | str | None
     source: SourceName = "processed"
     layout: LayoutName = "tree"
     table: Path | None = None

@@ -20,12 +20,12 @@ from featx.data.choices import LayoutName, SourceName
 from featx.data.clip_file import ClipFile
 from featx.data.clip_source import FILES, FOLDERS, find_misplaced
 from featx.data.columns import Texts
-from featx.data.far import locate
 from featx.data.folders import is_hidden, list_entries, list_folders
 from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
 from featx.data.processed_file import FILE_NAME, save_videos
 from featx.data.sources import check_source, choose_source
+from featx.data.storage import Place, locate, resolve
 from featx.errors import (
     FeatxError,
     InputError,
@@ -128,7 +128,7 @@ def preprocess(
         InputError: The table cannot be read.
         OutputError: A file cannot be written.
     """
-    raw_dir, processed_dir = locate(raw_dir), expand(processed_dir)
+    clips_dir, processed_dir = locate(raw_dir), expand(processed_dir)
     check_at_least(1, num_workers=num_workers)
     check_source(source, layout, table, columns)
     if source == "processed":
@@ -142,10 +142,10 @@ def preprocess(
         frame_rate=frame_rate,
         resize=resize,
     )
-    manifest, failures = _scan(raw_dir, settings, source, layout, table, columns)
+    manifest, failures = _scan(clips_dir, settings, source, layout, table, columns)
     subcategory = None
     if table is not None or layout == "flat":
-        origin = (locate(table) if table else raw_dir).resolve()
+        origin = Path(resolve(locate(table) if table else clips_dir))
         subcategory = (origin.stem if table else origin.name).lstrip(".") or "videos"
     jobs, misnamed = _plan(manifest, processed_dir, subcategory, dtype)
     groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
@@ -177,12 +177,12 @@ def preprocess(
     _write_analysis(processed_dir, manifest, settings.describe(dtype), subcategory is not None)
     if manifest.summary:
         for line in manifest.summary.to_lines():
-            print(f"{raw_dir}: {line}", file=sys.stderr)
+            print(f"{clips_dir}: {line}", file=sys.stderr)
     return [*failures, *misnamed, *failed.values()]
 
 
 def _scan(
-    raw_dir: Path,
+    raw_dir: Place,
     settings: Preprocessing,
     source: SourceName,
     layout: LayoutName,
@@ -192,7 +192,7 @@ def _scan(
     """The videos to be made, and what is wrong with others."""
     splits = None
     if table is None and layout == "tree":
-        splits = [folder.name for folder in list_folders(raw_dir)]
+        splits = list_folders(raw_dir)
     wanted = ScanSettings(
         raw_dir,
         splits,
@@ -206,7 +206,7 @@ def _scan(
     manifest = choose_source(source, wanted).scan(wanted)
     misplaced = {}
     if splits is not None:  # what is in none of them
-        top = ((path.name,) for path in list_entries(raw_dir))
+        top = ((item.name,) for item in list_entries(raw_dir))
         misplaced = find_misplaced(raw_dir, (), top, _KINDS[source])
     failures = [*map(str, misplaced.values())] + [
         str(error)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from featx.commands.parser import ConciseParser
 from featx.data.choices import LayoutName, SourceName
-from featx.data.far import listed, locate
 from featx.data.folders import walk_files
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_file import FILE_NAME
 from featx.data.sources import choose_source
+from featx.data.storage import listed, locate
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -53,15 +53,15 @@ def scan(
     Raises:
         MissingInputError: The folder or a split does not exist.
     """
-    root = locate(root)
+    place = locate(root)
     if source is None and (table or layout == "flat"):
         source = "clips"
     if source is None:
-        with listed(root) as tree:
-            processed = any(parts[-1] == FILE_NAME for parts in walk_files(tree))
+        with listed(place):
+            processed = any(parts[-1] == FILE_NAME for parts in walk_files(place))
         source = "processed" if processed else "clips"
     settings = ScanSettings(
-        root,
+        place,
         splits,
         preprocessing=Preprocessing.choose(None, None, None, frame_rate=frame_rate),
         thorough=True,

@@ -1,8 +1,8 @@
 """What a file of `torch.save` holds, without reading its tensors or running its pickle."""
 
 import hashlib
-import os
-import stat
+import io
+import stat as modes
 import struct
 import sys
 import zipfile
@@ -10,18 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.data.far import at_hand
+from featx.data.storage import Place, RangeReader, is_remote, open_file, stat, status_of
 from featx.errors import InputError, MissingInputError, first_line, parsing
-from featx.files import Inert, file_stats, load_tensors
+from featx.files import Inert, load_tensors
 
 _SAVE = "torch.save({'videos': videos}, path)"
+_BLOCK_BYTES = 2**15  # of a remote archive: each member has a header of a few bytes
+_PIECE_BYTES = 2**24
 _OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
 
 
@@ -50,7 +51,7 @@ class Archive:
         return getattr(storage, _OFFSET, None) if self.tells_offsets else None
 
 
-def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
+def read_archive(path: Place, tells_offsets: bool = True) -> Archive:
     """Describe a file of `torch.save`, after checking that it is complete; nothing is executed.
 
     Args:
@@ -61,23 +62,48 @@ def read_archive(path: Path, tells_offsets: bool = True) -> Archive:
         MissingInputError: The file does not exist.
         InputError: The file cannot be read, or is damaged.
     """
-    with _at_hand(path) as near:
-        members, digest, stats = _check_members(near)
+    with _opened(path) as file:
+        members, digest, stats = _check_members(path, file)
+        file.seek(0)
         with one_at_a_time, _fake_mode(), _parsing(path):
-            data = load_tensors(near)
+            data = load_tensors(file if is_remote(path) else path)
     return Archive(data, members, digest, stats, tells_offsets)
 
 
 @contextmanager
-def _at_hand(path: Path) -> Iterator[Path]:
-    """See `at_hand`; that there is nothing is told as of a local file."""
+def _opened(path: Place) -> Iterator[IO[bytes]]:
+    """Open an archive.
+
+    Raises:
+        MissingInputError: The file does not exist.
+        InputError: It cannot be read.
+    """
+    with _reading(path):
+        status = stat(path)
+        if not status.is_file:
+            raise InputError(
+                f"{path}: expected a file, found {modes.filemode(status.mode)}. Remove it, or its "
+                "folder."
+            )
+        file = open_file(path, status, _BLOCK_BYTES)
+    with file:
+        yield file
+
+
+@contextmanager
+def _reading(path: Place) -> Iterator[None]:
+    """Turn an error of the system into one about the input."""
     try:
-        with at_hand(path) as near:
-            yield near
+        yield
     except MissingInputError:
         raise
     except FileNotFoundError as error:
         raise _missing(path) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a readable file, found: {first_line(error)}. "
+            "Check its permissions and the disk."
+        ) from error
 
 
 one_at_a_time = Lock()  # threads must not enter that mode together, nor ask what it has made
@@ -89,55 +115,50 @@ def _fake_mode() -> FakeTensorMode:
     return FakeTensorMode()
 
 
-def read_digest(path: Path) -> str:
+def read_digest(path: Place) -> str:
     """The digest of an archive, see `Archive`.
 
     Raises:
         InputError: As `read_archive`.
     """
-    with _at_hand(path) as near:
-        return _check_members(near)[1]
+    with _opened(path) as file:
+        return _check_members(path, file)[1]
 
 
-def verify_checksums(path: Path) -> None:
+def verify_checksums(path: Place) -> None:
     """Read every byte of a file of `torch.save`, and compare it with the file's own checksums.
 
     Raises:
         InputError: The file cannot be read, or its content is not what was written.
     """
-    with _at_hand(path) as near:
-        _check_members(near)
-        with _parsing(path), zipfile.ZipFile(near) as archive:
+    with _opened(path) as file:
+        _check_members(path, file)
+        with _parsing(path), zipfile.ZipFile(_read_ahead(file)) as archive:
             damaged = archive.testzip()
     if damaged:
         raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
 
 
-def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[int, int]]:
+def _read_ahead(file: IO[bytes]) -> IO[bytes]:
+    """Return a file whose bytes are read in large pieces."""
+    if isinstance(file, RangeReader):
+        return io.BufferedReader(file, _PIECE_BYTES)
+    return file
+
+
+def _check_members(
+    path: Place, file: IO[bytes]
+) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[int, int]]:
     """The members, the digest and the stats of an archive."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise InputError(
-                f"{path}: expected a file, found {stat.filemode(mode)}. Remove it, or its folder."
-            )
-        with path.open("rb") as file:
-            stats = file_stats(os.fstat(file.fileno()))
-            start = file.read(64)
-            if not zipfile.is_zipfile(file):
-                raise _damaged(path, _guess_format(start))
-            with _parsing(path, OSError), zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-                by_offset = {_find_data(file, m.header_offset): m for m in members}
-                end = archive.start_dir
-                orders = [archive.read(m) for m in members if m.filename.endswith("/byteorder")]
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a readable file, found: {first_line(error)}. "
-            "Check its permissions and the disk."
-        ) from error
+    with _reading(path):
+        start = file.read(64)
+        if not zipfile.is_zipfile(file):
+            raise _damaged(path, _guess_format(start))
+        with _parsing(path, OSError), zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            by_offset = {_find_data(file, m.header_offset): m for m in members}
+            end = archive.start_dir
+            orders = [archive.read(m) for m in members if m.filename.endswith("/byteorder")]
     if orders and orders[0] != sys.byteorder.encode():
         raise InputError(
             f"{path}: expected the byte order {sys.byteorder}, found another. "
@@ -151,10 +172,11 @@ def _check_members(path: Path) -> tuple[dict[int, zipfile.ZipInfo], str, tuple[i
     if any(offset + member.file_size > end for offset, member in by_offset.items()):
         raise _damaged(path, "members that overlap the archive's directory")
     content = [(member.filename, member.file_size, member.CRC) for member in members]
-    return by_offset, hashlib.sha256(repr(content).encode()).hexdigest(), stats
+    digest = hashlib.sha256(repr(content).encode()).hexdigest()
+    return by_offset, digest, status_of(file).stats
 
 
-def _parsing(path: Path, *passes: type[Exception]) -> AbstractContextManager[None]:
+def _parsing(path: Place, *passes: type[Exception]) -> AbstractContextManager[None]:
     """One parse of an archive: torch and zipfile raise any error for damaged bytes."""
     return parsing(lambda error: _damaged(path, first_line(error)), passes)
 
@@ -177,11 +199,11 @@ def _guess_format(start: bytes) -> str:
     return "text" if start.isascii() else "an unknown format"
 
 
-def _missing(path: Path) -> InputError:
+def _missing(path: Place) -> InputError:
     return MissingInputError(f"{path}: expected a file, found nothing. Check the path.")
 
 
-def _damaged(path: Path, found: str) -> InputError:
+def _damaged(path: Place, found: str) -> InputError:
     return InputError(
         f"{path}: expected a file written by torch.save, found {found}. "
         f"Make the file again, or load it where you trust it and save its tensors: {_SAVE}."

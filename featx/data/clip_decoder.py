@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from featx.data.clip_survey import (
     open_container,
     refuse_clip,
 )
+from featx.data.storage import Source
 from featx.data.timeline import Timeline
 from featx.errors import first_line, parsing, require
 
@@ -65,7 +65,7 @@ Make = Callable[[Tensor], Tensor]
 """From a frame, uint8 RGB `[3, height, width]`, to what is kept of it."""
 
 
-def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> Decoded:
+def decode_clip(path: Source, choose: Choose, make: Make, whole: bool = False) -> Decoded:
     """Decode the frames that are wanted, and make something of each.
 
     Frames that nobody wants are decoded only where others refer to them, and none after the last
@@ -106,7 +106,7 @@ def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> 
     return decoded
 
 
-def _find_video(path: Path, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
+def _find_video(path: Source, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
     stream = find_video(path, container)
     stream.codec_context.thread_count = 1  # clips are decoded in parallel already
     return stream
@@ -130,7 +130,7 @@ def _are_frames(
 
 
 def _decode_by_time(
-    path: Path,
+    path: Source,
     container: Any,  # noqa: ANN401  # of PyAV
     stream: av.VideoStream,
     packets: Sequence[Packet],
@@ -197,7 +197,7 @@ def _decode_by_time(
 
 
 def _decode_all(
-    path: Path, packets: Sequence[Packet], numbers: Sequence[int], make: Make, begins: bool
+    path: Source, packets: Sequence[Packet], numbers: Sequence[int], make: Make, begins: bool
 ) -> Decoded:
     """Decode all frames, whatever is wrong with some of them.
 
@@ -245,7 +245,7 @@ class _Converter:
         make: What is made of each frame then.
     """
 
-    def __init__(self, path: Path, make: Make) -> None:
+    def __init__(self, path: Source, make: Make) -> None:
         self._path = path
         self._make = make
         self._kind: tuple[object, ...] = ()

@@ -14,7 +14,6 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from featx.data.clip_decoder import Decoded, decode_clip
 from featx.data.clip_survey import ClipSurvey, refuse_clip, survey_clip, survey_header
-from featx.data.far import at_hand, look_into
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
@@ -25,6 +24,7 @@ from featx.data.frames_folder import (
 )
 from featx.data.known import Facts, Known, Look, Stats, look_at_file
 from featx.data.preprocessing import SLOWER, Preprocessing
+from featx.data.storage import Content, Place, Source, fetch, is_remote, name_of, stat
 from featx.data.timeline import Segment, Timeline
 from featx.data.video_file import CPU, Home, MadeOf, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
@@ -111,7 +111,7 @@ class ClipFile(OneVideo):
     @property
     def identity(self) -> tuple[object, ...]:
         """What tells it from others: in a tree, its place and its content."""
-        content = self.path.name, self.digest
+        content = name_of(self.path), self.digest
         if self.place != self.name:
             return self.place, *content
         return *self.home, self.name, *content, self.segment, self.box
@@ -131,10 +131,9 @@ class ClipFile(OneVideo):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
-            with at_hand(self.path) as path:
-                digest = _find_digest(path)
-                if _look_at(path).stats != self.stats:
-                    raise _changed(path)
+            digest = _find_digest(self.path)
+            if _look_at(self.path).stats != self.stats:
+                raise _changed(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
         return replace(self, digest=digest)
@@ -173,28 +172,34 @@ class ClipFile(OneVideo):
             ChangedInputError: It has changed since the scan, or cannot be read any more.
         """
         try:
-            with at_hand(self.path) as path:
-                return replace(self, path=path)._read(device)
+            return self._read(device)
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
     def _read(self, device: torch.device) -> Video:
         """See `read`."""
-        before = _look_at(self.path)
+        is_folder = self.survey.container == FRAMES
+        clip = None if is_folder else fetch(self.path)
+        before = look_at_frames(self.path) if clip is None else look_at_file("", clip.status)
         is_same = before[:2] == self.look[:2]
-        digest = (self.digest if is_same else "") or _find_digest(self.path)
-        # A clip that nobody has read before is told from another by its size and time alone.
-        if digest != self.digest and (self.digest or before.stats != self.stats):
-            raise _changed(self.path)
+        digest = (self.digest if is_same else "") or (clip.sha256 if clip else "")
         try:
-            survey = self._find_survey()
-            decoded = self._decode(survey, device)
+            if clip is None:
+                survey = self.survey
+                decoded, digest = self._decode_frames(digest)
+            else:
+                self._check_digest(digest, before)
+                survey = self._find_survey(clip)
+                decoded = self._decode(clip, survey, device)
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):
                 raise _unreadable(self.path, error.__cause__) from error
+            if is_folder and not is_same:
+                raise _changed(self.path) from error
             raise
-        if _look_at(self.path).stats != before.stats:
+        self._check_digest(digest, before)
+        if not is_remote(self.path) and _look_at(self.path).stats != before.stats:
             raise _changed(self.path)
         numbers = self._choose(decoded.timeline)
         frames = torch.stack([decoded.frames[number] for number in numbers])
@@ -205,7 +210,26 @@ class ClipFile(OneVideo):
             made_of=MadeOf(self._identify(digest), digest),
         )
 
-    def _find_survey(self) -> ClipSurvey:
+    def _check_digest(self, digest: str, look: Look) -> None:
+        """Check that the clip is the one that was scanned.
+
+        Raises:
+            ChangedInputError: It is another.
+        """
+        # A clip that nobody has read before is told from another by its size and time alone.
+        if digest != self.digest and (self.digest or look.stats != self.stats):
+            raise _changed(self.path)
+
+    def _decode_frames(self, digest: str) -> tuple[Decoded, str]:
+        """Read a folder of images; returns its digest, too."""
+        if not self.survey.is_thorough:
+            survey_frames(self.path, thorough=True)
+        rate = self.preprocessing.frame_rate
+        decoded, digest = decode_frames(self.path, rate, self._choose, self._make, digest)
+        self._check_decoded(decoded)
+        return decoded, digest
+
+    def _find_survey(self, clip: Content) -> ClipSurvey:
         """What the clip holds, as far as its packets tell.
 
         Raises:
@@ -213,7 +237,7 @@ class ClipFile(OneVideo):
         """
         if self.survey.is_thorough:
             return self.survey
-        survey = _survey(self.path, Needs(thorough=True)).survey
+        survey, _ = survey_clip(clip)
         if survey.damage and not self.preprocessing.keep_damaged:
             raise _damaged(self.path, survey.damage)
         return survey
@@ -238,21 +262,25 @@ class ClipFile(OneVideo):
             resized = resize(image, [size, size], antialias=True)
         return resized
 
-    def _decode(self, survey: ClipSurvey, device: torch.device) -> Decoded:
+    def _decode(self, clip: Content, survey: ClipSurvey, device: torch.device) -> Decoded:
         """The frames, and what is damaged, if that is to be kept."""
         decoded = None
-        if survey.container == FRAMES:
-            rate = self.preprocessing.frame_rate
-            decoded = decode_frames(self.path, rate, self._choose, self._make)
-        elif self.preprocessing.decoder == "torchcodec":
+        if self.preprocessing.decoder == "torchcodec":
             from featx.data import torchcodec_decoder  # it is optional
 
-            decoded = torchcodec_decoder.decode_clip(
-                self.path, survey, self._choose, self._make, device
-            )
+            decoded = torchcodec_decoder.decode_clip(clip, survey, self._choose, self._make, device)
         if decoded is None:
             whole = bool(survey.damage)
-            decoded = decode_clip(self.path, self._choose, self._make, whole)
+            decoded = decode_clip(clip, self._choose, self._make, whole)
+        self._check_decoded(decoded)
+        return decoded
+
+    def _check_decoded(self, decoded: Decoded) -> None:
+        """Check that there are frames, whole ones, and as many as there should be.
+
+        Raises:
+            InputError: There are not.
+        """
         if decoded.count == 0:
             raise InputError(
                 f"{self.path}: expected frames, found {decoded.damage}. "
@@ -262,7 +290,6 @@ class ClipFile(OneVideo):
             raise _damaged(self.path, decoded.damage)
         if not self.preprocessing.keep_damaged and not self._is_uniform_and_whole():
             self._check_count(decoded)
-        return decoded
 
     def _is_uniform_and_whole(self) -> bool:
         return self.preprocessing.is_uniform and self.segment is None
@@ -369,7 +396,7 @@ class Opened(NamedTuple):
         is_new: Whether that was not known before.
     """
 
-    path: Path
+    path: Place
     name: str
     digest: str
     look: Look
@@ -408,7 +435,7 @@ class Opened(NamedTuple):
     ) -> ClipFile:
         """A video of it."""
         return ClipFile(
-            self.path,
+            str(self.path),
             place,
             self.digest,
             name,
@@ -424,7 +451,7 @@ class Opened(NamedTuple):
 
 
 def open_clip(
-    path: Path,
+    path: Place,
     preprocessing: Preprocessing,
     needs: Needs = Needs(),  # noqa: B008  # a tuple
     name: str = "",
@@ -447,13 +474,12 @@ def open_clip(
     """
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
-        look = _look_at(look_into(path))  # as it is before it is read
+        look = _look_at(path)  # as it is before it is read
         facts = known.find(name, look.stats, look.file) if known else None
         found = Found.from_json(facts.survey) if facts else None
         is_new = not (found and found.meets(needs))
         if found is None or is_new:
-            with at_hand(path) as near:
-                found = _survey(near, needs)
+            found = _survey_steady(path, needs, look) if is_remote(path) else _survey(path, needs)
         if found.survey.container == FRAMES:
             rate = preprocessing.frame_rate
             found = found._replace(timeline=lay_out_frames(found.survey.num_packets, rate))
@@ -477,7 +503,7 @@ def open_clip(
 
 
 def is_known(
-    path: Path, preprocessing: Preprocessing, needs: Needs, name: str, known: Known
+    path: Place, preprocessing: Preprocessing, needs: Needs, name: str, known: Known
 ) -> bool:
     """Whether a clip need not be opened to be checked; see `open_clip`."""
     if name not in known:
@@ -492,25 +518,42 @@ def is_known(
     return found is not None and found.meets(needs)
 
 
-def _survey(path: Path, needs: Needs) -> Found:
+def _survey_steady(path: Place, needs: Needs, look: Look) -> Found:
+    """Survey a remote clip, whose parts come one by one.
+
+    Raises:
+        ChangedInputError: Its parts do not fit because it is another one by now.
+    """
+    try:
+        return _survey(path, needs)
+    except InputError as error:
+        status = stat(path, fresh=True)
+        if status.is_file and status.stats != look.stats:
+            raise _changed(path) from error
+        raise
+
+
+def _survey(path: Place, needs: Needs) -> Found:
     """What a clip says of itself; of a folder of frames, all but when they are shown.
 
     Raises:
         InputError: It does not decode.
     """
     timeline, size = None, None
-    if path.is_dir():
+    if stat(path).is_folder:
         survey, size = survey_frames(path, needs.thorough)
         return Found(survey, None, size)
+    reads_all = needs.thorough or needs.times or needs.size
+    source: Source = fetch(path) if reads_all and is_remote(path) else path
     if not (needs.thorough or needs.times):
         survey = survey_header(path)
     else:
-        survey, timeline = survey_clip(path)
+        survey, timeline = survey_clip(source)
     if needs.times and timeline is None:
-        decoded = decode_clip(path, lambda timeline: [], torch.clone, whole=True)
+        decoded = decode_clip(source, lambda timeline: [], torch.clone, whole=True)
         timeline = decoded.timeline
     if needs.size:
-        frames = decode_clip(path, lambda timeline: [0], torch.clone).frames
+        frames = decode_clip(source, lambda timeline: [0], torch.clone).frames
         if 0 not in frames:
             raise refuse_clip(path, "no frame")
         size = frames[0].shape[1], frames[0].shape[2]
@@ -537,29 +580,32 @@ def write_clip(
         container.mux(stream.encode())
 
 
-def _find_digest(path: Path) -> str:
-    return frames_sha256(path) if path.is_dir() else file_sha256(path)
+def _find_digest(path: Place) -> str:
+    if stat(path).is_folder:
+        return frames_sha256(path)
+    return fetch(path).sha256 if is_remote(path) else file_sha256(Path(path))
 
 
-def _look_at(path: Path) -> Look:
-    return look_at_frames(path) if path.is_dir() else look_at_file(path)
+def _look_at(path: Place) -> Look:
+    status = stat(path)
+    return look_at_frames(path) if status.is_folder else look_at_file(path, status)
 
 
-def _changed(path: Path) -> ChangedInputError:
+def _changed(path: Place) -> ChangedInputError:
     return ChangedInputError(
         f"{path}: expected the clip that was scanned, found another. "
         "It has changed since: start again."
     )
 
 
-def _unreadable(path: Path, error: BaseException) -> ChangedInputError:
+def _unreadable(path: Place, error: BaseException) -> ChangedInputError:
     return ChangedInputError(
         f"{path}: expected a readable clip, found: {first_line(error)}. "
         "It was readable when it was scanned: check the disk, and start again."
     )
 
 
-def _damaged(path: Path, damage: str) -> InputError:
+def _damaged(path: Place, damage: str) -> InputError:
     return InputError(
         f"{path}: expected a whole clip, found {damage.rstrip('.')}. Get it again, leave it out, "
         "or set keep_damaged to true to keep what decodes."

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,11 @@ from featx.data.columns import (
     is_constant,
 )
 from featx.data.cut import Cut
-from featx.data.far import join
-from featx.data.far_disk import Access
 from featx.data.known import Facts, Look
 from featx.data.lazy_clip import LazyClip
 from featx.data.manifest import Files
 from featx.data.preprocessing import Preprocessing, to_fraction
+from featx.data.storage import Place, is_below, join
 from featx.data.summary import Some
 from featx.data.timeline import Segment
 from featx.data.video_file import Home
@@ -93,19 +91,17 @@ class ClipFiles(Files):
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
-        self._access = Access.from_json(notes["access"])
-        self._root = join(Path(), notes["root"], self._access)
+        self._root: str = notes["root"]
         self._preprocessing = Preprocessing(**notes["preprocessing"])
 
     @classmethod
     def build(
         cls,
-        root: Path,
+        root: Place,
         preprocessing: Preprocessing,
         clips: ClipColumns,
         homes: Collection[Home],
         videos: Mapping[str, Column],
-        access: Access,
     ) -> "ClipFiles":
         """All that a scan has found.
 
@@ -115,7 +111,6 @@ class ClipFiles(Files):
             clips: The clips.
             homes: The homes of the videos.
             videos: The columns of the videos, beside those that follow.
-            access: How far disks are read.
         """
         columns = {**videos, **clips.freeze()}
         count, size = len(videos["home"]), preprocessing.image_size
@@ -124,7 +119,6 @@ class ClipFiles(Files):
         columns["made_of"] = constant(np.zeros(32, np.uint8), count)
         settings = {name: getattr(preprocessing, name) for name in preprocessing.__slots__}
         notes = {"root": str(root), "homes": [*homes], "preprocessing": settings}
-        notes["access"] = access.to_json()
         files = cls(columns, notes)
         digests = files.numbers("clip.digest")
         files._identify(np.flatnonzero(digests[files._find_clips()].any(axis=1)))
@@ -168,7 +162,7 @@ class ClipFiles(Files):
             if side in self.columns:
                 value = self.numbers(side)[number].item()
                 cut[side] = None if value == NOTHING or np.isnan(value) else value
-        path = join(self._root, clip_name, self._access)
+        path = join(self._root, clip_name)
         return LazyClip(
             path,
             self.texts("place")[number] if "place" in self.columns else name,
@@ -179,7 +173,7 @@ class ClipFiles(Files):
             int(self.numbers("length")[number]),
             clip_name,
             Cut(**cut, box=self._find_box(number)),
-            self._root if self._root in path.parents else None,
+            self._root if is_below(self._root, path) else None,
         )
 
     def _make(self, number: int) -> ClipFile:
@@ -187,7 +181,7 @@ class ClipFiles(Files):
         clip_name, name = self.texts("clip.name")[clip], self.texts("name")[number]
         packets, frames = (int(self.numbers(f"clip.{n}")[clip]) for n in ("packets", "frames"))
         return ClipFile(
-            join(self._root, clip_name, self._access),
+            join(self._root, clip_name),
             self.texts("place")[number] if "place" in self.columns else name,
             get_hex(self.numbers("clip.digest"), clip),
             name,

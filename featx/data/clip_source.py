@@ -6,7 +6,7 @@ In a tree, they are the same videos as `featx preprocess` makes of them, in the 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from featx.data.folders import (
 from featx.data.frames_folder import is_image
 from featx.data.manifest import Manifest, Rejections, ScanSettings, summarize_scan
 from featx.data.pool import map_inputs
+from featx.data.storage import Item, Place, join, list_folder
 from featx.data.video_file import Home
 from featx.errors import InputError, MissingInputError, UsageError
 
@@ -43,6 +44,8 @@ CLIP_SUFFIXES = tuple(f".{suffix}" for suffix in _CONTAINERS.split())
 """Of the containers of video that FFmpeg knows by their suffix. Files of others are told."""
 
 _THREADS = 4
+
+_Entry = TypeVar("_Entry", str, Item)
 
 
 class Kind(NamedTuple):
@@ -58,12 +61,14 @@ class Kind(NamedTuple):
     are_folders: bool
     what: str
 
-    def is_clip(self, path: Path) -> bool:
-        """Whether there is a clip at a path."""
+    def is_clip(self, folder: Place, item: Item) -> bool:
+        """Return True if an entry of a folder is a clip."""
         if not self.are_folders:
-            return self.is_input(path.name) and not path.is_dir()
+            return self.is_input(item.name) and not item.is_folder
         try:
-            return path.is_dir() and any(self.is_input(file.name) for file in path.iterdir())
+            return item.is_folder and any(
+                self.is_input(file.name) for file in list_folder(join(folder, item.name))
+            )
         except OSError:  # it is told when it is listed
             return False
 
@@ -133,7 +138,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
             "Set it, or sample by num_frames or stride."
         )
     splits = find_splits(settings)
-    lost: dict[Path, InputError] = {}
+    lost: dict[str, InputError] = {}
     if is_flat:
         clips = _Listed(list_flat(root, walk_files(root), kind))
     else:
@@ -142,15 +147,14 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     names = sorted({home.category for home in clips.homes if home.category is not None})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
-    for path, error in lost.items():
-        relative = path.relative_to(root)
-        if relative.parts[0] in rejected:
-            rejected[relative.parts[0]][relative.as_posix()] = error
+    for name, error in lost.items():
+        if (split := name.split("/")[0]) in rejected:
+            rejected[split][name] = error
     needs = Needs(settings.thorough)
 
     def check_and_open(name: str) -> Opened | None:
-        check_name(root / name, name)
-        path, is_lazy = root / name, settings.scan == "lazy"
+        path, is_lazy = join(root, name), settings.scan == "lazy"
+        check_name(path, name)
         if is_lazy and not is_known(path, given, needs, name, settings.known):
             return None
         return open_clip(path, given, needs, name, settings.known)
@@ -180,7 +184,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
                     settings.known.note(name, opened.facts)
     for split in {*splits} - {clips.homes[code].split for code in np.unique(clips.codes[chosen])}:
         rejected[split][split] = MissingInputError(
-            f"{root / split}: expected clips at <category>/[<subcategory>/], found none. "
+            f"{join(root, split)}: expected clips at <category>/[<subcategory>/], found none. "
             "Give the folder that holds the splits."
         )
     kept = chosen[found]
@@ -189,9 +193,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         videos["lazy"] = lazy.freeze()
     if not is_flat:
         videos["place"] = clips.places.take(kept)
-    files = ClipFiles.build(
-        root, settings.preprocessing, columns, clips.homes, videos, settings.access
-    )
+    files = ClipFiles.build(root, settings.preprocessing, columns, clips.homes, videos)
     manifest = Manifest(
         root,
         categories,
@@ -287,8 +289,8 @@ def check_decoder(settings: ScanSettings) -> None:
 
 
 def list_clips(
-    raw_dir: Path,
-    unreadable: dict[Path, InputError],
+    raw_dir: Place,
+    unreadable: dict[str, InputError],
     splits: Collection[str] | None = None,
     kind: Kind | None = None,
 ) -> Iterator[Clip]:
@@ -296,7 +298,7 @@ def list_clips(
 
     Args:
         raw_dir: The folder.
-        unreadable: Where to put folders that cannot be read, and why.
+        unreadable: Where to put folders that cannot be read, by their names, and why.
         splits: Which splits; by default, all folders.
         kind: Which kind of clips; by default, files.
 
@@ -306,23 +308,24 @@ def list_clips(
     kind = kind or FILES
     is_empty = True
     for split in list_folders(raw_dir):
-        if splits is not None and split.name not in splits:
+        if splits is not None and split not in splits:
             continue
-        for category in _list_or_keep(list_folders, split, unreadable):
-            home = Home(split.name, normalize_name(category.name))
+        for category in _list_or_keep(list_folders, raw_dir, split, unreadable):
+            home = Home(split, normalize_name(category))
             # Clips in the category's folder and in a subcategory of its name share a place.
-            homes = {category.name: [category]}
-            for folder in _list_or_keep(list_folders, category, unreadable):
-                if not kind.is_clip(folder):
-                    homes.setdefault(folder.name, []).append(folder)
+            inside = f"{split}/{category}"
+            homes = {category: [inside]}
+            for item in _list_or_keep(list_entries, raw_dir, inside, unreadable):
+                is_link = not item.exists  # to nothing: listing it fails
+                if is_link or (item.is_folder and not kind.is_clip(join(raw_dir, inside), item)):
+                    homes.setdefault(item.name, []).append(f"{inside}/{item.name}")
             for subcategory, folders in sorted(homes.items()):
-                place = f"{split.name}/{category.name}/{subcategory}"
+                place = f"{split}/{category}/{subcategory}"
                 for folder in folders:
-                    inside = folder.relative_to(raw_dir).as_posix()
-                    for path in _list_or_keep(list_entries, folder, unreadable):
-                        if kind.is_clip(path):
+                    for item in _list_or_keep(list_entries, raw_dir, folder, unreadable):
+                        if kind.is_clip(join(raw_dir, folder), item):
                             is_empty = False
-                            yield Clip(f"{inside}/{path.name}", place, home)
+                            yield Clip(f"{folder}/{item.name}", place, home)
     if is_empty and not unreadable:
         raise MissingInputError(
             f"{raw_dir}: expected {kind.what} at <split>/<category>/[<subcategory>/]"
@@ -332,7 +335,7 @@ def list_clips(
         )
 
 
-def list_flat(root: Path, found: Iterable[tuple[str, ...]], kind: Kind) -> Iterator[Clip]:
+def list_flat(root: Place, found: Iterable[tuple[str, ...]], kind: Kind) -> Iterator[Clip]:
     """All clips below a folder, wherever they are, in natural order.
 
     Args:
@@ -362,11 +365,11 @@ def list_flat(root: Path, found: Iterable[tuple[str, ...]], kind: Kind) -> Itera
 
 
 def find_misplaced(
-    raw_dir: Path,
+    raw_dir: Place,
     clips: Container[str],
     found: Iterable[tuple[str, ...]],
     kind: Kind | None = None,
-) -> dict[Path, InputError]:
+) -> dict[str, InputError]:
     """Clips that are in no category's folder, or too deep in it, among the files that there are.
 
     Args:
@@ -377,14 +380,13 @@ def find_misplaced(
     """
     kind = kind or FILES
     up = int(kind.are_folders)  # a clip is the folder of its images
-    errors: dict[Path, InputError] = {}
+    errors: dict[str, InputError] = {}
     for parts in found:
         name = "/".join(parts[: len(parts) - up])
         if kind.is_input(parts[-1]) and name and name not in clips:
-            path = raw_dir / name
-            errors[path] = InputError(
-                f"{path}: expected clips at <split>/<category>/[<subcategory>/], found one "
-                "elsewhere. Move it."
+            errors[name] = InputError(
+                f"{join(raw_dir, name)}: expected clips at <split>/<category>/[<subcategory>/], "
+                "found one elsewhere. Move it."
             )
     return errors
 
@@ -399,10 +401,13 @@ FOLDERS = Kind(is_image, are_folders=True, what="folders of images")
 
 
 def _list_or_keep(
-    listing: Callable[[Path], list[Path]], folder: Path, unreadable: dict[Path, InputError]
-) -> list[Path]:
+    listing: Callable[[Place], list[_Entry]],
+    root: Place,
+    folder: str,
+    unreadable: dict[str, InputError],
+) -> list[_Entry]:
     try:
-        return listing(folder)
+        return listing(join(root, folder))
     except InputError as error:
         unreadable[folder] = error
         return []

@@ -1,7 +1,6 @@
 """What a clip says that it holds, and what it does hold, without decoding it; by PyAV."""
 
 import math
-import os
 import re
 import struct
 import threading
@@ -15,6 +14,16 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from featx.data.storage import (
+    Content,
+    Place,
+    RangeReader,
+    Source,
+    is_remote,
+    open_file,
+    open_source,
+    size_of,
+)
 from featx.data.timeline import Timeline
 from featx.errors import InputError, first_line, parse_each, parsing, require
 
@@ -146,7 +155,7 @@ def lay_out(
     return Timeline(ticks, unit, begin, last + max(length, 1))
 
 
-def read_timeline(path: Path) -> Timeline:
+def read_timeline(path: Source) -> Timeline:
     """When the frames of a clip are shown, as its packets say."""
     with open_container(path) as container:
         stream = find_video(path, container)
@@ -154,13 +163,14 @@ def read_timeline(path: Path) -> Timeline:
         return lay_out(container, stream, packets)
 
 
-def survey_header(path: Path) -> ClipSurvey:
+def survey_header(path: Place) -> ClipSurvey:
     """Read the header of a clip, and compare it with the size of its file.
 
     Raises:
         InputError: It cannot be opened, or has no video in it.
     """
-    with open_container(path) as container:
+    source: Source = cast(RangeReader, open_file(path)) if is_remote(path) else path
+    with open_container(source) as container:
         stream = find_video(path, container)
         ends = [
             entries[-1].pos + entries[-1].size
@@ -168,14 +178,14 @@ def survey_header(path: Path) -> ClipSurvey:
             if container.format.name.startswith("mov") and len(entries := each.index_entries)
         ]
         survey = _describe(container, stream)
-    found, declared = path.stat().st_size, max(ends, default=0)
-    damage = _find_missing_bytes(path)
+    found, declared = size_of(source), max(ends, default=0)
+    damage = _find_missing_bytes(source)
     if found < declared:
         damage = f"{found} bytes of the {declared} that it declares"
     return survey._replace(damage=damage, is_thorough=False)
 
 
-def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
+def survey_clip(path: Source) -> tuple[ClipSurvey, Timeline | None]:
     """Read all packets of a clip, and compare them with what it declares.
 
     Returns:
@@ -286,18 +296,19 @@ def _find_missing(
     return f"{len(times)} frames up to {found:.4g} s of the {declared:.4g} s that it declares"
 
 
-def _find_missing_bytes(path: Path) -> str:
+def _find_missing_bytes(source: Source) -> str:
     """What a file of ASF or GIF lacks; empty if nothing, or if it is another."""
-    with path.open("rb") as file:
+    found = size_of(source)
+    with open_source(source) as file:
         content = file.read(2**14)
-        file.seek(max(path.stat().st_size - 2**10, 0))
-        if content.startswith(b"GIF8") and not file.read().rstrip(b"\0").endswith(b";"):
-            return "an animation without its end"
+        if content.startswith(b"GIF8"):
+            file.seek(max(found - 2**10, 0))
+            if not file.read().rstrip(b"\0").endswith(b";"):
+                return "an animation without its end"
     place = content.find(_ASF_PROPERTIES)
     if place < 0 or len(content) < place + _ASF_FIELDS.size:
         return ""
     _, _, _, declared, *_, flags = _ASF_FIELDS.unpack_from(content, place)
-    found = path.stat().st_size
     if flags & _ASF_BROADCAST or found >= 0.95 * declared:
         return ""
     return f"{found} bytes of the {declared} that it declares"
@@ -312,17 +323,31 @@ def _count_corrupt(orders: Sequence[int | None], corrupt: Sequence[bool]) -> int
     return count
 
 
-def open_container(path: Path) -> Any:  # noqa: ANN401  # a context manager of PyAV's
+@contextmanager
+def open_container(source: Source) -> Iterator[Any]:
     """Open a clip for reading; its titles and other metadata may be in any encoding.
 
     Raises:
         InputError: It cannot be opened.
+        NetworkError: The server cannot be reached.
     """
-    with parsing(lambda error: refuse_clip(path, error)):
-        return av.open(os.fspath(path), **_ANY_ENCODING)
+    is_file = isinstance(source, (str, Path)) and not is_remote(source)
+    if is_file or (isinstance(source, Content) and source.data is None):
+        file: Any = str(source)  # FFmpeg reads local files itself
+    else:
+        file = open_source(source)
+    try:
+        with parsing(lambda error: refuse_clip(source, error)):
+            container: Any = av.open(file, **_ANY_ENCODING)
+        with container:
+            yield container
+    finally:
+        # FFmpeg goes on after an error of a request, as if the clip ended there.
+        if isinstance(file, RangeReader) and file.failure:
+            raise file.failure
 
 
-def demux(path: Path, container: Any, *streams: Any) -> Iterator[Any]:  # noqa: ANN401  # of PyAV
+def demux(path: Source, container: Any, *streams: Any) -> Iterator[Any]:  # noqa: ANN401  # of PyAV
     """The packets of some streams of an open clip; by default, of all.
 
     Raises:
@@ -331,7 +356,7 @@ def demux(path: Path, container: Any, *streams: Any) -> Iterator[Any]:  # noqa: 
     return parse_each(container.demux(*streams), lambda error: refuse_clip(path, error))
 
 
-def refuse_clip(path: Path, found: Exception | str) -> InputError:
+def refuse_clip(path: Source, found: Exception | str) -> InputError:
     """Make the error about a clip that does not decode."""
     text = found if isinstance(found, str) else first_line(found)
     return InputError(
@@ -339,7 +364,7 @@ def refuse_clip(path: Path, found: Exception | str) -> InputError:
     )
 
 
-def find_video(path: Path, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
+def find_video(path: Source, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
     """The video stream that FFmpeg takes for the best: not a picture, such as the cover of a song.
 
     Raises:

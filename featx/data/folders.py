@@ -1,11 +1,11 @@
 """The folders of a data set: splits, categories, subcategories, and what may be wrong with them."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from featx.data.far import scan_folder
+from featx.data.storage import Item, Place, exists, is_remote, join, list_folder, stat
 from featx.errors import InputError, MissingInputError, first_line
 
 STANDARD_SPLITS = ("train", "val", "test")
@@ -28,13 +28,13 @@ _JUNK = {
 """What systems and their tools put into folders, beside what begins with a dot."""
 
 
-def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
+def choose_splits(root: Place, splits: Sequence[str] | None) -> list[str]:
     """The splits asked for, or the standard ones.
 
     Raises:
         MissingInputError: The folder or a split does not exist.
     """
-    found = [path.name for path in list_folders(root)]
+    found = list_folders(root)
     if splits is None:
         splits = [split for split in STANDARD_SPLITS if split in found]
         splits = splits or [name for name in found if name == ALL]
@@ -56,8 +56,8 @@ def choose_splits(root: Path, splits: Sequence[str] | None) -> list[str]:
     return [*dict.fromkeys(chosen)]
 
 
-def list_folders(path: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without hidden ones and what systems make.
+def list_folders(folder: Place) -> list[str]:
+    """Return the names of the folders in a folder, sorted, without hidden and systems' ones.
 
     A link without a target counts as a folder, so that it is not overlooked: listing it fails.
 
@@ -65,61 +65,54 @@ def list_folders(path: Path) -> list[Path]:
         MissingInputError: The folder does not exist, or is a link without a target.
         InputError: It cannot be read.
     """
-    entries = list_entries(path)
-    try:
-        return [entry for entry in entries if entry.is_dir() or not entry.exists()]
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    return [item.name for item in list_entries(folder) if item.is_folder or not item.exists]
 
 
-def list_entries(path: Path) -> list[Path]:
-    """What is in a folder, sorted by name, without what is hidden and what systems make.
+def list_entries(folder: Place) -> list[Item]:
+    """Return what is in a folder, sorted by name, without hidden entries and systems' ones.
 
     Raises:
         MissingInputError: The folder does not exist, or is a link without a target.
         InputError: It cannot be read.
     """
     try:
-        entries = [entry for entry in path.iterdir() if not is_hidden(entry.name)]
+        items = [item for item in list_folder(folder) if not is_hidden(item.name)]
     except FileNotFoundError as error:
-        if path.is_symlink():
-            raise _broken_link(path) from error
+        if os.path.lexists(folder):
+            raise _broken_link(folder) from error
         raise MissingInputError(
-            f"{path}: expected a folder, found nothing. Check the path."
+            f"{folder}: expected a folder, found nothing. Check the path."
         ) from error
     except OSError as error:
-        raise _unreadable(path, error) from error
-    return sorted(entries, key=lambda entry: (normalize_name(entry.name), entry.name))
+        raise _unreadable(folder, error) from error
+    return sorted(items, key=lambda item: (normalize_name(item.name), item.name))
 
 
 def walk_files(
-    root: Path, parts: tuple[str, ...] = (), seen: frozenset[tuple[int, int]] = frozenset()
+    root: Place, parts: tuple[str, ...] = (), seen: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[tuple[str, ...]]:
-    """The files in a folder and below, by the parts of their paths below it, sorted by name.
+    """Yield the files in a folder and below, by the parts of their paths below it, sorted by name.
 
     Hidden files are among them, but for those that systems make; hidden folders are not entered,
     nor those that cannot be read. Links are followed, but never around.
     """
+    folder = join(root, "/".join(parts)) if parts else str(root)
     try:
-        folder = root.joinpath(*parts)
-        status = folder.stat()
-        entries = sorted(scan_folder(folder), key=lambda entry: entry.name)
+        if not is_remote(folder):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                return
+            seen |= {(status.st_dev, status.st_ino)}
+        items = sorted(list_folder(folder), key=lambda item: item.name)
     except OSError:
         return
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen |= {(status.st_dev, status.st_ino)}
-    for entry in entries:
-        if entry.name in _JUNK or entry.name.startswith("._"):
+    for item in items:
+        if item.name in _JUNK or item.name.startswith("._"):
             continue
-        try:
-            is_folder = entry.is_dir()
-        except OSError:  # a link to itself
-            is_folder = False
-        if not is_folder:
-            yield (*parts, entry.name)
-        elif not is_hidden(entry.name):
-            yield from walk_files(root, (*parts, entry.name), seen)
+        if not item.is_folder:
+            yield (*parts, item.name)
+        elif not is_hidden(item.name):
+            yield from walk_files(root, (*parts, item.name), seen)
 
 
 def is_hidden(name: str) -> bool:
@@ -127,12 +120,16 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _JUNK
 
 
-def has_file(folder: Path, name: str) -> bool:
-    """Whether a folder has a file, be it a link without a target."""
+def has_file(folder: Place, name: str) -> bool:
+    """Return True where a folder has a file, or a link of its name without a target."""
+    path = join(folder, name)
     try:
-        (folder / name).lstat()
+        if is_remote(path):
+            stat(path)
+        else:
+            os.lstat(path)
     except FileNotFoundError as error:
-        if not folder.exists():
+        if not exists(folder):
             raise _broken_link(folder) from error
         return False
     except OSError as error:
@@ -178,7 +175,7 @@ def is_name(text: str) -> bool:
     return "\0" not in text
 
 
-def check_name(path: Path, name: str) -> None:
+def check_name(path: Place, name: str) -> None:
     """Check that HDF5 can hold the name of a video.
 
     Raises:
@@ -191,13 +188,13 @@ def check_name(path: Path, name: str) -> None:
         )
 
 
-def _broken_link(path: Path) -> InputError:
+def _broken_link(path: Place) -> InputError:
     return MissingInputError(
         f"{path}: expected a folder, found a link without a target. Repair or remove it."
     )
 
 
-def _unreadable(path: Path, error: OSError) -> InputError:
+def _unreadable(path: Place, error: OSError) -> InputError:
     return InputError(
         f"{path}: expected a readable folder, found: {first_line(error)}. "
         "Check the path and its permissions."

@@ -1,6 +1,7 @@
 """A clip that is kept as a folder of images, one for each frame; by Pillow."""
 
 import hashlib
+import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
@@ -13,12 +14,21 @@ from torch import Tensor
 
 from featx.data.clip_decoder import Choose, Decoded, Make
 from featx.data.clip_survey import ClipSurvey
-from featx.data.far import scan_folder
 from featx.data.folders import is_hidden, natural_key
 from featx.data.known import Look
+from featx.data.storage import (
+    Place,
+    Status,
+    is_remote,
+    join,
+    list_folder,
+    name_of,
+    open_file,
+    read_each,
+    stat,
+)
 from featx.data.timeline import Timeline
 from featx.errors import InputError, first_line, parsing
-from featx.files import file_sha256, file_stats, to_int64
 
 FRAMES = "frames"
 """What stands for the name of a container."""
@@ -36,26 +46,31 @@ def is_image(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The frames of a clip, in natural order: frame_2 before frame_10."""
-    entries = scan_folder(folder)
-    names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
-    return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
+def list_images(folder: Place) -> list[tuple[str, Status | None]]:
+    """Return the frames of a clip, in natural order: frame_2 before frame_10.
+
+    Returns:
+        The place of each, and its status, if the listing has it.
+    """
+    found = {item.name: item for item in list_folder(folder)}
+    names = [name for name, item in found.items() if is_image(name) and item.is_file]
+    names.sort(key=lambda name: (natural_key(name), name))
+    return [(join(folder, name), found[name].status) for name in names]
 
 
-def look_at_frames(folder: Path) -> Look:
-    """What the file system says of all frames of a clip: as one file.
+def look_at_frames(folder: Place) -> Look:
+    """Return what the file system says of all frames of a clip: as one file.
 
     Its stats are the bytes of all of them, and a number that changes when one of them does.
     """
-    statuses = {path.name: path.stat() for path in list_images(folder)}
-    stats = [(name, *file_stats(status)) for name, status in statuses.items()]
+    statuses = {name_of(path): status or stat(path) for path, status in list_images(folder)}
+    stats = [(name, *status.stats) for name, status in statuses.items()]
     size = sum(size for _, size, _ in stats)
-    inodes = [status.st_ino for status in statuses.values()]
-    status_ns = max(status.st_ctime_ns for status in (folder.stat(), *statuses.values()))
-    changed_ns = max((status.st_mtime_ns for status in statuses.values()), default=0)
-    marks = _digest(inodes), to_int64(status_ns)
-    return Look.make((size, _digest(stats)), marks, changed_ns)
+    inodes = [status.inode for status in statuses.values()]
+    of_folder = [] if is_remote(folder) else [stat(folder).status_ns]
+    status_ns = max(*of_folder, *(status.status_ns for status in statuses.values()), 0)
+    changed_ns = max((status.changed_ns for status in statuses.values()), default=0)
+    return Look.make((size, _digest(stats)), (_digest(inodes), status_ns), changed_ns)
 
 
 def _digest(values: Sequence[object]) -> int:
@@ -64,15 +79,15 @@ def _digest(values: Sequence[object]) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def frames_sha256(folder: Path) -> str:
-    """SHA-256 of the content of all frames, in order, whatever their names."""
+def frames_sha256(folder: Place) -> str:
+    """Return the SHA-256 of the content of all frames, in order, whatever their names."""
     digest = hashlib.sha256()
-    for path in list_images(folder):
-        digest.update(bytes.fromhex(file_sha256(path)))
+    for content in read_each(list_images(folder)):
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
-def survey_frames(folder: Path, thorough: bool) -> tuple[ClipSurvey, tuple[int, int]]:
+def survey_frames(folder: Place, thorough: bool) -> tuple[ClipSurvey, tuple[int, int]]:
     """Read the headers of frames: what there is, and its height and width.
 
     Args:
@@ -82,30 +97,50 @@ def survey_frames(folder: Path, thorough: bool) -> tuple[ClipSurvey, tuple[int, 
     Raises:
         InputError: There is none, one is no image, or they differ in size.
     """
-    images = list_images(folder)
+    images = [path for path, _ in list_images(folder)]
     if not images:
         raise InputError(f"{folder}: expected images, found none. Leave the folder out.")
     first = _read_size(images[0])
     for path in images[1:] if thorough else ():
         if (size := _read_size(path)) != first:
             raise InputError(
-                f"{path}: expected an image of {first[0]} x {first[1]}, as {images[0].name} is, "
-                f"found one of {size[0]} x {size[1]}. Make all frames of a clip of one size."
+                f"{path}: expected an image of {first[0]} x {first[1]}, as {name_of(images[0])} "
+                f"is, found one of {size[0]} x {size[1]}. Make all frames of a clip of one size."
             )
     survey = ClipSurvey(len(images), "", container=FRAMES, is_thorough=thorough)
     return survey, first
 
 
-def decode_frames(folder: Path, frame_rate: float | None, choose: Choose, make: Make) -> Decoded:
-    """Read the frames that are wanted, and make something of each.
+def decode_frames(
+    folder: Place, frame_rate: float | None, choose: Choose, make: Make, digest: str = ""
+) -> tuple[Decoded, str]:
+    """Read the frames that are wanted, and make something of each; each image is read once.
+
+    Args:
+        folder: The clip.
+        frame_rate: Frames a second, if that is known.
+        choose: Tells which frames are wanted.
+        make: Makes something of each.
+        digest: See `frames_sha256`; where it is not known, all images are read to find it.
+
+    Returns:
+        The frames, and the digest.
 
     Raises:
-        InputError: One is damaged.
+        InputError: An image is damaged.
     """
     images = list_images(folder)
     timeline = lay_out_frames(len(images), frame_rate)
-    frames = {n: make(_read_image(images[n])) for n in dict.fromkeys(choose(timeline))}
-    return Decoded(frames, timeline)
+    wanted = dict.fromkeys(choose(timeline))
+    numbers = sorted(wanted) if digest else [*range(len(images))]
+    frames: dict[int, Tensor] = {}
+    found = hashlib.sha256()
+    for number, content in zip(numbers, read_each([images[n] for n in numbers]), strict=True):
+        found.update(hashlib.sha256(content).digest())
+        if number in wanted:
+            frames[number] = make(_read_image(images[number][0], content))
+    decoded = Decoded({number: frames[number] for number in wanted}, timeline)
+    return decoded, digest or found.hexdigest()
 
 
 def lay_out_frames(num_frames: int, frame_rate: float | None) -> Timeline:
@@ -113,17 +148,17 @@ def lay_out_frames(num_frames: int, frame_rate: float | None) -> Timeline:
     return Timeline.count_up(num_frames, Fraction(str(frame_rate)) if frame_rate else None)
 
 
-def _read_size(path: Path) -> tuple[int, int]:
+def _read_size(path: Place) -> tuple[int, int]:
     """Height and width of an image, upright."""
-    with _parsing(path), Image.open(path) as image:
+    with open_file(path) as file, _parsing(path), Image.open(file) as image:
         width, height = image.size
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     return (width, height) if orientation in _TURNED else (height, width)
 
 
-def _read_image(path: Path) -> Tensor:
+def _read_image(path: Place, content: bytes) -> Tensor:
     """An image, uint8 RGB `[3, H, W]`, upright."""
-    with _parsing(path), Image.open(path) as opened:
+    with _parsing(path), Image.open(io.BytesIO(content)) as opened:
         image = ImageOps.exif_transpose(opened)
         image.load()
     if image.mode.startswith("I"):  # 16 bits, of which Pillow would take 256 for white
@@ -133,12 +168,12 @@ def _read_image(path: Path) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _parsing(path: Path) -> AbstractContextManager[None]:
+def _parsing(path: Place) -> AbstractContextManager[None]:
     """One parse of an image: Pillow raises any error for damaged bytes, a TypeError among them."""
     return parsing(lambda error: _refuse_image(path, error), passes=())
 
 
-def _refuse_image(path: Path, found: Exception | str) -> Exception:
+def _refuse_image(path: Place, found: Exception | str) -> Exception:
     if isinstance(found, OSError) and found.errno is not None:
         return found  # of the system
     text = found if isinstance(found, str) else first_line(found)

@@ -31,7 +31,8 @@ from featx.data.columns import (
     open_columns,
     save_columns,
 )
-from featx.files import file_stats, publish_file, to_int64
+from featx.data.storage import Place, Status, stat
+from featx.files import publish_file, to_int64
 
 _FORMAT = 1  # to be raised when what is kept of a clip gets another meaning
 _ALL, _LINES = f"known-{_FORMAT}.columns", "known.jsonl"  # the latter is what it once was
@@ -68,15 +69,18 @@ class Look(NamedTuple):
         return cls(stats, file, time.time_ns() - changed_ns > _SETTLED_NS)
 
 
-def look_at_file(path: Path) -> Look:
-    """What the file system says of a file.
+def look_at_file(path: Place, status: Status | None = None) -> Look:
+    """Return what the file system or the server says of a file.
+
+    Args:
+        path: The file.
+        status: Its status, if the caller has asked for it.
 
     Raises:
         OSError: It is not there.
     """
-    status = path.stat()
-    marks = to_int64(status.st_ino), to_int64(status.st_ctime_ns)
-    return Look.make(file_stats(status), marks, status.st_mtime_ns)
+    status = status or stat(path)
+    return Look.make(status.stats, (status.inode, status.status_ns), status.changed_ns)
 
 
 @dataclass(frozen=True, slots=True)

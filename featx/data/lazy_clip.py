@@ -3,15 +3,14 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from featx.data.clip_file import Needs, OneVideo, Opened, open_clip
 from featx.data.cut import Cut, find_part
-from featx.data.far import is_far
 from featx.data.known import format_line
 from featx.data.preprocessing import Preprocessing
+from featx.data.storage import is_remote
 from featx.data.video_file import CPU, Home, Video
 from featx.errors import ChangedInputError, InputError, first_line
 
@@ -36,7 +35,7 @@ class LazyClip(OneVideo):
     length: int
     clip_name: str
     cut: Cut = Cut()  # noqa: RUF009  # a tuple
-    root: Path | None = None
+    root: str | None = None
 
     @property
     def identities(self) -> Sequence[str]:
@@ -78,9 +77,9 @@ class LazyClip(OneVideo):
             raise
 
 
-def _has_any(root: Path | None) -> bool:
+def _has_any(root: str | None) -> bool:
     """Whether there is something in a folder: otherwise its disk is gone, and not just a clip."""
-    if root is None or is_far(root):  # of which the network is told from its files
+    if root is None or is_remote(root):  # where a fault of the network has an error of its own
         return True
     try:
         with os.scandir(root) as entries:

@@ -29,12 +29,11 @@ from featx.data.columns import (
     save_columns,
     to_hex,
 )
-from featx.data.far import join
-from featx.data.far_disk import Access
 from featx.data.folders import natural_key
 from featx.data.known import Facts, Known
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import Preprocessing
+from featx.data.storage import Place
 from featx.data.summary import ScanSummary, Some, Used, summarize
 from featx.data.video_file import Home, VideoFile
 from featx.errors import InputError, MissingInputError, combine
@@ -84,13 +83,12 @@ class ScanSettings:
         table: A table of the videos, instead of folders.
         columns: What the columns of the table are called, by what they are.
         known: What earlier scans have found.
-        access: How far disks are read.
         scan: Whether every input is opened; or, of clips whose lengths follow without it, those of
             which nothing is known are when they are read, and bad ones are found then.
         share: What to look at, and nothing else: the scan then ends with `ShareSeen`.
     """
 
-    root: Path
+    root: Place
     splits: Sequence[str] | None = None
     on_error: OnError = "stop"
     verify: bool = False
@@ -100,10 +98,9 @@ class ScanSettings:
     thorough: bool = False
     strict: bool = True
     layout: LayoutName = "tree"
-    table: Path | None = None
+    table: Place | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
-    access: Access = Access()  # noqa: RUF009  # it is frozen
     scan: ScanName = "full"
     share: Share | None = None
 
@@ -273,7 +270,7 @@ class Manifest:
 
     def __init__(
         self,
-        root: Path,
+        root: Place,
         categories: dict[str, int],
         files: Files,
         rejected: Mapping[str, Mapping[str, InputError]],
@@ -282,7 +279,7 @@ class Manifest:
         columns: Mapping[str, Column] | None = None,
         has_times: bool = False,
     ) -> None:
-        self.root = root
+        self.root = str(root)
         self.columns = columns or {}
         self.has_times = has_times
         self.summary = summary
@@ -324,7 +321,7 @@ class Manifest:
         content = {
             "kind": self.files.kind,
             "notes": self.files.notes,
-            "root": str(self.root),
+            "root": self.root,
             "categories": self.categories,
             "rejected": errors,
             "preprocessing": self._preprocessing,
@@ -354,7 +351,7 @@ class Manifest:
         }
         summary = content["summary"]
         manifest = cls(
-            join(Path(), content["root"], Access()),
+            content["root"],
             content["categories"],
             files,
             rejected,

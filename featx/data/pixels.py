@@ -3,7 +3,6 @@
 uint8 is raw RGB, whatever is said here.
 """
 
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 PixelsName = Literal["normalized", "unit", "raw"]
@@ -67,11 +66,11 @@ class PixelWatch:
 
     def __init__(self, name: PixelsName) -> None:
         self._name = name
-        self._path: Path | None = None
+        self._path: str | None = None
         self._spans: list[Span] = []
         self._told = False
 
-    def look(self, path: Path, num_videos: int, span: Span) -> str:
+    def look(self, path: str, num_videos: int, span: Span) -> str:
         """Look at one video of a file.
 
         Returns:

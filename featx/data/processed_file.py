@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import struct
 import zipfile
 from bisect import bisect
@@ -20,12 +19,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.archive import Archive, one_at_a_time, read_archive, read_digest, refuse_object
-from featx.data.far import at_hand
 from featx.data.folders import is_name
 from featx.data.pixels import PixelsName, find_misfit
+from featx.data.storage import Place, RangeReader, Status, at_hand, open_file, stat, status_of
 from featx.data.video_file import CPU, MadeOf, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, shorten
-from featx.files import Inert, file_stats, publish_file
+from featx.files import Inert, publish_file
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -146,13 +145,15 @@ class ProcessedFile(VideoFile):
         block = self.blocks[number]
         within = index - (ends[number] - block.count)
         try:
-            with self.path.open("rb") as file:
-                self._check_unchanged(file)
+            with open_file(self.path) as file:
+                self._check_unchanged(status_of(file))
                 if block.offset is None:
                     video = _copy_from_map(self.path, block.start, within)
                 else:
                     start = block.offset + within * block.step
                     video = _read_bytes(self.path, file, block, start)
+                if isinstance(file, RangeReader):  # whose bytes come one after the other
+                    self._check_unchanged(stat(self.path, fresh=True))
         except OSError as error:
             raise unreadable(self.path, error) from error
         number = block.start + within
@@ -173,9 +174,9 @@ class ProcessedFile(VideoFile):
             raise InputError(f"{self.path}: video {number}: {misfit}")
         return Video(video, (low, high), damage, times, made_of)
 
-    def _check_unchanged(self, file: IO[bytes]) -> None:
+    def _check_unchanged(self, status: Status) -> None:
         """Check that a file is the one that was scanned; its copy on another disk is."""
-        if file_stats(os.fstat(file.fileno())) == self.stats:
+        if status.stats == self.stats:
             return
         try:
             unchanged = read_digest(self.path) == self.digest
@@ -188,7 +189,7 @@ class ProcessedFile(VideoFile):
             )
 
 
-def unreadable(path: Path, error: OSError) -> ChangedInputError:
+def unreadable(path: Place, error: OSError) -> ChangedInputError:
     """An error about a file that could be read before."""
     return ChangedInputError(
         f"{path}: expected a readable file, found: {first_line(error)}. "
@@ -197,7 +198,7 @@ def unreadable(path: Path, error: OSError) -> ChangedInputError:
 
 
 def open_processed_file(
-    path: Path, tells_offsets: bool = True, pixels: PixelsName = "normalized"
+    path: Place, tells_offsets: bool = True, pixels: PixelsName = "normalized"
 ) -> ProcessedFile:
     """Read and check what a `processed_data.pt` file says of itself: no pixels.
 
@@ -216,7 +217,7 @@ def open_processed_file(
         return _check_archive(path, archive, pixels)
 
 
-def _check_archive(path: Path, archive: Archive, pixels: PixelsName) -> ProcessedFile:
+def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> ProcessedFile:
     """What an archive says of itself; see `open_processed_file`."""
     videos, clips, damage = archive.data, None, None
     notes: Mapping[str, Any] = {}
@@ -255,8 +256,8 @@ def _check_archive(path: Path, archive: Archive, pixels: PixelsName) -> Processe
             "Fill the file, or remove its folder."
         )
     return ProcessedFile(
-        path,
-        "/".join(path.parts[-4:-1]),
+        str(path),
+        "/".join(str(path).split("/")[-4:-1]),
         archive.digest,
         tuple(blocks),
         rejected,
@@ -400,7 +401,7 @@ def _check_columns(columns: object, count: int) -> tuple[Mapping[str, Any], ...]
     return notes if fit else None
 
 
-def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tensor:
+def _read_bytes(path: Place, file: IO[bytes], block: Block, offset: int) -> Tensor:
     video = torch.empty_strided(block.shape, block.stride, dtype=block.dtype)
     flat = video.as_strided((video.numel(),), (1,)).view(torch.uint8).numpy()
     file.seek(offset)
@@ -413,7 +414,7 @@ def _read_bytes(path: Path, file: IO[bytes], block: Block, offset: int) -> Tenso
     return video
 
 
-def _copy_from_map(path: Path, number: int, within: int) -> Tensor:
+def _copy_from_map(path: Place, number: int, within: int) -> Tensor:
     """Without a byte offset: map the whole file, and copy one video from it."""
     with at_hand(path) as near:
         data = torch.load(near, map_location="cpu", weights_only=True, mmap=True)

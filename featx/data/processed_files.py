@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,6 @@ from featx.data.columns import (
     are_unique,
     get_hex,
 )
-from featx.data.far import find_access, join
-from featx.data.far_disk import Access
 from featx.data.folders import normalize_name
 from featx.data.known import Stats
 from featx.data.manifest import Files
@@ -31,6 +28,7 @@ from featx.data.processed_file import (
     open_processed_file,
     unreadable,
 )
+from featx.data.storage import Place, join, open_file
 from featx.data.video_file import CPU, Home, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line
 
@@ -146,7 +144,7 @@ class ProcessedColumns:
             self._names.append(header.names[number] if header.names else f"{place}/{video[0]}")
             self._made_of.append(header.made_of[number])
 
-    def freeze(self, root: Path, pixels: PixelsName) -> "ProcessedFiles":
+    def freeze(self, root: Place, pixels: PixelsName) -> "ProcessedFiles":
         """All of them."""
         self._files["start"].append(len(self._videos["index"]))
         files, names = self._places.freeze(), self._names.freeze()
@@ -169,7 +167,6 @@ class ProcessedColumns:
             columns["place"] = Texts.of(f"{place}/{index}" for place, index in places)
         notes = {
             "root": str(root),
-            "access": find_access(root).to_json(),
             "homes": [*self._homes],
             "pixels": pixels,
             "have_times": self._have_times,
@@ -189,7 +186,7 @@ class ProcessedFiles(Files):
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
-        self._root = join(Path(), notes["root"], Access.from_json(notes["access"]))
+        self._root = notes["root"]
         self._pixels: PixelsName = notes["pixels"]
 
     @property
@@ -206,7 +203,7 @@ class ProcessedFiles(Files):
         """One file."""
         place = self.texts("file")[number]
         return ListedFile(
-            self._root.joinpath(place, FILE_NAME),
+            join(self._root, f"{place}/{FILE_NAME}"),
             place,
             get_hex(self.numbers("digest"), number),
             (int(self.numbers("size")[number]), int(self.numbers("time")[number])),
@@ -269,14 +266,14 @@ class ListedFile(VideoFile):
 
 
 @lru_cache(2)
-def _open(path: Path, pixels: PixelsName, digest: str, stats: Stats) -> ProcessedFile:
+def _open(path: str, pixels: PixelsName, digest: str, stats: Stats) -> ProcessedFile:
     """A file as it was scanned.
 
     Raises:
         ChangedInputError: It is another by now.
     """
     try:
-        with path.open("rb"):
+        with open_file(path):
             file = open_processed_file(path, pixels=pixels)
     except OSError as error:
         raise unreadable(path, error) from error

@@ -1,10 +1,10 @@
 """The source `processed`: the `processed_data.pt` files of a folder; no pixels are read."""
 
+import json
 import os
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from featx.console import make_bar
@@ -31,8 +31,8 @@ from featx.data.manifest import (
 from featx.data.pool import map_inputs, may_fork
 from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.data.processed_files import Header, ProcessedColumns
+from featx.data.storage import Place, is_remote, join, read_bytes, stat
 from featx.errors import InputError, MissingInputError, shorten
-from featx.files import read_json
 from featx.parallel import map_ahead
 
 Prepared = Generator[tuple[str, Future[Any]]]
@@ -48,7 +48,7 @@ def find_processed_splits(settings: ScanSettings) -> list[str]:
     Raises:
         MissingInputError: One does not exist.
     """
-    recorded = read_json(settings.root / ANALYSIS_FILE).get("table_splits")
+    recorded = _read_analysis(settings.root).get("table_splits")
     splits = settings.splits
     if splits is None and isinstance(recorded, list) and all(isinstance(s, str) for s in recorded):
         splits = recorded
@@ -67,7 +67,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     """
     root = settings.root
     splits = find_processed_splits(settings)
-    analysis = read_json(root / ANALYSIS_FILE)
+    analysis = _read_analysis(root)
     categories = _list_categories(root, splits, analysis.get("categories"))
     rejected = Rejections(splits)
     places = TextColumn()
@@ -86,11 +86,11 @@ def scan_processed(settings: ScanSettings) -> Manifest:
 
         Several would only contend for the interpreter.
         """
-        path = root.joinpath(place, FILE_NAME)
+        path = _join(root, place)
         found = recall(place)
         if found is None:
             verify_checksums(path) if settings.verify else _read_ends(path)
-        return found
+        return found or (_inspect(root, place) if is_remote(root) else None)
 
     def inspect(place: str) -> Found:
         return prepare(place) or _inspect(root, place)
@@ -153,12 +153,12 @@ class Found(NamedTuple):
         return Facts(stats, header.digest, header.to_json(), file, is_settled)
 
 
-def _recall(root: Path, place: str, known: Known) -> Found | None:
+def _recall(root: Place, place: str, known: Known) -> Found | None:
     """What is known of a file from before; None if it is not, or has changed since."""
     if place not in known:
         return None
     try:
-        look = look_at_file(root.joinpath(place, FILE_NAME))
+        look = look_at_file(_join(root, place))
     except OSError:  # which is told when it is opened
         return None
     facts = known.find(place, look.stats, look.file)
@@ -166,13 +166,13 @@ def _recall(root: Path, place: str, known: Known) -> Found | None:
     return Found(look, header, is_new=False) if header else None
 
 
-def _inspect(root: Path, place: str) -> Found:
+def _inspect(root: Place, place: str) -> Found:
     """Read the header of a file.
 
     Raises:
         InputError: It is damaged, or holds something else.
     """
-    path = root.joinpath(place, FILE_NAME)
+    path = _join(root, place)
     check_name(path, f"{place}/{FILE_NAME}")
     try:
         look = look_at_file(path)  # as it is before it is read
@@ -217,11 +217,24 @@ class _Notes:
         return {name: to_column(cells, False) for name, cells in sorted(self._cells.items())}
 
 
+def _join(root: Place, place: str) -> str:
+    return join(root, f"{place}/{FILE_NAME}")
+
+
+def _read_analysis(root: Place) -> dict[str, Any]:
+    """Return what is noted beside the files; an empty dict if that cannot be read."""
+    try:
+        content = json.loads(read_bytes(join(root, ANALYSIS_FILE)))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _is_input(name: str) -> bool:
     return name == FILE_NAME
 
 
-def _list_categories(root: Path, splits: Sequence[str], recorded: object) -> dict[str, int]:
+def _list_categories(root: Place, splits: Sequence[str], recorded: object) -> dict[str, int]:
     """Label of each category of the standard splits and of others: one mapping for all of them.
 
     Where labels are not those of sorted names, the record beside the files says which they are.
@@ -229,12 +242,12 @@ def _list_categories(root: Path, splits: Sequence[str], recorded: object) -> dic
     Raises:
         InputError: It does not say it of all.
     """
-    mapped = [folder for folder in list_folders(root) if folder.name in {*STANDARD_SPLITS, *splits}]
-    names = {normalize_name(path.name) for folder in mapped for path in list_folders(folder)}
+    mapped = [name for name in list_folders(root) if name in {*STANDARD_SPLITS, *splits}]
+    names = {normalize_name(name) for split in mapped for name in list_folders(join(root, split))}
     if isinstance(recorded, dict):
         if unknown := sorted(names - recorded.keys()):
             raise InputError(
-                f"{root / ANALYSIS_FILE}: expected the label of each category, found none of "
+                f"{join(root, ANALYSIS_FILE)}: expected the label of each category, found none of "
                 f"{shorten(unknown)}. Run featx preprocess again, or remove their folders."
             )
         labels = {name: label for name, label in recorded.items() if isinstance(label, int)}
@@ -242,36 +255,39 @@ def _list_categories(root: Path, splits: Sequence[str], recorded: object) -> dic
     return {name: label for label, name in enumerate(sorted(names))}
 
 
-def _list_split(root: Path, split: str, rejected: Rejections) -> Iterator[str]:
+def _list_split(root: Place, split: str, rejected: Rejections) -> Iterator[str]:
     """Places of the files of one split, in row order; what is wrong with its folders is added."""
     is_empty = True
-    for category in list_folders(root / split):
-        with rejected.collect(split, f"{split}/{category.name}"):
-            subcategories = list_folders(category)
-            for subcategory in subcategories:
-                with rejected.collect(split, f"{split}/{category.name}/{subcategory.name}"):
-                    if has_file(subcategory, FILE_NAME):
+    for category in list_folders(join(root, split)):
+        inside = f"{split}/{category}"
+        folder = join(root, inside)
+        with rejected.collect(split, inside):
+            for subcategory in list_folders(folder):
+                with rejected.collect(split, f"{inside}/{subcategory}"):
+                    if has_file(join(folder, subcategory), FILE_NAME):
                         is_empty = False
-                        yield f"{split}/{category.name}/{subcategory.name}"
-            if has_file(category, FILE_NAME):
+                        yield f"{inside}/{subcategory}"
+            if has_file(folder, FILE_NAME):
                 raise InputError(
-                    f"{category / FILE_NAME}: expected "
+                    f"{join(folder, FILE_NAME)}: expected "
                     f"{root}/<split>/<category>/<subcategory>/{FILE_NAME}, "
                     "found it in the category's own folder. Move it into a subcategory's."
                 )
     if is_empty and not rejected[split]:
         rejected[split][split] = MissingInputError(
-            f"{root / split}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
+            f"{join(root, split)}: expected videos at <category>/<subcategory>/{FILE_NAME}, found "
             "none. Make them from clips with: featx preprocess RAW_DIR PROCESSED_DIR; or set "
             "source to clips or frames."
         )
 
 
-def _read_ends(path: Path) -> None:
+def _read_ends(path: Place) -> None:
     """Have the system cache the two ends of a file, which describe what is in it."""
+    if is_remote(path):
+        return
     with suppress(OSError):  # it comes again when the file is read
-        if path.is_file():  # and not a pipe, which would wait
-            with path.open("rb", buffering=0) as file:
+        if (status := stat(path)).is_file:  # and not a pipe, which would wait
+            with open(path, "rb", buffering=0) as file:
                 file.read(_END_BYTES)
-                file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
+                file.seek(-min(_END_BYTES, status.size), os.SEEK_END)
                 file.read(_END_BYTES)

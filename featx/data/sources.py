@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import NamedTuple, cast, get_args
 
 from featx.data.choices import LayoutName, ScanName, SourceName
-from featx.data.far import listed
 from featx.data.manifest import Manifest, ScanSettings, Share
 from featx.data.pool import ShareSeen
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_source import find_processed_splits, scan_processed
+from featx.data.storage import listed
 from featx.errors import UsageError, check_choice
 
 Scan = Callable[[ScanSettings], Manifest]
@@ -56,11 +56,11 @@ def _scan_processed(settings: ScanSettings) -> Manifest:
 
 
 def _scan_listed(scan: Scan, settings: ScanSettings) -> Manifest:
-    """Scan a folder that is listed at once, if it is on a far disk; a table names its files."""
+    """Scan a folder that is listed once, if it is remote; of a table, the table is the list."""
     if settings.table:
         return scan(settings)
-    with listed(settings.root) as root:
-        return scan(replace(settings, root=root))
+    with listed(settings.root):
+        return scan(settings)
 
 
 def scan_share(source: Source, settings: ScanSettings, share: Share) -> None:

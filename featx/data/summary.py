@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from featx.data.folders import is_hidden, list_folders, normalize_name
 from featx.data.preprocessing import SLOWER
+from featx.data.storage import Place, join
 from featx.errors import InputError, shorten
 
 _EXAMPLES = 3
@@ -150,7 +151,7 @@ class ScanSummary:
 
 
 def summarize(
-    root: Path,
+    root: Place,
     used: Iterable[Used],
     rejected: Mapping[str, Collection[str]],
     known: Container[str],
@@ -187,7 +188,7 @@ def summarize(
     categories = {name for names in present.values() for name in names}
     summary.categories = len(categories)
     for split in splits if in_splits else ():
-        folders = {normalize_name(folder.name) for folder in _list_or_none(root / split)}
+        folders = {normalize_name(name) for name in _list_or_none(join(root, split))}
         if empty := sorted((folders | categories) - {*present[split]}):
             summary.empty[split] = empty
     counts: Counter[str] = Counter()
@@ -221,8 +222,8 @@ def _find_kind(parts: tuple[str, ...], inputs: bool, hidden: bool, known: bool) 
     return f"of {suffix}" if suffix else "without a suffix"
 
 
-def _list_or_none(folder: Path) -> list[Path]:
-    """The folders in a folder; none if it cannot be read, which is told elsewhere."""
+def _list_or_none(folder: Place) -> list[str]:
+    """Return the names of the folders in a folder; none if it cannot be read, told elsewhere."""
     try:
         return list_folders(folder)
     except InputError:

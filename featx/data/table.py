@@ -14,8 +14,8 @@ import numpy as np
 
 from featx.data.cells import Cell, Cells, to_column
 from featx.data.columns import Column, Texts
-from featx.data.far import at_hand, is_far
 from featx.data.folders import is_name
+from featx.data.storage import Place, at_hand, exists, is_file, is_remote, join, name_of
 from featx.errors import InputError, MissingInputError, UsageError, first_line, require, shorten
 
 KNOWN = (
@@ -43,7 +43,7 @@ class Table:
             semicolons because of that.
     """
 
-    path: Path
+    path: Place
     columns: dict[str, Cells]
     lines: Sequence[int]
     is_text: bool
@@ -59,7 +59,7 @@ class Table:
 
     def where_line(self, line: int) -> str:
         """The place of a line, for a person."""
-        return f"{self.path.name}:{line}"
+        return f"{name_of(self.path)}:{line}"
 
     def find_extra(self) -> dict[str, Column]:
         """The columns without a meaning, by a name that HDF5 takes, sorted: text or numbers.
@@ -88,7 +88,7 @@ class Table:
         return dict(sorted(extra.items()))
 
 
-def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
+def read_table(path: Place, columns: Mapping[str, str], root: Place) -> Table:
     """Read a table: .csv, .tsv, .jsonl, .json, .parquet, or lines of a path and a label.
 
     Args:
@@ -108,9 +108,9 @@ def read_table(path: Path, columns: Mapping[str, str], root: Path) -> Table:
         )
     if len({*columns.values()}) < len(columns):
         raise UsageError(f"columns: expected a column for each, found one for two in {columns}.")
-    if not path.is_file():
+    if not is_file(path):
         raise MissingInputError(f"{path}: expected a table, found no file. Check the path.")
-    suffix = path.suffix.lower()
+    suffix = Path(path).suffix.lower()
     read = _READERS.get(suffix)
     if read is None:
         raise InputError(
@@ -140,7 +140,7 @@ def _rename(table: Table, columns: Mapping[str, str]) -> Table:
     found = [*table.columns]
     if missing := [name for name in columns.values() if name not in found]:
         raise UsageError(
-            f"columns: expected columns of {table.path.name} ({shorten(found, 20)}), found "
+            f"columns: expected columns of {name_of(table.path)} ({shorten(found, 20)}), found "
             f"{', '.join(missing)}."
         )
     names = {theirs: ours for ours, theirs in columns.items()}
@@ -220,7 +220,7 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
+def _read_delimited(path: Path, path_column: str, root: Place) -> Table:
     """A table whose first line names its columns; or lines of a path and a label, without that."""
     delimiter, names, has_note = _find_dialect(path, path_column)
     if path_column not in names and "path" not in map(str.lower, names):
@@ -266,7 +266,7 @@ def _read_delimited(path: Path, path_column: str, root: Path) -> Table:
     return Table(path, columns, lines, is_text=True, bad=bad, has_commas=delimiter == ";")
 
 
-def _read_lines(path: Path, path_column: str, root: Path) -> Table:
+def _read_lines(path: Path, path_column: str, root: Place) -> Table:
     """Lines of a path and a label, or of a path alone."""
     paths, labels = _make_cells("path"), _make_cells("label")
     lines = array("q")
@@ -275,8 +275,8 @@ def _read_lines(path: Path, path_column: str, root: Path) -> Table:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 name, label = _split_line(line, delimiter)
-                # A path with a space, and no label. To ask a far disk for each takes too long.
-                if label and not is_far(root) and _exists(root, line.strip()):
+                # A path with a space, and no label. A request for each would take too long.
+                if label and not is_remote(root) and _exists(root, line.strip()):
                     name, label = line.strip(), None
                 lines.append(number)
                 paths.append(name)
@@ -300,15 +300,12 @@ def _split_line(line: str, delimiter: str | None) -> tuple[str, str | None]:
     return head.strip(), rest[0].strip() if rest else None
 
 
-def _exists(root: Path, name: str) -> bool:
-    """Whether there is something at a path, which may be none at all."""
-    try:
-        return bool(name) and (root / name).exists()
-    except (OSError, ValueError):
-        return False
+def _exists(root: Place, name: str) -> bool:
+    """Return True where something is at a path, which may be none at all."""
+    return bool(name) and exists(join(root, name))
 
 
-def _read_objects(path: Path, path_column: str, root: Path) -> Table:
+def _read_objects(path: Path, path_column: str, root: Place) -> Table:
     """Objects of JSON: one a line, or a list of them."""
     with path.open(encoding="utf-8-sig") as file:
         if path.suffix.lower() == ".json":
@@ -371,7 +368,7 @@ def _to_cell(value: Any) -> Cell:  # noqa: ANN401  # whatever JSON or Parquet ho
     return str(value)
 
 
-def _read_parquet(path: Path, path_column: str, root: Path) -> Table:
+def _read_parquet(path: Path, path_column: str, root: Place) -> Table:
     with require("pyarrow", "a table in Parquet"):
         from pyarrow import ArrowInvalid, parquet
     try:
@@ -389,7 +386,7 @@ def _read_parquet(path: Path, path_column: str, root: Path) -> Table:
     return Table(path, columns, range(1, len(content) + 1), is_text=False)
 
 
-_READERS: dict[str, Callable[[Path, str, Path], Table]] = {
+_READERS: dict[str, Callable[[Path, str, Place], Table]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".jsonl": _read_objects,

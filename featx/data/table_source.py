@@ -25,11 +25,11 @@ from featx.data.columns import (
     shrink,
 )
 from featx.data.cut import Cut, find_part, show
-from featx.data.far import check_name_in, join
 from featx.data.folders import ALL, is_name
 from featx.data.manifest import UNLABELLED, Manifest, Rejections, ScanSettings, summarize_scan
 from featx.data.pool import map_inputs
 from featx.data.preprocessing import Preprocessing
+from featx.data.storage import check_name_in, join, stat
 from featx.data.table import KNOWN, Table, read_table
 from featx.data.timeline import Segment
 from featx.data.video_file import Home
@@ -108,9 +108,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
         videos["clip"] = shrink(clips)
     elif rows.are_paths:
         del videos["name"]
-    files = ClipFiles.build(
-        settings.root, settings.preprocessing, columns, rows.homes, videos, settings.access
-    )
+    files = ClipFiles.build(settings.root, settings.preprocessing, columns, rows.homes, videos)
     lines = rows.lines[chosen]
     manifest = Manifest(
         settings.root,
@@ -354,7 +352,7 @@ class _Rows:
         settings, path = self._settings, self.paths[clip]
         assert settings.table is not None
         check_name_in(settings.table, settings.root, path)
-        place = join(settings.root, path, settings.access)
+        place = join(settings.root, path)
         needs = Needs(
             settings.thorough, bool(self._have_segments[clip]), bool(self._have_boxes[clip])
         )
@@ -362,7 +360,7 @@ class _Rows:
         if settings.scan == "lazy" and not is_known(place, given, needs, path, known):
             return None
         try:
-            place.stat()
+            stat(place)
         except FileNotFoundError as error:
             raise MissingInputError(
                 f"{place}: expected a clip or a folder of frames, found nothing. Mend the path, "

@@ -3,15 +3,14 @@
 On a CPU it gives the bytes that `clip_decoder` gives, for the clips that it takes here.
 """
 
-import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from featx.data.clip_decoder import Choose, Decoded, Make
 from featx.data.clip_survey import ClipSurvey, read_timeline, refuse_clip
+from featx.data.storage import Content
 from featx.errors import MissingDependencyError, first_line
 
 try:
@@ -38,7 +37,7 @@ _REFUSED = (RuntimeError, ValueError, IndexError)  # torchcodec's; then PyAV say
 
 
 def decode_clip(
-    path: Path, survey: ClipSurvey, choose: Choose, make: Make, device: torch.device
+    path: Content, survey: ClipSurvey, choose: Choose, make: Make, device: torch.device
 ) -> Decoded | None:
     """Decode the frames that are wanted, and make something of each.
 
@@ -67,7 +66,7 @@ def decode_clip(
     try:
         with torch.cuda.stream(new_stream(device)) if on_cuda else nullcontext():
             try:
-                decoder = VideoDecoder(os.fspath(path), device=device)
+                decoder = VideoDecoder(_choose_input(path), device=device)
             except torch.OutOfMemoryError:
                 raise
             except _REFUSED:
@@ -86,3 +85,10 @@ def decode_clip(
     except torch.OutOfMemoryError as error:
         raise refuse_clip(path, error) from MemoryError(first_line(error))
     return Decoded(dict(zip(wanted, frames, strict=True)), timeline)
+
+
+def _choose_input(clip: Content) -> Any:  # noqa: ANN401  # of several kinds
+    """Return what torchcodec reads a clip from."""
+    if clip.data is None:
+        return clip.name
+    return clip.data if isinstance(clip.data, bytes) else clip.open()

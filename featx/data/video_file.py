@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from featx.data.folders import normalize_name
 from featx.data.known import Facts
 from featx.data.pixels import PixelsName, Span
+from featx.data.storage import name_of
 
 CPU = torch.device("cpu")
 
@@ -75,7 +75,7 @@ class VideoFile(ABC):
         digest: SHA-256 that changes with the content; empty if nobody has read it yet.
     """
 
-    path: Path
+    path: str
     place: str
     digest: str
 
@@ -158,7 +158,7 @@ class VideoFile(ABC):
     @property
     def identity(self) -> tuple[object, ...]:
         """What tells it from others, in the data set or out of it."""
-        return self.place, self.path.name, self.digest
+        return self.place, name_of(self.path), self.digest
 
     def name_place(self, index: int) -> str:
         """The place in the data set of what is at an index of the file."""

@@ -17,8 +17,6 @@ from torch.utils.data import DataLoader
 
 from featx.data.batches import VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
-from featx.data.far import locate
-from featx.data.far_disk import CACHE_GB, Access
 from featx.data.known import Known
 from featx.data.manifest import (
     ANALYSIS_FILE,
@@ -38,11 +36,13 @@ from featx.data.preprocessing import (
 )
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
 from featx.data.sources import check_scan, check_source, choose_source, scan_share
+from featx.data.storage import join as join_place
+from featx.data.storage import locate, parent_of
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.ranks import Ranks
 from featx.extraction.run_folder import RunFolder, find_owner
-from featx.files import expand, writing
+from featx.files import writing
 from featx.parallel import count_cores
 
 _log = logging.getLogger(__name__)
@@ -127,9 +127,6 @@ class VideoDataModule(LightningDataModule):
             start and end (in seconds) or start_frame and end_frame, and left, top, right and bottom
             of a box (in pixels); others are kept in the feature file.
         columns: What the table calls these columns, such as {path: video, label: gloss}.
-        cache_dir: Where copies of files are kept, if root or table is the address of a far disk,
-            such as s3://bucket/folder; by default ~/.cache/featx/far.
-        cache_gb: How much of them, in 10^9 bytes; those not used for the longest time go.
         scan: `full`, every input is opened before the first forward pass, so that a bad one is told
             in the first minutes. Or `lazy`, for millions of clips: those that no earlier run has
             read are opened when their turn comes, and so bad ones are found late, hours into a run
@@ -165,8 +162,6 @@ class VideoDataModule(LightningDataModule):
         layout: LayoutName = "tree",
         table: Path | str | None = None,
         columns: dict[str, str] | None = None,
-        cache_dir: Path | str | None = None,
-        cache_gb: float = CACHE_GB,
         scan: ScanName = "full",
     ) -> None:
         super().__init__()
@@ -192,12 +187,9 @@ class VideoDataModule(LightningDataModule):
             raise UsageError(
                 "root: expected the data set's folder, found none. Give root or table."
             )
-        if not cache_gb > 0:
-            raise UsageError(f"cache_gb: expected more than 0, found {cache_gb}.")
-        access = Access(None if cache_dir is None else expand(cache_dir), cache_gb)
-        table = None if table is None else locate(table, access)
+        table = None if table is None else locate(table)
         self.scan_settings = ScanSettings(
-            locate(root, access) if root is not None else table.parent,  # type: ignore[union-attr]
+            locate(root) if root is not None else parent_of(table),  # type: ignore[arg-type]
             splits,
             on_error,
             verify_inputs,
@@ -207,7 +199,6 @@ class VideoDataModule(LightningDataModule):
             layout=layout,
             table=table,
             columns=columns or {},
-            access=access,
             scan=scan,
         )
         self._source = choose_source(source, self.scan_settings)
@@ -295,8 +286,9 @@ class VideoDataModule(LightningDataModule):
                 _log.warning("Left out: %s", error)
         for name, value in manifest.untrue.items():
             rank_zero_warn(
-                f"{self.root / ANALYSIS_FILE}: expected what is true of the videos, found {name} "
-                f"{value}, of which some have another. Were all of them made in one go?"
+                f"{join_place(self.root, ANALYSIS_FILE)}: expected what is true of the videos, "
+                f"found {name} {value}, of which some have another. Were all of them made in one "
+                "go?"
             )
         self._warn_of_unused(manifest)
         missing = missing_categories(manifest)
@@ -304,7 +296,7 @@ class VideoDataModule(LightningDataModule):
             rank_zero_info(f"{self.root}: {line}")
         for split, names in missing.items():
             rank_zero_warn(
-                f"{self.root / split}: {len(names)} of {len(manifest.categories)} "
+                f"{join_place(self.root, split)}: {len(names)} of {len(manifest.categories)} "
                 f"categories have no videos: {shorten(names)}"
             )
         return manifest

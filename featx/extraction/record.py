@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest
+from featx.data.storage import resolve
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, open_feature_file
 from featx.features.provenance import Provenance
@@ -44,7 +45,7 @@ def plan_layout(
         categories=manifest.categories,
         multi_scale=run["multi_scale"],
         run={
-            "root": str(manifest.root.resolve()),
+            "root": resolve(manifest.root),
             "split": split,
             **run,
             "torch": torch.__version__,

@@ -7,7 +7,6 @@ from lightning.pytorch import Trainer
 
 from featx.console import without_chatter
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
-from featx.data.far_disk import CACHE_GB
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
 from featx.extraction.datamodule import VideoDataModule
@@ -50,8 +49,6 @@ def extract(
     layout: LayoutName = "tree",
     table: Path | str | None = None,
     columns: dict[str, str] | None = None,
-    cache_dir: Path | str | None = None,
-    cache_gb: float = CACHE_GB,
     scan: ScanName = "full",
     overwrite: bool = False,
     rows_per_file: int | None = None,
@@ -120,8 +117,6 @@ def extract(
         layout=layout,
         table=table,
         columns=columns,
-        cache_dir=cache_dir,
-        cache_gb=cache_gb,
         scan=scan,
     )
     # Not the writer's own: in a notebook with several devices, that one works in other processes.

@@ -22,6 +22,7 @@ from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips as scan_with
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, Preprocessing
+from featx.data.storage import Content
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
 
 pytestmark = [
@@ -179,10 +180,10 @@ def test_a_clip_that_changes_on_the_way(raw: Path, tmp_path: Path) -> None:
     assert np.array_equal(file.read(0).frames, expected)
     with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
         unread.read(0)
-    write_clip(file.path, grey_levels(10))
+    write_clip(Path(file.path), grey_levels(10))
     with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
         file.read(0)
-    file.path.unlink()
+    Path(file.path).unlink()
     with pytest.raises(ChangedInputError, match="expected a readable clip"):
         file.read(0)
 
@@ -191,9 +192,9 @@ def test_a_clip_that_changes_while_it_is_read(raw: Path, monkeypatch: pytest.Mon
     """Its frames are not taken for those of what was digested."""
     file, _ = scan_clips(raw, ["train"], num_frames=6, image_size=16).locate(0)
 
-    def write_and_decode(path: Path, choose: Choose, make: Make, whole: bool) -> Decoded:
-        write_clip(path, grey_levels(10))
-        return decode_clip(path, choose, make, whole)
+    def write_and_decode(clip: Content, choose: Choose, make: Make, whole: bool) -> Decoded:
+        write_clip(Path(clip.name), grey_levels(10))
+        return decode_clip(clip, choose, make, whole)
 
     monkeypatch.setattr("featx.data.clip_file.decode_clip", write_and_decode)
     with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
@@ -205,7 +206,7 @@ def test_every_byte_counts(raw: Path) -> None:
     path = raw / "train" / "hello" / "slow" / "a.avi"
     digests = []
     for _ in range(2):
-        [file] = [f for f in scan_clips(raw, ["train"]).files if f.path == path]
+        [file] = [f for f in scan_clips(raw, ["train"]).files if f.path == str(path)]
         digests.append(file.find_digest().digest)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1

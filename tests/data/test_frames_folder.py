@@ -68,7 +68,7 @@ def test_natural_order(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / ".hidden.png").touch()
     (tmp_path / "Thumbs.db").touch()
-    found = [path.name for path in list_images(tmp_path)]
+    found = [Path(path).name for path, _ in list_images(tmp_path)]
     assert found == ["9.webp", "10.PNG", "A1.png", "a1b2.jpg", "a01b3.png", "a1b10.png", "b.bmp"]
 
 
@@ -161,8 +161,8 @@ def test_content_is_what_counts(tmp_path: Path) -> None:
     """Not the names, as long as these keep the order; a copy is the same."""
     first = frames_sha256(save(tmp_path / "a"))
     folder = save(tmp_path / "b")
-    for number, path in enumerate(list_images(folder)):
-        path.rename(folder / f"{number:05d}.png")
+    for number, (path, _) in enumerate(list_images(folder)):
+        Path(path).rename(folder / f"{number:05d}.png")
     assert frames_sha256(folder) == first
     (folder / "00003.png").rename(folder / "99999.png")
     assert frames_sha256(folder) != first

@@ -33,7 +33,7 @@ def test_positions_lead_to_files(small_root: Path) -> None:
     assert [*manifest.positions] == ["train", "val", "test"]
     assert manifest.positions == {"train": range(5), "val": range(5, 7), "test": range(7, 9)}
     found = [
-        (file.path.relative_to(small_root).parent.as_posix(), index)
+        (Path(file.path).relative_to(small_root).parent.as_posix(), index)
         for file, index in map(manifest.locate, range(len(manifest)))
     ]
     assert found == [

@@ -13,7 +13,7 @@ from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.data.choices import LayoutName, SourceName
-from featx.data.far import locate
+from featx.data.storage import locate
 from featx.errors import InputError, UsageError
 from featx.features.feature_file import (
     DAMAGE,

@@ -16,6 +16,7 @@ from featx.backbones.transforms import InputTransform
 from featx.commands.inputs import Inputs, open_inputs
 from featx.console import make_bar
 from featx.data.batches import VideoItem
+from featx.data.storage import is_folder, join
 from featx.features.provenance import Provenance
 from featx.parallel import count_cores, map_ahead
 
@@ -41,7 +42,7 @@ def open_source(inputs: Inputs, made: Provenance, splits: Sequence[str]) -> "Vid
     """
     listed = None
     if inputs.root is not None and inputs.table is None and inputs.layout == "tree":
-        listed = [split for split in splits if (inputs.root / split).is_dir()] or None
+        listed = [split for split in splits if is_folder(join(inputs.root, split))] or None
     return open_inputs(inputs, made, listed, on_error="skip")
 
 

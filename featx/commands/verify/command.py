@@ -15,6 +15,7 @@ from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
 from featx.data.choices import LayoutName, SourceName
 from featx.data.preprocessing import NVDEC
+from featx.data.storage import join
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, first_line
 from featx.extraction.extractor import FeatureExtractor
@@ -134,7 +135,7 @@ def verify(
     indices = [index for index, name in enumerate(names) if name not in skipped]
     if len(indices) != len(data):
         raise InputError(
-            f"{path}: expected {len(indices)} videos, as {manifest.root / split} has, found "
+            f"{path}: expected {len(indices)} videos, as {join(manifest.root, split)} has, found "
             f"{len(data)}. Give the root that the file was made from."
         )
     extractor = FeatureExtractor(**recipe.settings)

@@ -1,9 +1,7 @@
-"""Whole jobs on far disks: the features of the disk, whatever the network does."""
+"""Whole jobs on object storage: the features of the local disk, whatever the network does."""
 
 import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,14 @@ import h5py
 import jobs
 import numpy as np
 import pytest
-from far_server import BUCKET, Proxy, filled, make_client, serving
 from helpers import TINY_JOB, grey_levels
 from PIL import Image
+from remote_server import BUCKET, Proxy, filled, make_client, serving
 
 import featx
 from featx.cli import main
-from featx.data.far_disk import Access
+from featx.data import remote
 from featx.errors import ChangedInputError, UsageError
-from featx.extraction import datamodule
 
 URL = f"s3://{BUCKET}/"
 
@@ -38,22 +35,17 @@ def server() -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """How patient a job is: quick to try again, and for long."""
-    settings = {"patience": 30.0, "timeout": 5.0, "pause": 0.01}
-
-    def make(*args: Any) -> Access:  # noqa: ANN401
-        return replace(Access(*args), **settings)  # type: ignore[arg-type]  # they are all numbers
-
-    monkeypatch.setattr(datamodule, "Access", make)
-    return settings
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are made again at once."""
+    for name, value in {"PATIENCE": 30.0, "TIMEOUT": 5.0, "PAUSE": 0.01}.items():
+        monkeypatch.setattr(remote, name, value)
 
 
 def run(root: str | Path | None, out: Path, **settings: Any) -> dict[str, Path]:  # noqa: ANN401
-    """A small job, with a cache beside its output."""
+    """A small job."""
     job: dict[str, Any] = {**TINY_JOB, "num_frames": None, **settings}
-    return featx.extract(root, out, cache_dir=out.with_name("cache"), **job)
+    return featx.extract(root, out, **job)
 
 
 def contents(paths: dict[str, Path]) -> dict[tuple[str, str], Any]:
@@ -88,11 +80,11 @@ def save_images(raw: Path, folder: Path) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.usefixtures("tiny")
 def test_clips_in_a_tree(server: Proxy, raw: Path, tmp_path: Path, num_workers: int) -> None:
-    """They have the features that they have on the disk, also with workers, and are read once."""
+    """They have the features that they have on the disk; a run fetches each once."""
     near = run(raw, tmp_path / "near", **CLIPS)
     with filled(server, raw, "raw/"):
         far = run(f"{URL}raw", tmp_path / "far", num_workers=num_workers, **CLIPS)
-        assert server.count("GET", ".mp4") == 1
+        assert server.count("GET", ".mp4") == 2  # the header, and all of it
     assert contents(far) == contents(near)
     with h5py.File(far["train"]) as file:
         assert json.loads(file.attrs["config"])["root"] == f"{URL}raw"
@@ -122,11 +114,8 @@ def test_processed_files(server: Proxy, small_root: Path, tmp_path: Path, num_wo
 
 @pytest.mark.parametrize("is_far", [True, False])
 @pytest.mark.usefixtures("tiny")
-def test_tables(
-    server: Proxy, raw: Path, tmp_path: Path, is_far: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A table is beside its clips, or has their addresses in it; the cache is the one given."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+def test_tables(server: Proxy, raw: Path, tmp_path: Path, is_far: bool) -> None:
+    """A table is beside its clips, or has their addresses in it."""
     names = ["train/hello/2.mp4", "train/hello/10.mkv", "train/bye/x/b.MP4"]
     settings: dict[str, Any] = {"num_frames": 4, "image_size": 16}
 
@@ -142,7 +131,6 @@ def test_tables(
         given = f"{URL}b/table.csv" if is_far else table
         far = run(None, tmp_path / "far", table=given, **settings)
     assert contents(far) == contents(near)
-    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("source", ["clips", "processed"])
@@ -155,7 +143,6 @@ def test_what_is_known_is_not_fetched(
     out = tmp_path / "far"
     with filled(server, folder):
         run(URL, out, **settings)
-        shutil.rmtree(tmp_path / "cache")
         server.requests.clear()
         run(URL, out, **settings)
         suffixes = (".mp4", ".mkv", ".avi", ".MP4", ".pt")
@@ -164,9 +151,7 @@ def test_what_is_known_is_not_fetched(
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_passing_fault_is_survived(
-    server: Proxy, raw: Path, tmp_path: Path, patience: dict[str, float]
-) -> None:
+def test_a_passing_fault_is_survived(server: Proxy, raw: Path, tmp_path: Path) -> None:
     """Connections that break and servers that are busy leave no trace in the features."""
     near = run(raw, tmp_path / "near", **CLIPS)
     with filled(server, raw):
@@ -182,7 +167,6 @@ def test_a_lasting_fault_stops_and_the_next_run_goes_on(
     server: Proxy,
     raw: Path,
     tmp_path: Path,
-    patience: dict[str, float],
     on_error: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -200,8 +184,6 @@ def test_a_lasting_fault_stops_and_the_next_run_goes_on(
         "data.num_frames": 4,
         "data.image_size": 16,
         "data.on_error": on_error,
-        "data.cache_dir": tmp_path / "cache",
-        "data.cache_gb": 1e-9,  # no file fits, so that each is fetched when its turn comes
         "writer.output_dir": out,
         "trainer.accelerator": "cpu",
         "trainer.devices": 1,
@@ -209,7 +191,7 @@ def test_a_lasting_fault_stops_and_the_next_run_goes_on(
     arguments = ["predict", *(f"--{name}={value}" for name, value in job.items())]
     monkeypatch.setattr("sys.argv", ["featx", *arguments])
     with filled(server, raw):
-        patience["patience"] = 0.0
+        monkeypatch.setattr(remote, "PATIENCE", 0.0)
         server.only = "/2.mp4"  # the third
         server.faults.extend(["pass"] + ["cut"] * 9)
         assert main(arguments) == 1
@@ -226,15 +208,15 @@ def test_a_lasting_fault_stops_and_the_next_run_goes_on(
 
 
 def test_two_processes(server: Proxy, raw: Path, tmp_path: Path) -> None:
-    """They have the features of one, and share what is fetched."""
+    """They have the features of one; each clip is fetched by one of them."""
     with filled(server, raw):
         found = []
         for devices in (1, 2):
             server.requests.clear()
-            data = {**CLIPS, "cache_dir": str(tmp_path / f"cache {devices}")}
             out = tmp_path / f"out {devices}"
-            found.append(jobs.run(URL, out, devices=devices, delay=0, data=data))
-            assert (server.count("GET", ".mp4"), server.count("GET", ".avi")) == (1, 1)
+            found.append(jobs.run(URL, out, devices=devices, delay=0, data=CLIPS))
+            # The header, by the scan, and all of it.
+            assert (server.count("GET", ".mp4"), server.count("GET", ".avi")) == (2, 2)
     assert found[0] == found[1]
 
 
@@ -244,7 +226,7 @@ def test_a_clip_that_changes_after_the_scan_is_told(
 ) -> None:
     """Its features would be those of another one."""
     with filled(server, raw):
-        data = featx.VideoDataModule(URL, cache_dir=tmp_path / "cache", **CLIPS)
+        data = featx.VideoDataModule(URL, **CLIPS)
         data.setup("predict")
         file, index = data.manifest.locate(0)
         name = str(file.path).removeprefix(URL)
@@ -257,12 +239,11 @@ def test_a_clip_that_changes_after_the_scan_is_told(
             file.read(index)
 
 
-def test_commands_read_far_disks(
+def test_commands_read_object_storage(
     server: Proxy, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Scanning and preprocessing find there what they find on the disk."""
-    with pytest.MonkeyPatch.context() as patch, filled(server, raw, "raw/"):
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with filled(server, raw, "raw/"):
         assert main(["scan", f"{URL}raw", "--json"]) == 0
         far = json.loads(capsys.readouterr().out)
         assert main(["scan", str(raw), "--json"]) == 0
@@ -281,12 +262,11 @@ def test_commands_read_far_disks(
 def test_features_are_verified_and_shown(server: Proxy, raw: Path, tmp_path: Path) -> None:
     """The commands that read the videos again read them there, too."""
     near = run(raw, tmp_path / "near", **CLIPS)["train"]
-    with pytest.MonkeyPatch.context() as patch, filled(server, raw, "raw/"):
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with filled(server, raw, "raw/"):
         inputs = ["--root", f"{URL}raw", "--source=clips"]
         assert main(["verify", str(near), *inputs, "--all"]) == 0
         assert main(["inspect", str(near), *inputs, "--html", str(tmp_path / "page.html")]) == 0
-        assert server.count("GET", "2.mp4") == 1
+        assert server.count("GET", "2.mp4") == 4  # each reads its header and all of it
     assert "data:image" in (tmp_path / "page.html").read_text("utf-8")
 
 

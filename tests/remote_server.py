@@ -14,7 +14,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from featx.data import far_disk
+from featx.data import remote, storage
 
 BUCKET = "clips"
 
@@ -31,6 +31,7 @@ class Proxy(ThreadingHTTPServer):
         only: Of files whose names end with it.
         always: Of all that follow, whatever they are for.
         requests: The method and the path of each request.
+        num_bytes: Bytes of the content of files that were sent.
         released: Ends all silence.
     """
 
@@ -43,6 +44,7 @@ class Proxy(ThreadingHTTPServer):
         self.only = ""
         self.always: Fault = "pass"
         self.requests: list[tuple[str, str]] = []
+        self.num_bytes = 0
         self.released = threading.Event()
 
     @property
@@ -90,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(size))
         self.end_headers()
         if fault == "pass":
+            server.num_bytes += len(content) * is_content
             self.wfile.write(content)
             return
         self.wfile.write(content[: len(content) // 2])
@@ -132,13 +135,15 @@ def filled(proxy: Proxy, folder: Path, prefix: str = "") -> Iterator[None]:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    far_disk.connect.cache_clear()
+    remote.connect.cache_clear()
+    storage._kept.clear()
     proxy.faults.clear()
     proxy.always, proxy.only = "pass", ""
     client = make_client(proxy)
     client.create_bucket(Bucket=BUCKET)
     upload(proxy, folder, prefix)
     proxy.requests.clear()
+    proxy.num_bytes = 0
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
