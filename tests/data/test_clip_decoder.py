@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -130,16 +132,15 @@ def test_when_it_lands_elsewhere(clips: dict[str, Path], monkeypatch: pytest.Mon
         def __getattr__(self, name: str) -> Any:  # noqa: ANN401
             return getattr(self._container, name)
 
-        def __enter__(self) -> "Astray":
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self._container.close()
-
         def seek(self, offset: int, **settings: Any) -> None:  # noqa: ANN401
             self._container.seek(offset + 15360, **settings)
 
-    monkeypatch.setattr(clip_decoder, "open_container", lambda path: Astray(open_container(path)))
+    @contextmanager
+    def open_astray(path: Path) -> Iterator[Astray]:
+        with open_container(path) as container:
+            yield Astray(container)
+
+    monkeypatch.setattr(clip_decoder, "open_container", open_astray)
     assert same(decode_clip(path, spread(8), torch.clone), expected)
 
 
