@@ -16,7 +16,7 @@ from featx.data.cells import Cell, Cells, to_column
 from featx.data.columns import Column, Texts
 from featx.data.folders import is_name
 from featx.data.storage import Place, at_hand, exists, is_file, is_remote, join, name_of
-from featx.errors import InputError, MissingInputError, UsageError, first_line, require, shorten
+from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
 
 KNOWN = (
     *("path", "split", "label", "id", "start", "end", "start_frame", "end_frame"),
@@ -369,8 +369,8 @@ def _to_cell(value: Any) -> Cell:  # noqa: ANN401  # whatever JSON or Parquet ho
 
 
 def _read_parquet(path: Path, path_column: str, root: Place) -> Table:
-    with require("pyarrow", "a table in Parquet"):
-        from pyarrow import ArrowInvalid, parquet
+    from pyarrow import ArrowInvalid, parquet
+
     try:
         content = parquet.read_table(path)
     except ArrowInvalid as error:

@@ -58,7 +58,7 @@ def test_every_format_has_the_same_cells(tmp_path: Path, name: str) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     """Its numbers stay numbers, and its lists become text."""
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     from pyarrow import parquet
 
     content = {"path": ["a", "b"], "start": [0.5, None], "glosses": [["x", "y"], []], "n": [1, 2]}
@@ -167,8 +167,6 @@ WRONG: dict[str, tuple[str, str | bytes, str]] = {
 def test_what_is_wrong(tmp_path: Path, case: str) -> None:
     """One line that names the file or its line, what was expected and found, and the way out."""
     name, text, message = WRONG[case]
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message) as caught:
