@@ -27,6 +27,7 @@ import h5py
 import torch
 from helpers import (
     TINY,
+    complete,
     extract_eagerly,
     grey_levels,
     make_rows,
@@ -39,10 +40,9 @@ from helpers import (
 from featx.backbones import architectures
 from featx.data.clip_file import write_clip
 from featx.errors import OutputError
-from featx.features import finished
 from featx.features.feature_file import FileLayout, to_digests, write_chunks
-from featx.features.parts import PartWriter
-from featx.features.staging import Staging
+from featx.features.resume import rows as rows_module
+from featx.features.resume.parts import PartWriter, PendingFile
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
@@ -100,7 +100,7 @@ class Fuse:
             write = write_chunks if in_memory else self.wrap(write_chunks)
             write(features, row, chunks)
 
-        setattr(finished, "write_chunks", write_on_disk)  # noqa: B010
+        setattr(rows_module, "write_chunks", write_on_disk)  # noqa: B010
 
 
 def run_job(folder: Path, kind: str) -> None:
@@ -127,7 +127,7 @@ def write_rows(
 
     Which of the rows there are is said by their numbers.
     """
-    staging = Staging(folder / "train_features.h5", layout, rows_per_file=size)
+    staging = PendingFile(folder / "train_features.h5", layout, rows_per_file=size)
     done = prepare(staging, overwrite)
     rows = [make_rows(LENGTHS)[number] for number in numbers]
     with ThreadPoolExecutor(1) as pool:
@@ -136,7 +136,7 @@ def write_rows(
             writer.add(row, rows[row].copy, staging.layout.input_sha256[row].decode())
             if row % 2:
                 writer.flush()
-    staging.publish(overwrite)
+    complete(staging, overwrite)
 
 
 def run_child(folder: Path, kind: str, step: int, mode: str) -> int:

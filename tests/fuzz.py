@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import finish, make_rows, plan, prepare, random_video, random_videos
+from helpers import complete, finish, make_rows, plan, prepare, random_video, random_videos
 from torch import Tensor
 
 from featx.data.archive import verify_checksums
 from featx.data.processed_file import open_processed_file
 from featx.errors import FeatxError, InputError
-from featx.features.staging import Staging
+from featx.features.resume.parts import PendingFile
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
@@ -136,7 +136,7 @@ def fuzz_pickles(path: Path, rng: random.Random) -> str:
 def fuzz_parts(path: Path, rng: random.Random) -> str:
     """A part of which one byte or more is not what it was: dropped, and made again."""
     rows = make_rows(LENGTHS)
-    staging = Staging(path.parent / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(path.parent / "train_features.h5", plan(LENGTHS))
     staging.folder.mkdir(parents=True, exist_ok=True)
     for first in (0, 2, 4):
         staging.write_part({r: finish(staging, r, rows[r]) for r in (first, first + 1)})
@@ -150,7 +150,7 @@ def fuzz_parts(path: Path, rng: random.Random) -> str:
     assert part.exists() != damaged
     for row in {*range(6)} - done:
         staging.write_part({row: finish(staging, row, rows[row])})
-    staging.publish()
+    complete(staging)
     content = staging.target.read_bytes()
     staging.target.unlink()
     undisturbed = path.parent / "undisturbed"

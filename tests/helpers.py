@@ -29,11 +29,10 @@ from featx.features.feature_file import (
     write_row,
     write_times,
 )
-from featx.features.parts import PartLimits
 from featx.features.provenance import Provenance
-from featx.features.staged import Row
-from featx.features.staging import Staging
-from featx.features.update import plan_update
+from featx.features.resume.parts import PartLimits, PendingFile, Row
+from featx.features.resume.plan import plan_files
+from featx.features.resume.publish import merge_share, publish
 from featx.features.validation import find_problems
 
 TINY_DIM = 6  # features per frame of the tiny CNN
@@ -123,20 +122,25 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def prepare(staging: Staging, overwrite: bool = False) -> set[int]:
+def prepare(staging: PendingFile, overwrite: bool = False) -> set[int]:
     """Prepare one file alone: the rows that are finished."""
-    plan_update([staging], overwrite)
-    return {*staging.places}
+    plan_files([staging], overwrite)
+    return {*staging.locations}
 
 
-def finish(staging: Staging, row: int, features: NDArray[np.float32]) -> Row:
+def complete(file: PendingFile, overwrite: bool = False) -> None:
+    """Merge and publish one file alone."""
+    publish(file, merge_share([file]), overwrite)
+
+
+def finish(staging: PendingFile, row: int, features: NDArray[np.float32]) -> Row:
     """A finished row."""
     return Row(encode(features, staging.layout), staging.layout.input_sha256[row])
 
 
-def finish_in(staging: Staging, row: int, features: NDArray[np.float32]) -> Row:
+def finish_in(staging: PendingFile, row: int, features: NDArray[np.float32]) -> Row:
     """A finished row, in chunks of its shard."""
-    layout = staging.lay_out(staging.find_shard(row))
+    layout = staging.lay_out(row // staging.shard_size)
     return Row(encode(features, layout), staging.layout.input_sha256[row])
 
 

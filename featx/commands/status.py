@@ -17,8 +17,8 @@ from featx.extraction.status import (
     read_heartbeats,
     sum_up,
 )
-from featx.features.progress import Found, find_finished
-from featx.features.staged import STAGING_FOLDER
+from featx.features.resume import STAGING_FOLDER
+from featx.features.resume.rows import FinishedCounts, count_finished
 from featx.files import expand
 
 _ORDER: tuple[Phase, ...] = ("scan", "extraction", "merging", "waiting")
@@ -31,7 +31,7 @@ def main(args: Sequence[str], summary: str) -> int:
     parser.add_argument("--json", dest="as_json", action="store_true", help="print one JSON object")
     given = parser.parse_args(args)
     folder, now = expand(given.output_dir), time.time()
-    found = find_finished(folder)
+    found = count_finished(folder)
     beats = read_heartbeats(folder / STAGING_FOLDER / STATUS_FOLDER)
     run = _describe_run(beats, now)
     if given.as_json:
@@ -65,7 +65,7 @@ def _describe_run(beats: Sequence[Heartbeat], now: float) -> dict[str, Any] | No
 
 
 def _format(
-    found: Found, beats: Sequence[Heartbeat], run: dict[str, Any] | None, now: float
+    found: FinishedCounts, beats: Sequence[Heartbeat], run: dict[str, Any] | None, now: float
 ) -> list[str]:
     lines = [_format_run(run)] if run else []
     lines += [_format_process(beat, now) for beat in beats]

@@ -89,6 +89,19 @@ class Ranks:
             with _catching_a_dead_rank():
                 barrier.wait()
 
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks, in their order, to every rank.
+
+        Raises:
+            IncompleteError: Another rank has died.
+        """
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * distributed.get_world_size()
+        with _catching_a_dead_rank():
+            distributed.all_gather_object(values, value, group=self._group)
+        return values
+
     def count(self, name: str, number: int) -> int:
         """Add a number to a counter that all ranks share; each counter starts at 0 in every run.
 

@@ -16,8 +16,9 @@ from featx.data.storage import resolve
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, open_feature_file
 from featx.features.provenance import Provenance
+from featx.features.resume import STAGING_FOLDER
+from featx.features.resume.parts import ContentLookup
 from featx.features.shards import describe_structure
-from featx.features.staged import STAGING_FOLDER, Inputs
 from featx.files import read_json, replace_file, writing
 
 
@@ -67,8 +68,8 @@ def plan_layout(
     )
 
 
-def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
-    """Who is asked about the inputs of a split's feature file, where they have to be read.
+def look_up_content(manifest: Manifest, split: str, known: Known) -> ContentLookup:
+    """Return the lookup of content hashes of a split's rows, where inputs have to be read.
 
     Args:
         manifest: The videos.
@@ -76,12 +77,12 @@ def ask_inputs(manifest: Manifest, split: str, known: Known) -> Inputs:
         known: What is known of inputs, also of those that are no longer there.
     """
 
-    def identify(rows: Collection[int], copies: bool) -> NDArray[np.bytes_]:
-        sizes = known.find_sizes() if copies else None
+    def identify(rows: Collection[int], same_size: bool) -> NDArray[np.bytes_]:
+        sizes = known.find_sizes() if same_size else None
         manifest.find_digests(split, rows, sizes, progress=True, note=known.note)
         return manifest.identities(split)
 
-    return Inputs(identify, tells_content=manifest.files.tells_content)
+    return ContentLookup(identify, tells_content=manifest.files.tells_content)
 
 
 def write_analysis(folder: Path, paths: Mapping[str, Path], manifest: Manifest) -> None:

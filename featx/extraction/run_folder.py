@@ -14,7 +14,7 @@ from featx.data.known import Journal, Known
 from featx.data.manifest import Manifest
 from featx.extraction.status import STATUS_FOLDER, HeartbeatFile
 from featx.features.lock import RunLock
-from featx.features.staged import STAGING_FOLDER
+from featx.features.resume import STAGING_FOLDER
 from featx.files import remove, writing
 
 

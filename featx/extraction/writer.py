@@ -35,17 +35,15 @@ from featx.errors import (
 )
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
-from featx.extraction.merging import ShardPublisher
 from featx.extraction.ranks import warn_of_shared_store
-from featx.extraction.record import ask_inputs, plan_layout, write_analysis
+from featx.extraction.record import look_up_content, plan_layout, write_analysis
 from featx.extraction.run_folder import RunFolder, RunOwner
 from featx.extraction.signals import Interruption
 from featx.features.feature_file import file_name, open_feature_file
-from featx.features.parts import USUAL_LIMITS, PartWriter
 from featx.features.provenance import Provenance
-from featx.features.staged import Plan
-from featx.features.staging import Staging
-from featx.features.update import plan_update
+from featx.features.resume.parts import USUAL_LIMITS, PartWriter, PendingFile, Plan
+from featx.features.resume.plan import plan_files
+from featx.features.resume.publish import MergedShard, merge_share, publish
 from featx.files import check_replaceable, expand, writing
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
@@ -91,10 +89,9 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self.overwrite = overwrite
         self.paths: dict[str, Path] = {}
         self.run_folder = RunFolder(self.output_dir)
-        self._stagings: dict[str, Staging] = {}
+        self._files: dict[str, PendingFile] = {}
         self._writers: dict[str, PartWriter] = {}
         self._progress: Progress | None = None
-        self._publisher: ShardPublisher | None = None
         self._is_planned = False  # `find_finished` has read the staging folder
         self._undo = ExitStack()  # what a run changes in its process, and restores at its end
 
@@ -147,21 +144,18 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         """
         self._interruption = Interruption(trainer)
         self._interruption.at_once = True
-        self._stagings = self._lay_out(trainer)
+        self._files = self._lay_out(trainer)
         done, plans = self._work.ranks.from_first(self._plan, self._interruption.check)
         self._is_planned = True
-        for split, staging in self._stagings.items():
-            staging.follow(plans[split])
+        for split, file in self._files.items():
+            file.follow(plans[split])
         self._writers = {
-            split: PartWriter(staging, self._pool, self._skips, self.part_limits)
-            for split, staging in self._stagings.items()
+            split: PartWriter(file, self._pool, self._skips, self.part_limits)
+            for split, file in self._files.items()
         }
-        rows = {split: self._work.manifest.positions[split] for split in self._stagings}
-        pending = {split: ~done[r.start : r.stop] for split, r in rows.items()}
-        self._publisher = ShardPublisher(self._work.ranks, self._stagings, pending)
         return done
 
-    def _lay_out(self, trainer: Trainer) -> dict[str, Staging]:
+    def _lay_out(self, trainer: Trainer) -> dict[str, PendingFile]:
         """Lay out the feature file of each split."""
         manifest, extractor = self._work.manifest, trainer.lightning_module
         assert isinstance(extractor, FeatureExtractor)  # as `setup` has checked
@@ -171,25 +165,25 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             "device": _device_name(trainer.strategy.root_device),
             **self._data.settings(),
         }
-        stagings = {}
+        files = {}
         for split, path in self.paths.items():
             run["preprocessing"] = manifest.preprocessing(split)
             is_first = trainer.is_global_zero
             layout = plan_layout(manifest, split, extractor.feature_dim, run, is_first)
-            inputs = ask_inputs(manifest, split, self.run_folder.scan_cache)
-            stagings[split] = Staging(path, layout, inputs, self.rows_per_file)
-        return stagings
+            lookup = look_up_content(manifest, split, self.run_folder.scan_cache)
+            files[split] = PendingFile(path, layout, lookup, self.rows_per_file)
+        return files
 
     def _plan(self) -> tuple[NDArray[np.bool_], dict[str, Plan]]:
         """Find the finished videos, and create the folders for the parts of the others."""
         check_replaceable(self.output_dir / ANALYSIS_FILE)
-        for change in plan_update([*self._stagings.values()], self.overwrite):
+        for change in plan_files([*self._files.values()], self.overwrite):
             rank_zero_info(str(change))
         self.run_folder.save_scan_cache()
         done = np.zeros(len(self._work.manifest), np.bool_)
-        for split, staging in self._stagings.items():
-            done[self._work.manifest.positions[split].start + staging.places.numbers()] = True
-        return done, {split: staging.plan for split, staging in self._stagings.items()}
+        for split, file in self._files.items():
+            done[self._work.manifest.positions[split].start + file.locations.numbers()] = True
+        return done, {split: file.plan for split, file in self._files.items()}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the extraction: from now on, a signal or a dead rank ends it between batches."""
@@ -239,7 +233,6 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self._heartbeat.advance(len(positions), int(lengths.sum()))
         self._heartbeat.write()
         _drop_positions(trainer, batch_idx)
-        self._settle()
         self._show()
         self._interruption.check()
 
@@ -254,12 +247,6 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self._writers[split].add(
             row, _copy_to_cpu(features), made_of.sha256, video.times, video.damage
         )
-
-    def _settle(self) -> None:
-        """Have the shards published that this process has finished."""
-        if self._publisher:
-            for split, writer in self._writers.items():
-                self._publisher.settle(split, writer.take_settled())
 
     def _note(self, position: int, made_of: MadeOf) -> None:
         """Note what reading a clip has told about it, for the scans of later runs."""
@@ -276,9 +263,6 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         if not self._is_planned:  # with a limit of no batches, no loader was made
             self.find_finished(trainer)
         self._flush()
-        if self._publisher:
-            self._heartbeat.enter("merging")
-            self._publisher.finish()
         self._heartbeat.enter("waiting")
         ranks = self._work.ranks
         ranks.wait(self._wait)
@@ -287,7 +271,11 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self._heartbeat.enter("merging")
         try:
             with self._undo:
-                ranks.from_first(self._publish, self._wait)
+                files = [*self._files.values()]
+                share = merge_share(files, trainer.global_rank, trainer.world_size)
+                ranks.wait(self._wait)
+                merged = [shard for share in ranks.gather(share) for shard in share]
+                ranks.from_first(lambda: self._publish(merged), self._wait)
                 self.run_folder.stop_heartbeat()
                 ranks.wait(self._interruption.check)  # then rank 0 can remove the status folder
         finally:
@@ -315,7 +303,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             with self._undo:
                 self._close_progress()
                 self._stop()
-                if self._is_planned and any(each.has_parts() for each in self._stagings.values()):
+                if self._is_planned and any(each.has_parts() for each in self._files.values()):
                     rank_zero_info(
                         f"Finished videos are safe in {self.run_folder.staging}. "
                         "Run the same command again to go on from there."
@@ -327,20 +315,17 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
 
     def _stop(self) -> None:
         """Write the finished rows after an error, which may be one of writing or of CUDA."""
-        if self._publisher:
-            self._publisher.stop()
-            self._publisher = None  # so that no shard is merged any more
         with suppress(OutputError, FeatureError, RuntimeError):
             self._flush()
 
-    def _publish(self) -> None:
+    def _publish(self, merged: Sequence[MergedShard]) -> None:
         """Publish every file that is complete."""
         published: dict[str, Path] = {}
         problems: list[IncompleteError] = []
-        for split, staging in self._stagings.items():
+        for split, file in self._files.items():
             try:
-                staging.publish(self.overwrite)
-                published[split] = staging.target
+                publish(file, merged, self.overwrite)
+                published[split] = file.target
             except IncompleteError as error:  # the other splits may be complete
                 problems.append(error)
         self.run_folder.load_scan_cache()  # with the journals of all ranks
@@ -348,9 +333,9 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         if published:
             write_analysis(self.output_dir, published, self._work.manifest)
         for split, path in published.items():
-            with open_feature_file(path) as file:
-                count = file.attrs["num_videos"]
-                made = Provenance.from_attributes(file.attrs)
+            with open_feature_file(path) as opened:
+                count = opened.attrs["num_videos"]
+                made = Provenance.from_attributes(opened.attrs)
             notes = f", {len(made.skipped)} inputs left out" if made.skipped else ""
             notes += f", {len(made.damaged_videos)} damaged" if made.damaged_videos else ""
             rank_zero_info(f"{split}: {count} videos in {path}{notes}")
@@ -362,7 +347,6 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             with self._pool:
                 for writer in self._writers.values():
                     writer.flush()
-            self._settle()
             self._writers = {}
 
 

@@ -21,8 +21,8 @@ from featx.features.feature_file import (
     open_feature_file,
     read_columns,
 )
-from featx.features.finished import Places, Source, copy_rows
 from featx.features.provenance import Provenance
+from featx.features.resume.rows import RowFile, RowLocations, copy_rows
 from featx.features.validation import find_problems
 from featx.files import check_replaceable, publish_file, writing
 
@@ -70,14 +70,14 @@ def merge_files(paths: Sequence[Path], output: Path, overwrite: bool = False) ->
             f"{output}: expected no file, found one. Set overwrite to replace it, or choose "
             "another name."
         )
-    sources = [_read(path) for path in paths]
-    for source in sources[1:]:
-        _check_settings(sources[0], source)
-    places, repeated = _choose(sources)
-    layout, renamed = _lay_out(sources, places, output)
+    files = [_read(path) for path in paths]
+    for file in files[1:]:
+        _check_settings(files[0], file)
+    locations, repeated = _choose(files)
+    layout, renamed = _lay_out(files, locations, output)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        needed = sum(source.num_bytes for source in sources)
+        needed = sum(file.num_bytes for file in files)
         if (free := shutil.disk_usage(output.parent).free) < needed:
             raise OutputError(
                 f"{output}: expected {needed / 2**20:.0f} MB of free disk space, found "
@@ -87,35 +87,35 @@ def merge_files(paths: Sequence[Path], output: Path, overwrite: bool = False) ->
         try:
             with h5py.File(temporary, "w", locking=False) as file:
                 create(file, layout)
-                copy_rows(places.items(), file, layout)
+                copy_rows(locations.items(), file, layout)
             with h5py.File(temporary, "r", locking=False) as file:
                 if problems := find_problems(file, read_features=False):
                     raise OutputError(f"{output}: expected a valid file, found {problems[0]}.")
             publish_file(temporary, output)
         finally:
             temporary.unlink(missing_ok=True)
-    return Merged(output, len(places), repeated, renamed)
+    return Merged(output, len(locations), repeated, renamed)
 
 
-def _read(path: Path) -> Source:
-    with open_feature_file(path) as file:
-        source = Source.read(file)
-        if problems := find_problems(file):  # all of it: damage must not be handed on
+def _read(path: Path) -> RowFile:
+    with open_feature_file(path) as opened:
+        file = RowFile.read(opened)
+        if problems := find_problems(opened):  # all of it: damage must not be handed on
             raise InputError(f"{path}: {problems[0]}. Extract its features again.")
-        if uncopied := find_uncopied(file):
+        if uncopied := find_uncopied(opened):
             raise InputError(
                 f"{path}: expected a file whose rows can be copied, found {shorten(uncopied)}, "
                 "which featx merge does not copy yet. Leave this file out."
             )
-    if not source.provenance.has_record or not len(source.names) or not len(source.inputs):
+    if not file.provenance.has_record or not len(file.names) or not len(file.inputs):
         raise InputError(
             f"{path}: expected a file that says how it was made, and names its videos, found one "
             "of another program. Extract its features with featx."
         )
-    return source
+    return file
 
 
-def _check_settings(first: Source, other: Source) -> None:
+def _check_settings(first: RowFile, other: RowFile) -> None:
     """Check that rows of two files may stand in one.
 
     Raises:
@@ -131,54 +131,54 @@ def _check_settings(first: Source, other: Source) -> None:
         )
 
 
-def _choose(sources: Sequence[Source]) -> tuple[Places, int]:
+def _choose(files: Sequence[RowFile]) -> tuple[RowLocations, int]:
     """The rows to take, and how many others are of the same videos."""
-    counts = [len(source.names) for source in sources]
-    places = Places(sum(counts), sources)
-    places.source = np.repeat(np.arange(len(sources), dtype=np.int32), counts)
-    places.row = np.concatenate([np.arange(count) for count in counts])
-    inputs = places.gather()[0]
+    counts = [len(file.names) for file in files]
+    locations = RowLocations(sum(counts), files)
+    locations.file = np.repeat(np.arange(len(files), dtype=np.int32), counts)
+    locations.row = np.concatenate([np.arange(count) for count in counts])
+    inputs = locations.gather()[0]
     _, first, kind = np.unique(inputs, return_index=True, return_inverse=True)
     is_first = first[kind] == np.arange(len(inputs))
     for number in np.flatnonzero(~is_first).tolist():
-        pair = places[int(first[kind[number]])], places[number]
-        labels = [source.categories[row] for source, row in pair]
+        pair = locations[int(first[kind[number]])], locations[number]
+        labels = [file.categories[row] for file, row in pair]
         if labels[0] != labels[1]:
-            (before, before_row), (source, row) = pair
+            (before, before_row), (file, row) = pair
             raise InputError(
-                f"{before.path} and {source.path}: expected one label for the same "
+                f"{before.path} and {file.path}: expected one label for the same "
                 f"video, found {labels[0]} for {before.names[before_row]} and "
-                f"{labels[1]} for {source.names[row]}. Mend one of them, and extract it again."
+                f"{labels[1]} for {file.names[row]}. Mend one of them, and extract it again."
             )
     chosen = np.flatnonzero(is_first)
-    return places.select(chosen), len(inputs) - len(chosen)
+    return locations.select(chosen), len(inputs) - len(chosen)
 
 
 def _lay_out(
-    sources: Sequence[Source], places: Places, output: Path
+    files: Sequence[RowFile], locations: RowLocations, output: Path
 ) -> tuple[FileLayout, list[str]]:
     """The layout of the file, and the names that were not unique."""
-    categories = join_categories([source.provenance.categories for source in sources])
-    labels = np.full(len(places), UNLABELLED, np.int64)
-    num_frames = np.zeros(len(places), np.int32)
-    for source, numbers in places.by_source():
-        rows = places.row[numbers]
-        num_frames[numbers] = source.num_frames[rows]
-        kept = source.categories[rows].tolist()
+    categories = join_categories([file.provenance.categories for file in files])
+    labels = np.full(len(locations), UNLABELLED, np.int64)
+    num_frames = np.zeros(len(locations), np.int32)
+    for file, numbers in locations.by_file():
+        rows = locations.row[numbers]
+        num_frames[numbers] = file.num_frames[rows]
+        kept = file.categories[rows].tolist()
         labels[numbers] = [UNLABELLED if name is None else categories[name] for name in kept]
-    names, renamed = _name([source.names[row] for source, row in places.values()])
-    inputs, run, runs = places.gather()
+    names, renamed = _name([file.names[row] for file, row in locations.values()])
+    inputs, run, runs = locations.gather()
     damaged = {
         name: text
-        for name, (source, row) in zip(names, places.values(), strict=True)
-        if (text := source.damage.get(row, ""))
+        for name, (file, row) in zip(names, locations.values(), strict=True)
+        if (text := file.damage.get(row, ""))
     }
     skipped: dict[str, str] = {}
-    for source in sources:
-        skipped |= source.provenance.skipped or {}
+    for file in files:
+        skipped |= file.provenance.skipped or {}
     taken = {name for name in names if name in skipped}
-    first = sources[0].provenance
-    runs_of_files = [source.provenance.run for source in sources]
+    first = files[0].provenance
+    runs_of_files = [file.provenance.run for file in files]
     settings = {
         name: value
         for name, value in first.run.items()
@@ -197,10 +197,10 @@ def _lay_out(
         labels,
         num_frames,
         names,
-        sources[0].feature_dim,
+        files[0].feature_dim,
         provenance,
-        _join_columns(places),
-        all(source.has_times for source in sources),
+        _join_columns(locations),
+        all(file.has_times for file in files),
         inputs,
     )
     return replace(layout, run=run), renamed
@@ -246,26 +246,26 @@ def _name(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return unique, renamed
 
 
-def _join_columns(places: Places) -> dict[str, NDArray[Any]]:
+def _join_columns(locations: RowLocations) -> dict[str, NDArray[Any]]:
     """What tables have said of the rows; where one has not, there is no text, or NaN."""
     by_path: dict[Path, dict[str, NDArray[Any]]] = {}
-    for source in places.sources:
-        with open_feature_file(source.path) as file:
-            by_path[source.path] = read_columns(file)
-    rows_of = {source.path: rows for source, rows in places.by_source()}
+    for file in locations.files:
+        with open_feature_file(file.path) as opened:
+            by_path[file.path] = read_columns(opened)
+    rows_of = {file.path: rows for file, rows in locations.by_file()}
     joined = {}
     for name in sorted({name for columns in by_path.values() for name in columns}):
         found = {path: by_path[path].get(name) for path in rows_of}
         kinds = [values.dtype for values in found.values() if values is not None]
         if any(kind.kind == "O" for kind in kinds):
-            cells = np.full(len(places), "", object)
+            cells = np.full(len(locations), "", object)
         elif len(kinds) < len(found):
-            cells = np.full(len(places), np.nan)
+            cells = np.full(len(locations), np.nan)
         else:
-            cells = np.zeros(len(places), np.result_type(*kinds))
+            cells = np.zeros(len(locations), np.result_type(*kinds))
         for path, rows in rows_of.items():
             if (values := found[path]) is not None:
-                chosen = values[places.row[rows]]
+                chosen = values[locations.row[rows]]
                 cells[rows] = [*map(str, chosen)] if cells.dtype == object else chosen
         joined[name] = cells
     return joined

@@ -22,7 +22,6 @@ from featx import FeatureExtractor, FeatureWriter, VideoDataModule
 from featx.console import without_chatter
 from featx.data.processed_file import save_videos
 from featx.extraction import writer as writer_module
-from featx.features.staging import Staging
 
 NUM_FRAMES, SIZE, FEATURE_DIM, PER_FILE = 64, 8, 1280, 100
 
@@ -73,8 +72,9 @@ def run(root: Path, out: Path) -> tuple[float, dict[str, float], int]:
     with ExitStack() as stack:
         for owner, name, what in (
             (VideoDataModule, "_scan", "scan"),
-            (writer_module, "plan_update", "plan"),
-            (Staging, "publish", "copy and publish"),
+            (writer_module, "plan_files", "plan"),
+            (writer_module, "merge_share", "copy"),
+            (writer_module, "publish", "publish"),
         ):
             function = timed(what, getattr(owner, name))
             stack.enter_context(patch.object(owner, name, function))

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from featx.features.feature_file import FileLayout, encode
-from featx.features.parts import USUAL_LIMITS
 from featx.features.provenance import Provenance
-from featx.features.staged import Row
-from featx.features.staging import Staging
-from featx.features.update import plan_update
+from featx.features.resume.parts import USUAL_LIMITS, PendingFile, Row
+from featx.features.resume.plan import plan_files
+from featx.features.resume.publish import merge_share, publish
 
 NUM_FRAMES, FEATURE_DIM = 73, 1280
 
@@ -36,13 +35,13 @@ def main() -> None:
     chunks = encode(features, layout)
     per_part = max(1, USUAL_LIMITS.num_bytes // sum(map(len, chunks)))
     with tempfile.TemporaryDirectory() as folder:
-        staging = Staging(Path(folder) / "train_features.h5", layout)
-        plan_update([staging])
+        staging = PendingFile(Path(folder) / "train_features.h5", layout)
+        plan_files([staging])
         for start in range(0, count, per_part):
             rows = range(start, min(start + per_part, count))
             staging.write_part({row: Row(chunks, inputs[row]) for row in rows})
         start_time = time.perf_counter()
-        staging.publish()
+        publish(staging, merge_share([staging]))
         seconds = time.perf_counter() - start_time
         megabytes = staging.target.stat().st_size / 1e6
     print(f"{megabytes:.0f} MB in {seconds:.2f} s: {megabytes / seconds:.0f} MB/s")

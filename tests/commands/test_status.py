@@ -30,7 +30,9 @@ from featx.errors import FeatxError
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.status import Heartbeat
 from featx.features.feature_file import to_digests
-from featx.features.staging import Staging
+from featx.features.resume.parts import PendingFile
+from featx.features.resume.publish import merge_share
+from featx.features.shards import shard_path
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def out(tmp_path: Path) -> Path:
     write_feature_file(tmp_path / "train_features.h5", lengths)
     digests = to_digests([sha256(f"another {row}") for row in range(3)])
     layout = replace(plan(lengths), input_sha256=digests)
-    staging = Staging(tmp_path / "val_features.h5", layout)
+    staging = PendingFile(tmp_path / "val_features.h5", layout)
     prepare(staging)
     rows = make_rows(lengths)
     staging.write_part({row: finish(staging, row, rows[row]) for row in (0, 2)})
@@ -73,11 +75,14 @@ def test_shards_without_the_file_over_them(out: Path, capsys: pytest.CaptureFixt
     """What a run has published of them before it was ended is not finished."""
     shutil.rmtree(out / ".featx")
     lengths = [3, 4, 5, 3]
-    staging = Staging(out / "test_features.h5", plan(lengths), rows_per_file=2)
+    staging = PendingFile(out / "test_features.h5", plan(lengths), rows_per_file=2)
     prepare(staging)
     for row, features in enumerate(make_rows(lengths)[:3]):
         staging.write_part({row: finish_in(staging, row, features)})
-    staging.publish_shard(0)
+    [merged] = merge_share([staging], 0, 2)
+    assert merged.path is not None
+    shard_path(staging.target, 0).parent.mkdir()
+    merged.path.rename(shard_path(staging.target, 0))
     assert main(["status", str(out), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["unpublished"] == {"test_features.h5": 3}
     for part in staging.folder.iterdir():

@@ -21,8 +21,7 @@ from featx.data.batches import join
 from featx.errors import FeatxError, IncompleteError, InputError, OutputError, UsageError
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import open_feature_file
-from featx.features.parts import PartWriter
-from featx.features.staging import Staging
+from featx.features.resume.parts import PartWriter
 from featx.features.validation import find_problems
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -174,11 +173,11 @@ def test_a_merge_that_was_left_undone(
 ) -> None:
     """With all rows in parts and no file, the next run publishes without the CNN."""
 
-    def fail(staging: Staging, overwrite: bool) -> None:
+    def fail(*_: object) -> None:
         raise OutputError("interrupted")
 
     with monkeypatch.context() as context:
-        context.setattr(Staging, "publish", fail)
+        context.setattr("featx.extraction.writer.publish", fail)
         with pytest.raises(OutputError, match="interrupted"):
             predict(small_root, FeatureWriter(tmp_path))
     writer = FeatureWriter(tmp_path)

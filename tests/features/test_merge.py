@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers import ROW_DIM, prepare, problems, sha256
+from helpers import ROW_DIM, complete, prepare, problems, sha256
 from numpy.typing import NDArray
 
 from featx.cli import main
@@ -16,7 +16,7 @@ from featx.errors import InputError, OutputError
 from featx.features.feature_file import FileLayout, create, encode, read_inputs, write_row
 from featx.features.merge import join_categories, merge_files
 from featx.features.provenance import Provenance
-from featx.features.staging import Staging
+from featx.features.resume.parts import PendingFile
 
 Rows = Mapping[str, tuple[str, int]]
 """Names of videos, each with its category and its content."""
@@ -148,10 +148,10 @@ def test_a_run_over_a_merged_file(write: Write, tmp_path: Path) -> None:
             made,
             input_sha256=read_inputs(file),
         )
-    staging = Staging(target, layout)
+    staging = PendingFile(target, layout)
     assert prepare(staging) == {0, 1, 2}
     content = target.read_bytes()
-    staging.publish()
+    complete(staging)
     assert target.read_bytes() == content
     assert read(target) == rows
 

@@ -13,33 +13,32 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import finish, make_rows, plan, prepare, problems
+from helpers import complete, finish, make_rows, plan, prepare, problems
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx.errors import FeatureError, IncompleteError, OutputError
 from featx.features.feature_file import open_feature_file
-from featx.features.parts import PartLimits, PartWriter
-from featx.features.staging import Staging
+from featx.features.resume.parts import PartLimits, PartWriter, PendingFile
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 
 
-def start(folder: Path) -> Staging:
+def start(folder: Path) -> PendingFile:
     """A staging with its folder made."""
-    staging = Staging(folder / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(folder / "train_features.h5", plan(LENGTHS))
     prepare(staging, overwrite=False)
     return staging
 
 
-def write_parts(staging: Staging, parts: list[list[int]]) -> None:
+def write_parts(staging: PendingFile, parts: list[list[int]]) -> None:
     """Parts that hold these rows."""
     rows = make_rows(LENGTHS)
     for part in parts:
         staging.write_part({row: finish(staging, row, rows[row]) for row in part})
 
 
-def made_of(staging: Staging, row: int) -> str:
+def made_of(staging: PendingFile, row: int) -> str:
     """What a row is made of."""
     return str(staging.layout.input_sha256[row].decode())
 
@@ -48,7 +47,7 @@ def publish(folder: Path, parts: list[list[int]]) -> bytes:
     """The published file's bytes."""
     staging = start(folder)
     write_parts(staging, parts)
-    staging.publish()
+    complete(staging)
     return staging.target.read_bytes()
 
 
@@ -93,7 +92,7 @@ def test_missing_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         IncompleteError, match="expected 6 videos, found 4, without video 3, video 4\\."
     ):
-        staging.publish()
+        complete(staging)
     assert not staging.target.exists()
     assert len([*staging.folder.glob("part-*")]) == 2
 
@@ -107,17 +106,17 @@ def test_a_damaged_part_is_not_published(tmp_path: Path) -> None:
     content[-100] ^= 1
     part.write_bytes(content)
     with pytest.raises(IncompleteError, match="expected the bytes that were written"):
-        staging.publish()
+        complete(staging)
     assert not staging.target.exists()
 
 
 def test_a_published_file_is_left_alone(tmp_path: Path) -> None:
     """With the same inputs and settings, everything is done; nothing is written."""
     publish(tmp_path, [[*range(6)]])
-    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(tmp_path / "train_features.h5", plan(LENGTHS))
     before = staging.target.stat()
     assert prepare(staging, overwrite=False) == {*range(6)}
-    staging.publish()
+    complete(staging)
     assert staging.target.stat() == before
     assert [*tmp_path.iterdir()] == [staging.target]
 
@@ -125,44 +124,44 @@ def test_a_published_file_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("published", [True, False])
 def test_other_settings_are_refused(tmp_path: Path, published: bool) -> None:
     """A file, or a part, of other settings is refused with the names of what differs."""
-    other = Staging(tmp_path / "train_features.h5", plan(LENGTHS, scales=[1.0], same=1))
+    other = PendingFile(tmp_path / "train_features.h5", plan(LENGTHS, scales=[1.0], same=1))
     prepare(other, overwrite=False)
     write_parts(other, [[*range(6)]])
     if published:
-        other.publish()
-    staging = Staging(other.target, plan(LENGTHS, scales=[1.0, 0.5], same=1))
+        complete(other)
+    staging = PendingFile(other.target, plan(LENGTHS, scales=[1.0, 0.5], same=1))
     with pytest.raises(OutputError, match=r"scales is \[1\.0, 0\.5\] instead of \[1\.0\]\. Set"):
         prepare(staging, overwrite=False)
     assert prepare(staging, overwrite=True) == set()
     assert [*staging.folder.iterdir()] == []
     write_parts(staging, [[*range(6)]])
-    staging.publish()
+    complete(staging)
     assert problems(staging.target) == []
 
 
 def test_the_place_of_the_data_does_not_matter(tmp_path: Path) -> None:
     """A data set that was moved is the same data set."""
     publish(tmp_path, [[*range(6)]])
-    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS, root="elsewhere"))
+    staging = PendingFile(tmp_path / "train_features.h5", plan(LENGTHS, root="elsewhere"))
     assert prepare(staging, overwrite=False) == {*range(6)}
 
 
 def test_an_old_file_keeps_its_place_until_the_new_one_is_ready(tmp_path: Path) -> None:
     """While it is being overwritten, the old file stays as it was."""
     expected = publish(tmp_path, [[*range(6)]])
-    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(tmp_path / "train_features.h5", plan(LENGTHS))
     staging.target.write_bytes(b"old")
     prepare(staging, overwrite=True)
     write_parts(staging, [[*range(6)]])
     assert staging.target.read_bytes() == b"old"
-    staging.publish()
+    complete(staging)
     assert staging.target.read_bytes() == expected
 
 
 def test_a_damaged_published_file_is_refused(tmp_path: Path) -> None:
     """It is neither taken for done nor replaced without being told to."""
     publish(tmp_path, [[*range(6)]])
-    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(tmp_path / "train_features.h5", plan(LENGTHS))
     staging.target.write_bytes(staging.target.read_bytes()[:3000])
     with pytest.raises(OutputError, match=r"expected an HDF5 file.*Set overwrite to true"):
         prepare(staging, overwrite=False)
@@ -182,18 +181,18 @@ def test_a_later_run_goes_on_from_the_parts(tmp_path: Path) -> None:
     parts[3].rename(parts[3].with_name("part-000000009-" + "0" * 64 + ".h5"))
     (staging.folder / ".part-1.h5.17.tmp").write_bytes(b"half")
     (staging.folder / "merged.h5").write_bytes(b"half")
-    again = Staging(staging.target, plan(LENGTHS))
+    again = PendingFile(staging.target, plan(LENGTHS))
     assert prepare(again, overwrite=False) == {1, 2}
-    assert [*again.folder.iterdir()] == [parts[1]]
+    assert [*staging.folder.iterdir()] == [parts[1]]
     write_parts(again, [[0, 3], [4, 5]])
-    again.publish()
+    complete(again)
     assert again.target.read_bytes() == expected
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """The path and the system's reason are told in one line."""
     (tmp_path / "file").write_text("")
-    staging = Staging(tmp_path / "file" / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(tmp_path / "file" / "train_features.h5", plan(LENGTHS))
     with pytest.raises(OutputError, match=r"expected a writable place, found: Not a directory"):
         prepare(staging, overwrite=False)
 
@@ -218,7 +217,7 @@ def test_no_room_for_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match="free disk space for the merge"):
-        staging.publish()
+        complete(staging)
     assert not staging.target.exists()
 
 
@@ -234,7 +233,7 @@ def test_part_writer_bounds_what_it_holds(tmp_path: Path) -> None:
         writer.add(5, rows[5].copy, made_of(staging, 5))
         writer.flush()
         writer.flush()
-    staging.publish()
+    complete(staging)
     assert problems(staging.target) == []
 
 
@@ -267,7 +266,7 @@ def test_a_row_that_is_not_finite(tmp_path: Path) -> None:
         for row in sorted({*range(6)} - done):
             writer.add(row, rows[row].copy, made_of(staging, row))
         writer.flush()
-    staging.publish()
+    complete(staging)
     with open_feature_file(staging.target) as file:
         assert [*json.loads(file.attrs["skipped"])] == ["video 2"]
         assert file.attrs["num_videos"] == 5
@@ -279,14 +278,14 @@ def test_an_invalid_merge_is_not_published(tmp_path: Path) -> None:
     write_parts(staging, [[*range(6)]])
     staging.layout.labels[2] = 9
     with pytest.raises(OutputError, match="expected a valid file, found labels: expected those"):
-        staging.publish()
+        complete(staging)
     assert not staging.target.exists()
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     """It is found before the work, not after it."""
     (tmp_path / "train_features.h5").mkdir()
-    staging = Staging(tmp_path / "train_features.h5", plan(LENGTHS))
+    staging = PendingFile(tmp_path / "train_features.h5", plan(LENGTHS))
     with pytest.raises(OutputError, match="found a folder"):
         prepare(staging, overwrite=True)
 
@@ -298,11 +297,11 @@ def test_skipped_rows(tmp_path: Path) -> None:
     for row in (0, 2, 3):
         staging.skip(row, f"reason {row}\n")
     with pytest.raises(IncompleteError, match="without video 0, video 2, video 3"):
-        start(tmp_path).publish()
+        complete(start(tmp_path))
     staging = start(tmp_path)
     for row in (0, 2, 3):
         staging.skip(row, f"reason {row}")
-    staging.publish()
+    complete(staging)
     assert problems(staging.target) == []
     with h5py.File(staging.target) as file:
         assert [*file["video_ids"].asstr()] == ["video 1", "video 4", "video 5"]
@@ -323,11 +322,11 @@ def test_a_note_that_is_cut_off(tmp_path: Path) -> None:
     [journal] = staging.folder.glob("skipped-*")
     journal.write_bytes(journal.read_bytes()[:-1])
     with pytest.raises(IncompleteError, match="without video 5"):
-        staging.publish()
-    other = Staging(staging.target, staging.layout)  # another process of the run
+        complete(staging)
+    other = PendingFile(staging.target, staging.layout)  # another process of the run
     other.folder = staging.folder
     other.skip(5, "reason 5")
-    staging.publish()
+    complete(staging)
     with open_feature_file(staging.target) as file:
         assert [*json.loads(file.attrs["skipped"])] == ["video 0", "video 5"]
 
@@ -351,7 +350,7 @@ def test_foreign_files(tmp_path: Path, content: bytes | None) -> None:
 
 def test_a_process_that_outlives_its_run(tmp_path: Path) -> None:
     """What it writes after others have begun with other settings is not among their rows."""
-    old, new = (Staging(tmp_path / "train_features.h5", plan(LENGTHS, made=m)) for m in "12")
+    old, new = (PendingFile(tmp_path / "train_features.h5", plan(LENGTHS, made=m)) for m in "12")
     prepare(old, overwrite=False)
     write_parts(old, [[0, 1]])
     with pytest.raises(OutputError, match="made is 2 instead of 1"):
@@ -365,18 +364,18 @@ def test_a_process_that_outlives_its_run(tmp_path: Path) -> None:
     write_parts(old, [[2, 3]])
     write_parts(new, [[0, 1, 2], [4, 5]])
     with pytest.raises(IncompleteError, match="without video 3"):
-        new.publish()
+        complete(new)
 
 
 def test_overwriting_what_is_as_it_should_be(tmp_path: Path) -> None:
     """It is left alone; of one that is damaged, the rows that can be read are kept."""
     publish(tmp_path, [[*range(6)]])
     target = tmp_path / "train_features.h5"
-    assert prepare(Staging(target, plan(LENGTHS)), overwrite=True) == {*range(6)}
+    assert prepare(PendingFile(target, plan(LENGTHS)), overwrite=True) == {*range(6)}
     with h5py.File(target, "r+") as file:
         offset = file["features"].id.get_chunk_info(0).byte_offset
     with target.open("r+b") as raw:
         raw.seek(offset + 10)
         raw.write(b"xxxx")
-    assert prepare(Staging(target, plan(LENGTHS)), overwrite=False) == {*range(6)}
-    assert prepare(Staging(target, plan(LENGTHS)), overwrite=True) == {*range(1, 6)}
+    assert prepare(PendingFile(target, plan(LENGTHS)), overwrite=False) == {*range(6)}
+    assert prepare(PendingFile(target, plan(LENGTHS)), overwrite=True) == {*range(1, 6)}

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers import finish_in, make_rows, plan, problems, sha256
+from helpers import complete, finish_in, make_rows, plan, problems, sha256
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -22,9 +22,11 @@ from featx.errors import ChangedInputError, IncompleteError, InputError, OutputE
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import FileLayout, open_feature_file, to_digests
 from featx.features.merge import merge_files
+from featx.features.resume.parts import PendingFile
+from featx.features.resume.plan import plan_files
+from featx.features.resume.publish import merge_share
+from featx.features.resume.publish import publish as publish_merged
 from featx.features.shards import describe_structure, find_shards, shard_path
-from featx.features.staging import Staging
-from featx.features.update import plan_update
 
 LENGTHS = [3, 9, 1, 3, 3, 12, 2, 5]
 ROWS = make_rows(LENGTHS)
@@ -54,15 +56,15 @@ def publish(
     **changes: Any,  # noqa: ANN401  # of any field
 ) -> list[int]:
     """Publish a file of some of the rows; returns those that were not finished."""
-    staging = Staging(target, choose(numbers, **changes), rows_per_file=size)
-    plan_update([staging], overwrite)
-    made = [row for row in range(len(numbers)) if row not in staging.places]
+    staging = PendingFile(target, choose(numbers, **changes), rows_per_file=size)
+    plan_files([staging], overwrite)
+    made = [row for row in range(len(numbers)) if row not in staging.locations]
     for row in made:
         if numbers[row] in skip:
             staging.skip(row, f"reason {numbers[row]}")
         else:
             staging.write_part({row: finish_in(staging, row, ROWS[numbers[row]])})
-    staging.publish(overwrite)
+    complete(staging, overwrite)
     return [numbers[row] for row in made]
 
 
@@ -226,63 +228,96 @@ def test_a_shard_of_which_nothing_is_left(tmp_path: Path) -> None:
     assert {*contents(tmp_path)} == {"train_features.h5", "train_features/00000.h5"}
 
 
-def test_one_shard_after_the_other(tmp_path: Path) -> None:
-    """The first time, a shard can be published as soon as all of its rows are there."""
-    target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
-    staging = Staging(target, choose(range(8)), rows_per_file=3)
-    plan_update([staging])
-    assert [*staging.shards] == [0, 1, 2]
-    for row in (3, 4, 0, 5):
+def write_rows(staging: PendingFile, *rows: int) -> None:
+    """Write some rows, each into a part of its own."""
+    for row in rows:
         staging.write_part({row: finish_in(staging, row, ROWS[row])})
-    staging.publish_shard(1)
-    assert problems(shard_path(target, 1)) == []
-    assert len([*staging.folder.glob("part-*")]) == 1  # that of a row of the first shard
-    with pytest.raises(IncompleteError, match="found none of video 1, video 2"):
-        staging.publish_shard(0)
-    with pytest.raises(IncompleteError, match="without video 1, video 2, video 6, video 7"):
-        staging.publish()
+
+
+def put_in_place(staging: PendingFile, shard: int) -> None:
+    """Move a merged shard into place, as a run does that is killed right after it."""
+    [merged] = merge_share([staging], shard, len(staging.shards))
+    assert merged.path is not None
+    path = shard_path(staging.target, shard)
+    path.parent.mkdir(exist_ok=True)
+    merged.path.rename(path)
+
+
+def test_ranks_share_the_shards(tmp_path: Path) -> None:
+    """Each merges its own, also of rows of earlier runs, and removes their parts at once."""
+    target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    earlier = PendingFile(target, choose(range(8)), rows_per_file=3)
+    plan_files([earlier])
+    write_rows(earlier, 0, 4)
+    first, second = (PendingFile(target, choose(range(8)), rows_per_file=3) for _ in range(2))
+    plan_files([first])
+    second.follow(first.plan)
+    write_rows(first, 1, 3, 6)
+    write_rows(second, 2, 5, 7)
+    merged = merge_share([second], 1, 2)
+    assert [shard.number for shard in merged] == [1]
+    parts = [int(path.name.split("-")[1]) for path in target.parent.rglob("part-*.h5")]
+    assert sorted(parts) == [0, 1, 2, 6, 7]
+    merged += merge_share([first], 0, 2)
+    assert [*target.parent.rglob("part-*.h5")] == []
     assert not target.exists()
-    before = inodes(target.parent)["00001.h5"]
-    assert publish(target, range(8), 3) == [1, 2, 6, 7]
-    assert inodes(target.parent)["00001.h5"] == before
+    publish_merged(first, merged)
     publish(fresh, range(8), 3)
     assert contents(target.parent) == contents(fresh.parent)
 
 
-def test_a_shard_that_lacks_rows(tmp_path: Path) -> None:
-    """What is left out of a shard that is published early is left out of the file."""
+def test_shards_that_lack_rows_that_are_still_to_be_made(tmp_path: Path) -> None:
+    """The others are merged all the same, and a rerun takes them as they are."""
+    target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
+    staging = PendingFile(target, choose(range(8)), rows_per_file=3)
+    plan_files([staging])
+    write_rows(staging, 3, 4, 0, 5)
+    with pytest.raises(IncompleteError, match="without video 1, video 2, video 6, video 7"):
+        complete(staging)
+    assert not target.exists()
+    assert len([*staging.folder.glob("part-*")]) == 1  # that of a row of the first shard
+    [waiting] = staging.folder.glob("shard-*")
+    before = waiting.stat().st_ino
+    assert publish(target, range(8), 3) == [1, 2, 6, 7]
+    assert inodes(target.parent)["00001.h5"][0] == before
+    publish(fresh, range(8), 3)
+    assert contents(target.parent) == contents(fresh.parent)
+
+
+def test_a_part_that_another_shard_needs(tmp_path: Path) -> None:
+    """Rows of the same content in two shards may be taken from one part: it stays for both."""
     target = tmp_path / "train_features.h5"
-    staging = Staging(target, choose(range(8)), rows_per_file=3)
-    plan_update([staging])
+    same = to_digests([sha256("x"), sha256("y"), sha256("z"), sha256("x")])
+    layout = replace(choose([0, 1, 2, 3]), input_sha256=same)
+    earlier = PendingFile(target, layout, rows_per_file=2)
+    plan_files([earlier])
+    write_rows(earlier, 0, 1, 2)
+    staging = PendingFile(target, layout, rows_per_file=2)
+    plan_files([staging])
+    assert {*staging.locations} == {0, 1, 2, 3}
+    merged = merge_share([staging], 0, 2)
+    merged += merge_share([staging], 1, 2)
+    publish_merged(staging, merged)
+    assert problems(target) == []
+    assert not staging.home.exists()
+
+
+def test_a_shard_that_lacks_rows(tmp_path: Path) -> None:
+    """What is left out of a shard is left out of the file; what was finished after all is not."""
+    target = tmp_path / "train_features.h5"
+    staging = PendingFile(target, choose(range(8)), rows_per_file=3)
+    plan_files([staging])
     for row in range(8):
         if row in (1, 4):
             staging.skip(row, "bad")
         else:
             staging.write_part({row: finish_in(staging, row, ROWS[row])})
     staging.skip(6, "bad, but it was finished")
-    for shard in staging.shards:
-        staging.publish_shard(shard)
-    staging.publish()
+    complete(staging)
     with open_feature_file(target) as file:
         names = file["video_ids"].asstr()[:].tolist()
     assert names == [f"video {row}" for row in (0, 2, 3, 5, 6, 7)]
     assert problems(target) == []
-
-
-def test_a_merge_that_is_stopped(tmp_path: Path) -> None:
-    """It ends, and nothing of it is at the path."""
-    target = tmp_path / "train_features.h5"
-    staging = Staging(target, choose(range(8)), rows_per_file=3)
-    plan_update([staging])
-    for row in range(3):
-        staging.write_part({row: finish_in(staging, row, ROWS[row])})
-    staging.is_stopped = True
-    with pytest.raises(IncompleteError, match="found the run's end"):
-        staging.publish_shard(0)
-    assert not shard_path(target, 0).exists()
-    staging.is_stopped = False
-    staging.publish_shard(0)
-    assert problems(shard_path(target, 0)) == []
 
 
 def spoil(path: Path, how: str) -> None:
@@ -322,12 +357,12 @@ def test_a_run_that_was_killed_while_it_published(tmp_path: Path) -> None:
     """Shards that wait are taken as they are; one that is damaged there is merged again."""
     target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
     publish(target, range(6), 2)
-    staging = Staging(target, choose([1, 0, 2, 3, 4, 5]), rows_per_file=2)
-    plan_update([staging])
-    merged = staging.merge(0)
-    assert merged is not None
-    assert staging.merge(1) == shard_path(target, 1)
-    spoil(merged, "cut")
+    staging = PendingFile(target, choose([1, 0, 2, 3, 4, 5]), rows_per_file=2)
+    plan_files([staging])
+    merged = [shard.path for shard in merge_share([staging])]
+    assert merged[1:] == [shard_path(target, 1), shard_path(target, 2)]
+    assert merged[0] is not None
+    spoil(merged[0], "cut")
     assert publish(target, [1, 0, 2, 3, 4, 5], 2) == []
     publish(fresh, [1, 0, 2, 3, 4, 5], 2)
     assert contents(target.parent) == contents(fresh.parent)
@@ -336,11 +371,12 @@ def test_a_run_that_was_killed_while_it_published(tmp_path: Path) -> None:
 def test_a_shard_that_waits_has_a_row_of_another(tmp_path: Path) -> None:
     """Of the same content, in a later run: it stays where it is until that row is copied, too."""
     target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
-    staging = Staging(target, choose(range(8)), rows_per_file=2)
-    plan_update([staging])
+    staging = PendingFile(target, choose(range(8)), rows_per_file=2)
+    plan_files([staging])
     for row in range(8):
         staging.write_part({row: finish_in(staging, row, ROWS[row])})
-    assert staging.merge(1) is not None
+    [merged] = merge_share([staging], 1, 4)
+    assert merged.path is not None
     numbers = [*range(8), 2]
     names = [*staging.layout.video_ids, "copy"]
     assert publish(target, numbers, 2, video_ids=names) == []
@@ -363,31 +399,17 @@ def test_a_file_of_somebody_else_in_the_place_of_a_shard(tmp_path: Path) -> None
 def test_a_shard_in_the_place_of_one_that_is_to_be(tmp_path: Path, how: str) -> None:
     """With overwrite, it is not taken for one that the run has published, and it is replaced."""
     target, fresh = tmp_path / "out" / "train_features.h5", tmp_path / "fresh" / "train_features.h5"
-    staging = Staging(target, choose(range(8)), rows_per_file=3)
-    plan_update([staging])
+    staging = PendingFile(target, choose(range(8)), rows_per_file=3)
+    plan_files([staging])
     for row in range(3):
         staging.write_part({row: finish_in(staging, row, -ROWS[row])})
-    staging.publish_shard(0)
+    put_in_place(staging, 0)
     made = plan(LENGTHS, backbone="another" if how == "other settings" else "it").provenance
     if how == "cut":
         spoil(shard_path(target, 0), how)
     assert publish(target, range(8), 3, overwrite=True, provenance=made) == [*range(8)]
     publish(fresh, range(8), 3, provenance=made)
     assert contents(target.parent) == contents(fresh.parent)
-
-
-def test_a_shard_of_a_process_that_outlives_its_run(tmp_path: Path) -> None:
-    """It is not taken for one of a later run, in which a video of its names has other content."""
-    target = tmp_path / "train_features.h5"
-    before, now = (Staging(target, choose(range(8)), rows_per_file=4) for _ in range(2))
-    now.layout = replace(now.layout, input_sha256=to_digests([sha256(f"{n}") for n in range(8)]))
-    for staging in (before, now):
-        plan_update([staging], overwrite=True)
-        for row in range(4):
-            staging.write_part({row: finish_in(staging, row, ROWS[row])})
-    before.publish_shard(0)
-    with pytest.raises(IncompleteError, match="rows that this run has put there, found others"):
-        now.find_places()
 
 
 @pytest.mark.parametrize("how", ["missing", "cut", "foreign"])
@@ -493,13 +515,13 @@ def test_times_and_columns_and_odd_names(tmp_path: Path) -> None:
     found = []
     for size, name in ((None, "one"), (3, "50%d_features.h5")):
         target = tmp_path / name / "50%d_features.h5"
-        staging = Staging(target, choose(range(8), columns=columns, has_times=True), None, size)
-        plan_update([staging])
+        staging = PendingFile(target, choose(range(8), columns=columns, has_times=True), None, size)
+        plan_files([staging])
         for row in range(8):
             times = np.arange(LENGTHS[row], dtype=np.float32)
             made = finish_in(staging, row, ROWS[row])._replace(times=times)
             staging.write_part({row: made})
-        staging.publish()
+        complete(staging)
         assert problems(target) == []
         found.append(repr(read_all(target)))
     assert found[0] == found[1]

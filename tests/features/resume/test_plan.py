@@ -9,15 +9,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers import finish, make_rows, plan, prepare, problems, sha256
+from helpers import complete, finish, make_rows, plan, prepare, problems, sha256
 from numpy.typing import NDArray
 
 from featx.errors import IncompleteError, OutputError
 from featx.features.feature_file import Digests, FileLayout, encode, read_inputs, to_digests
 from featx.features.provenance import Provenance
-from featx.features.staged import Inputs, Row
-from featx.features.staging import Staging
-from featx.features.update import Change, plan_update
+from featx.features.resume.parts import ContentLookup, PendingFile, Row
+from featx.features.resume.plan import Change, plan_files
 
 LENGTHS = [3, 9, 1, 3, 3, 12]
 ROWS = make_rows(LENGTHS)
@@ -43,12 +42,12 @@ def publish(
     target: Path, layout: FileLayout, numbers: Sequence[int], overwrite: bool = False
 ) -> tuple[list[int], str]:
     """Publish a file of some of the rows: those that were not finished, and what was said."""
-    staging = Staging(target, layout)
-    said = plan_update([staging], overwrite)
-    made = [row for row in range(len(numbers)) if row not in staging.places]
+    staging = PendingFile(target, layout)
+    said = plan_files([staging], overwrite)
+    made = [row for row in range(len(numbers)) if row not in staging.locations]
     if made:
         staging.write_part({row: finish(staging, row, ROWS[numbers[row]]) for row in made})
-    staging.publish(overwrite)
+    complete(staging, overwrite)
     return made, "".join(map(str, said))
 
 
@@ -116,7 +115,7 @@ def test_a_row_that_has_only_come_to_the_name_of_another(tmp_path: Path) -> None
 def test_unfinished_rows_are_not_lost_either(tmp_path: Path) -> None:
     """Parts of a run on another data set are not dropped in silence."""
     target = tmp_path / "train_features.h5"
-    staging = Staging(target, choose(range(6)))
+    staging = PendingFile(target, choose(range(6)))
     prepare(staging)
     staging.write_part({row: finish(staging, row, ROWS[row]) for row in (0, 5)})
     with pytest.raises(
@@ -157,13 +156,13 @@ def test_a_video_that_moves_to_another_file(tmp_path: Path) -> None:
     train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
     publish(train, choose([0, 1, 2]), [0, 1, 2])
     publish(test, choose([3]), [3])
-    stagings = [Staging(train, choose([0])), Staging(test, choose([1, 3, 2]))]
-    plan_update(stagings)
-    assert [{*staging.places} for staging in stagings] == [{0}, {0, 1, 2}]
-    stagings[0].publish()
-    again = Staging(test, choose([1, 3, 2]))  # as if the run were killed in between
+    stagings = [PendingFile(train, choose([0])), PendingFile(test, choose([1, 3, 2]))]
+    plan_files(stagings)
+    assert [{*staging.locations} for staging in stagings] == [{0}, {0, 1, 2}]
+    complete(stagings[0])
+    again = PendingFile(test, choose([1, 3, 2]))  # as if the run were killed in between
     assert prepare(again) == {0, 1, 2}
-    again.publish()
+    complete(again)
     publish(tmp_path / "fresh" / "train_features.h5", choose([1, 3, 2]), [1, 3, 2])
     assert test.read_bytes() == (tmp_path / "fresh" / "train_features.h5").read_bytes()
 
@@ -206,13 +205,13 @@ def test_inputs_are_read_only_where_it_may_pay(tmp_path: Path) -> None:
         inputs = [
             b"" if row in unknown else made_of for row, made_of in enumerate(layout.input_sha256)
         ]
-        staging = Staging(
+        staging = PendingFile(
             target,
             replace(layout, input_sha256=to_digests(inputs)),
-            Inputs(identify),
+            ContentLookup(identify),
         )
-        plan_update([staging])
-        return {*staging.places}
+        plan_files([staging])
+        return {*staging.locations}
 
     assert start({0, 1, 2, 3}) == set()
     assert asked == []
@@ -228,14 +227,14 @@ def test_times_are_kept(tmp_path: Path) -> None:
     times: NDArray[np.float32] = np.array([0.0, 0.5, 1.0], np.float32)
     publish(target, choose([0]), [0])
     layout = choose([0, 3], has_times=True)
-    staging = Staging(target, layout)
+    staging = PendingFile(target, layout)
     assert prepare(staging) == set()
     rows = {0: finish(staging, 0, ROWS[0]), 1: finish(staging, 1, ROWS[3])}
     staging.write_part({row: each._replace(times=times + row) for row, each in rows.items()})
-    staging.publish()
-    staging = Staging(target, choose([3, 0], has_times=True))
+    complete(staging)
+    staging = PendingFile(target, choose([3, 0], has_times=True))
     assert prepare(staging) == {0, 1}
-    staging.publish()
+    complete(staging)
     with h5py.File(target) as file:
         assert file["times"][:].tolist() == [[1.0, 1.5, 2.0], [0.0, 0.5, 1.0]]
     assert publish(target, choose([3, 0]), [3, 0])[0] == []
@@ -244,19 +243,17 @@ def test_times_are_kept(tmp_path: Path) -> None:
 
 
 def test_one_of_two_equal_videos(tmp_path: Path) -> None:
-    """Its row is not dropped in silence either, in whatever file the other one is."""
+    """The content is not lost as long as one of them has it, in whatever file that is."""
     train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
     twice = replace(
         choose([0, 1, 3]), input_sha256=to_digests([sha256("x"), sha256("y"), sha256("x")])
     )
     publish(train, twice, [0, 1, 0])
     single = twice.select([0, 1])
-    with pytest.raises(OutputError, match=r"1 row without one: video 3\."):
-        publish(train, single, [0, 1])
     moved = replace(choose([3]), input_sha256=to_digests([sha256("x")]))
-    stagings = [Staging(train, single), Staging(test, moved)]
-    plan_update(stagings)
-    assert [{*staging.places} for staging in stagings] == [{0, 1}, {0}]
+    stagings = [PendingFile(train, single), PendingFile(test, moved)]
+    plan_files(stagings)
+    assert [{*staging.locations} for staging in stagings] == [{0, 1}, {0}]
 
 
 def test_a_video_that_moves_while_its_old_file_waits(tmp_path: Path) -> None:
@@ -265,14 +262,14 @@ def test_a_video_that_moves_while_its_old_file_waits(tmp_path: Path) -> None:
     publish(train, choose([0, 1]), [0, 1])
     publish(test, choose([3]), [3])
     for _ in range(2):
-        stagings = [Staging(train, choose([1, 4])), Staging(test, choose([0, 3]))]
-        plan_update(stagings)
-        assert [{*staging.places} for staging in stagings] == [{0}, {0, 1}]
+        stagings = [PendingFile(train, choose([1, 4])), PendingFile(test, choose([0, 3]))]
+        plan_files(stagings)
+        assert [{*staging.locations} for staging in stagings] == [{0}, {0, 1}]
         with pytest.raises(IncompleteError, match="without video 4"):
-            stagings[0].publish()
-        stagings[1].publish()
+            complete(stagings[0])
+        complete(stagings[1])
     stagings[0].write_part({1: finish(stagings[0], 1, ROWS[4])})
-    stagings[0].publish()
+    complete(stagings[0])
     fresh = tmp_path / "fresh" / "train_features.h5"
     publish(fresh, choose([1, 4]), [1, 4])
     assert train.read_bytes() == fresh.read_bytes()
@@ -284,15 +281,15 @@ def test_a_bad_video_at_the_name_of_one_that_was_renamed(tmp_path: Path) -> None
     publish(target, choose([0, 1]), [0, 1])
     inputs = [sha256("bad").encode(), *choose([0, 1]).input_sha256]
     names = ["video 0", "renamed", "video 1"]
-    staging = Staging(
+    staging = PendingFile(
         target, replace(choose([3, 0, 1]), input_sha256=to_digests(inputs), video_ids=names)
     )
     assert prepare(staging) == {1, 2}
     staging.skip(0, "bad")
-    staging.publish()
+    complete(staging)
     with h5py.File(target) as file:
         assert file["video_ids"].asstr()[:].tolist() == ["renamed", "video 1"]
-    staging = Staging(target, replace(choose([3, 1]), input_sha256=to_digests(inputs[::2])))
+    staging = PendingFile(target, replace(choose([3, 1]), input_sha256=to_digests(inputs[::2])))
     with pytest.raises(OutputError, match="1 row without one: renamed"):
         prepare(staging)
 
@@ -303,13 +300,13 @@ def test_a_video_that_cannot_take_its_place(tmp_path: Path) -> None:
     publish(target, choose([0, 1]), [0, 1])
     content = target.read_bytes()
     inputs = [sha256("bad").encode(), choose([0, 1]).input_sha256[1]]
-    staging = Staging(target, replace(choose([0, 1]), input_sha256=to_digests(inputs)))
+    staging = PendingFile(target, replace(choose([0, 1]), input_sha256=to_digests(inputs)))
     assert prepare(staging) == {1}
     staging.skip(0, "video 0: damaged")
     with pytest.raises(IncompleteError, match=r"video 0 would be lost: .* rows: video 0: damaged"):
-        staging.publish()
+        complete(staging)
     assert target.read_bytes() == content
-    staging.publish(overwrite=True)
+    complete(staging, overwrite=True)
     with h5py.File(target) as file:
         assert file["video_ids"].asstr()[:].tolist() == ["video 1"]
 
@@ -319,24 +316,24 @@ def test_a_part_that_is_made_again(tmp_path: Path) -> None:
     target = tmp_path / "train_features.h5"
     layout, unknown = choose([0, 1]), replace(choose([0, 1]), input_sha256=to_digests(["", ""]))
     for _ in range(2):
-        staging = Staging(target, unknown, Inputs(lambda rows, copies: ["", ""]))
+        staging = PendingFile(target, unknown, ContentLookup(lambda rows, copies: ["", ""]))
         assert prepare(staging, overwrite=True) == set()
         rows = {row: Row(encode(ROWS[row], layout), layout.input_sha256[row]) for row in range(2)}
         staging.write_part(rows)
     assert len([*staging.folder.iterdir()]) == 1
-    staging.publish(overwrite=True)
+    complete(staging, overwrite=True)
     assert problems(target) == []
 
 
 def test_a_part_of_another_content_does_not_count(tmp_path: Path) -> None:
     """Even if a process that has outlived its run puts it where those of this run are."""
     target = tmp_path / "train_features.h5"
-    staging = Staging(target, choose([0, 1]))
+    staging = PendingFile(target, choose([0, 1]))
     prepare(staging)
     staging.write_part({0: finish(staging, 0, ROWS[0])})
     staging.write_part({1: finish(staging, 1, ROWS[1])._replace(made_of=sha256("other"))})
     with pytest.raises(IncompleteError, match="without video 1"):
-        staging.publish()
+        complete(staging)
 
 
 @pytest.mark.parametrize(
@@ -406,33 +403,37 @@ def test_a_data_set_most_of_which_is_another(tmp_path: Path) -> None:
     assert len(publish(target, replace(first, input_sha256=to_digests(inputs)), numbers)[0]) == 10
 
 
-def test_content_that_was_given_up(tmp_path: Path) -> None:
-    """Once a run has replaced it, a later one does not ask for it, even under another name."""
+@pytest.mark.parametrize("is_published", [False, True])
+def test_content_that_a_killed_run_has_replaced(tmp_path: Path, is_published: bool) -> None:
+    """A rerun on the same videos asks nobody; if the video is gone then, it needs overwrite."""
     target = tmp_path / "train_features.h5"
-    old, new = sha256("old"), sha256("new")
-    for is_published in (False, True):
-        if is_published:
-            first = replace(
-                choose([0, 1]), input_sha256=to_digests([old, sha256("b")]), video_ids=["x", "y"]
-            )
-            publish(target, first, [0, 1])
-        for inputs, names in (
-            ([old, sha256("b")], ["x", "y"]),
-            ([new, sha256("b")], ["x", "y"]),
-            ([new, sha256("b")], ["z", "y"]),
-        ):
-            layout = replace(choose([0, 1]), input_sha256=to_digests(inputs), video_ids=names)
-            staging = Staging(target, layout)
-            done = prepare(staging)
-            if 0 not in done:
-                staging.write_part({0: finish(staging, 0, ROWS[0])})
-        if 1 not in done:
-            staging.write_part({1: finish(staging, 1, ROWS[1])})
-        staging.publish()
-        with h5py.File(target) as file:
-            assert read_inputs(file).tolist() == [new.encode(), sha256("b").encode()]
-        target.unlink()
-    assert [*tmp_path.iterdir()] == []
+    old, new, other = sha256("old"), sha256("new"), sha256("b")
+
+    def start(content: str, name: str, overwrite: bool = False) -> PendingFile:
+        inputs = to_digests([content, other])
+        layout = replace(choose([0, 1]), input_sha256=inputs, video_ids=[name, "y"])
+        staging = PendingFile(target, layout)
+        done = prepare(staging, overwrite)
+        if 0 not in done:
+            staging.write_part({0: finish(staging, 0, ROWS[0])})
+        return staging
+
+    first = start(old, "x")
+    if is_published:
+        first.write_part({1: finish(first, 1, ROWS[1])})
+        complete(first)
+    for _ in range(3):
+        staging = start(new, "x")
+    with pytest.raises(OutputError, match=r"1 row without one: x\."):
+        start(new, "z")
+    staging = start(new, "z", overwrite=True)
+    if 1 not in staging.locations:
+        staging.write_part({1: finish(staging, 1, ROWS[1])})
+    complete(staging, overwrite=True)
+    with h5py.File(target) as file:
+        assert read_inputs(file).tolist() == [new.encode(), other.encode()]
+        assert file["video_ids"].asstr()[:].tolist() == ["z", "y"]
+    assert [*tmp_path.iterdir()] == [target]
 
 
 def test_a_row_that_no_other_file_has_yet(tmp_path: Path) -> None:
@@ -440,22 +441,22 @@ def test_a_row_that_no_other_file_has_yet(tmp_path: Path) -> None:
     clips = {"source": "clips", "preprocessing": {}}
     kept = plan(LENGTHS, **clips, keep_damaged=True).provenance
     train, test = tmp_path / "train_features.h5", tmp_path / "test_features.h5"
-    staging = Staging(train, choose([0, 1], provenance=kept))
+    staging = PendingFile(train, choose([0, 1], provenance=kept))
     prepare(staging)
     rows = {row: finish(staging, row, ROWS[row]) for row in (0, 1)}
     staging.write_part({0: rows[0], 1: rows[1]._replace(damage="half of it")})
-    staging.publish()
+    complete(staging)
     content = train.read_bytes()
     made = plan(LENGTHS, **clips).provenance
-    stagings = [Staging(train, choose([0], provenance=made))]
-    stagings.append(Staging(test, choose([3, 1], provenance=made)))
-    plan_update(stagings)
-    assert [{*staging.places} for staging in stagings] == [{0}, set()]
+    stagings = [PendingFile(train, choose([0], provenance=made))]
+    stagings.append(PendingFile(test, choose([3, 1], provenance=made)))
+    plan_files(stagings)
+    assert [{*staging.locations} for staging in stagings] == [{0}, set()]
     stagings[1].write_part({0: finish(stagings[1], 0, ROWS[3])})
     stagings[1].skip(1, "damaged")
     with pytest.raises(IncompleteError, match="video 1 would be lost"):
-        stagings[0].publish()
-    stagings[1].publish()
+        complete(stagings[0])
+    complete(stagings[1])
     assert train.read_bytes() == content
     assert [*tmp_path.glob("*")] != []
 
@@ -481,5 +482,5 @@ def test_videos_that_are_told_by_their_file(tmp_path: Path) -> None:
     publish(target, before, numbers)
     with pytest.raises(OutputError, match="15 of its videos have other content, and 0 the same"):
         publish(target, after, numbers)
-    inputs = Inputs(lambda rows, copies: after.input_sha256, tells_content=False)
-    assert prepare(Staging(target, after, inputs)) == set()
+    inputs = ContentLookup(lambda rows, copies: after.input_sha256, tells_content=False)
+    assert prepare(PendingFile(target, after, inputs)) == set()

@@ -1,0 +1,1 @@
+"""Tests of what a rerun takes over, and of how a file is published."""
