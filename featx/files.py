@@ -10,10 +10,10 @@ import pickle
 import re
 import shutil
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 from featx.errors import FeatxError, OutputError, UsageError, first_line
@@ -145,97 +145,70 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-class Inert(dict[Any, Any]):
-    """Stands for a Python object in a file of `torch.save`: neither imported nor executed.
+class Ignored:
+    """Stands for a value beside tensors that featx does not need, whatever a pickle makes it of."""
 
-    It is named after the class or function that the file names, and takes whatever a pickle may do
-    to what that would have made. The items of a mapping stay.
-    """
+    def __init__(self, *args: object) -> None:
+        pass
 
-    def __new__(cls, *args: object, **settings: object) -> "Inert":  # noqa: D102
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **settings: object) -> None:
-        super().__init__()
-
-    def __call__(self, *args: object, **settings: object) -> "Inert":  # noqa: D102
-        return Inert()
-
-    def __hash__(self) -> int:  # type: ignore[override]  # it may be the key of a mapping
-        return id(self)
-
-    def __setstate__(self, state: object = None) -> None:
-        """Ignore what it is made of; the class itself may be asked, too."""
-
-    def append(self, item: object) -> None:
-        """Ignore an item."""
-
-    def extend(self, items: object) -> None:
-        """Ignore items."""
-
-    def add(self, item: object) -> None:
-        """Ignore an item."""
+    def __setstate__(self, state: object) -> None:
+        """Ignore what it is made of."""
 
 
-def load_tensors(path: Path | str | IO[bytes]) -> Any:  # noqa: ANN401  # whatever is in it
-    """What `torch.save` wrote, on the CPU: tensors and plain values as they are.
+class NumpyValue(Ignored):
+    """An array, a number or a dtype of NumPy."""
 
-    Everything else is `Inert`, so that it costs nobody the tensors beside it.
+
+class PathValue(Ignored):
+    """A path of pathlib."""
+
+
+class NamespaceValue(Ignored):
+    """Arguments of a command line."""
+
+
+_HARMLESS: dict[str, type[Ignored]] = {
+    **{
+        f"numpy.{core}.{name}": NumpyValue
+        for core in ("core", "_core")
+        for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+    },
+    **dict.fromkeys(("numpy.ndarray", "numpy.dtype"), NumpyValue),
+    **{
+        f"{module}.{name}": PathValue
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    },
+    "argparse.Namespace": NamespaceValue,
+}
+"""What people keep beside tensors, and what is made instead: NumPy's own functions would run."""
+
+_one_load = Lock()  # because the list of safe globals is one for the process
+
+
+def load_tensors(file: Path | str | IO[bytes]) -> Any:  # noqa: ANN401  # whatever is in it
+    """Return what `torch.save` wrote, on the CPU: tensors, plain values, and `Ignored` for others.
+
+    Nothing in the file is executed.
 
     Raises:
-        pickle.UnpicklingError: The pickle is damaged.
+        pickle.UnpicklingError: An object of another class is in it; the message names the class.
         Exception: The file is of another kind; torch raises whatever it meets.
     """
     import torch
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # any is read below
+    harmless = [(kind, name) for name, kind in _HARMLESS.items()]
+    with (
+        _one_load,
+        torch.serialization.safe_globals(harmless),  # type: ignore[arg-type]  # pairs are taken, too
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
         # Of TorchScript, which is a program: torch says so just before it would load one.
         warnings.filterwarnings("error", "'torch.load' received a zip file")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError):
-            return torch.load(
-                path, map_location="cpu", weights_only=False, pickle_module=_InertPickle()
-            )
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Makes tensors and plain values. Of what a pickle names, this alone is ever called."""
-
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
-        import torch
-
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch._utils" and name in _REBUILDING:
-            # Not the function itself: a pickle may set the attributes of what it is given.
-            return lambda *args: getattr(torch._utils, name)(*args)
-        if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
-            # A tensor with attributes, or of a class of its own: the tensor alone.
-            return lambda rebuild, kind, args, state: rebuild(*args)
-        if name == "UntypedStorage":
-            return torch.serialization.StorageType("ByteStorage")  # type: ignore[no-untyped-call]
-        if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):
-            return kind
-        return type(name, (Inert,), {"__module__": module})
-
-
-_REBUILDING = (
-    "_rebuild_tensor",
-    "_rebuild_tensor_v2",
-    "_rebuild_tensor_v3",
-    "_rebuild_parameter",
-    "_rebuild_parameter_with_state",
-)
-
-
-class _InertPickle:
-    """What `torch.load` takes for the module pickle."""
-
-    __name__ = "pickle"
-    Unpickler = _InertUnpickler
-
-    def load(self, file: IO[bytes], **settings: Any) -> Any:  # noqa: ANN401
-        """Read a pickle."""
-        return self.Unpickler(file, **settings).load()
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # its message is a page long
+            named = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", str(error))
+            found = f"a Python object ({named[1]})" if named else "a pickle that torch refuses"
+            raise pickle.UnpicklingError(f"{found}; nothing was executed") from error

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from featx.errors import InputError, MissingInputError, OutputError, UsageError
 from featx.features.feature_file import open_feature_file
 from featx.files import (
-    Inert,
+    PathValue,
     check_replaceable,
     expand,
     load_tensors,
@@ -102,7 +104,7 @@ POLLUTING = (
     b"\x80\x02ctorch._utils\n_rebuild_parameter\n}X\x04\x00\x00\x00evilK\x01sb.",
     b"\x80\x02ctorch\nTensor\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
     b"\x80\x02ctorch\nUntypedStorage\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
-    b"\x80\x02cfeatx.files\nInert\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
+    b"\x80\x02cpathlib\nPosixPath\nN}X\x04\x00\x00\x00evilK\x01s\x86b.",
 )
 
 
@@ -116,12 +118,14 @@ def test_what_a_pickle_names_is_not_changed(tmp_path: Path, content: bytes) -> N
     with zipfile.ZipFile(path, "w") as target:
         for name, old in members.items():
             target.writestr(name, content if name.endswith("/data.pkl") else old)
-    load_tensors(path)
+    with suppress(pickle.UnpicklingError):
+        load_tensors(path)
     for thing in (
         torch._utils._rebuild_tensor_v2,
         torch._utils._rebuild_parameter,
         torch.Tensor,
         torch.UntypedStorage,
-        Inert,
+        Path,
+        PathValue,
     ):
         assert not hasattr(thing, "evil")

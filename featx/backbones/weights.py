@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from featx.backbones.runtime import num_threads
 from featx.errors import PROGRAM_ERRORS, WeightsError, first_line, shorten
-from featx.files import Inert, load_tensors
+from featx.files import load_tensors
 
 _STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which checkpoints have weights
@@ -122,8 +122,8 @@ def _read_file(path: Path, names: Collection[str]) -> object:
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):  # its message is a page long
-        return "a damaged pickle"
+    if isinstance(error, pickle.UnpicklingError):
+        return first_line(error)
     return f"{type(error).__name__}: {first_line(error)}"
 
 
@@ -201,12 +201,6 @@ def _check_state_dict(state: object, module: nn.Module, source: str) -> Mapping[
         and (value.is_floating_point() or name in integers or name.endswith(_STEP_COUNTER))
         for name, value in state.items()
     )
-    if isinstance(state, Inert) and not state:
-        raise WeightsError(
-            f"{source}: expected a state dict, found a Python object "
-            f"({type(state).__module__}.{type(state).__name__}), such as a whole model; nothing "
-            "was executed. Save it as torch.save(model.state_dict(), path)."
-        )
     if not plain:
         raise WeightsError(
             f"{source}: expected a state dict of floating-point tensors, found "

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.storage import Place, RangeReader, is_remote, open_file, stat, status_of
 from featx.errors import InputError, MissingInputError, first_line, parsing
-from featx.files import Inert, load_tensors
+from featx.files import load_tensors
 
 _SAVE = "torch.save({'videos': videos}, path)"
 _BLOCK_BYTES = 2**15  # of a remote archive: each member has a header of a few bytes
@@ -31,8 +31,8 @@ class Archive:
     """The description of a file of `torch.save`.
 
     Attributes:
-        data: What was saved; its tensors have shapes and strides, but no data. Objects that are
-            neither tensors nor plain values are `Inert`.
+        data: What was saved; its tensors have shapes and strides, but no data. Values of NumPy
+            and paths are `Ignored`.
         members: Each member of the archive, by the offset of its first byte.
         digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
             content, and is known without reading it.
@@ -207,13 +207,4 @@ def _damaged(path: Place, found: str) -> InputError:
     return InputError(
         f"{path}: expected a file written by torch.save, found {found}. "
         f"Make the file again, or load it where you trust it and save its tensors: {_SAVE}."
-    )
-
-
-def refuse_object(where: str, found: Inert) -> InputError:
-    """An error about a Python object where tensors should be."""
-    name = f"{type(found).__module__}.{type(found).__name__}"
-    return InputError(
-        f"{where}: expected only tensors, found a Python object ({name!r}); nothing was executed. "
-        f"If you trust the file, load it yourself and save its tensors: {_SAVE}."
     )

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from featx.data.archive import Archive, one_at_a_time, read_archive, read_digest, refuse_object
+from featx.data.archive import Archive, one_at_a_time, read_archive, read_digest
 from featx.data.folders import is_name
 from featx.data.pixels import PixelsName, find_misfit
 from featx.data.storage import Place, RangeReader, Status, at_hand, open_file, stat, status_of
 from featx.data.video_file import CPU, MadeOf, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, shorten
-from featx.files import Inert, publish_file
+from featx.files import publish_file
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -221,8 +221,6 @@ def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> Process
     """What an archive says of itself; see `open_processed_file`."""
     videos, clips, damage = archive.data, None, None
     notes: Mapping[str, Any] = {}
-    if isinstance(videos, Inert) and "videos" not in videos:
-        raise refuse_object(str(path), videos)
     if isinstance(videos, dict):
         if "videos" not in videos:
             raise InputError(
@@ -242,8 +240,6 @@ def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> Process
                 blocks.append(_check_block(where, video, archive, number))
             except InputError as error:
                 rejected[number] = error
-    elif isinstance(videos, Inert):
-        raise refuse_object(f"{path}: 'videos'", videos)
     else:
         raise InputError(
             f"{path}: 'videos': expected a tensor [N, T, 3, H, W] or a list of [T, 3, H, W], found "
@@ -274,8 +270,6 @@ def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> Process
 def _check_block(where: str, videos: object, archive: Archive, number: int | None = None) -> Block:
     """Check a tensor `[N, T, 3, H, W]`, or the video `[T, 3, H, W]` at a place in a list."""
     if not isinstance(videos, Tensor):
-        if isinstance(videos, Inert):
-            raise refuse_object(where, videos)
         found = type(videos).__name__
         raise InputError(f"{where}: expected a tensor, found {found}. Save the pixels as tensors.")
     layout, channels = ("[N, T, 3, H, W]", 2) if number is None else ("[T, 3, H, W]", 1)

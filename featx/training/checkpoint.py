@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from featx.errors import InputError, MissingInputError, first_line
+from featx.files import load_tensors
 
 _NAMES = ("feature_dim", "input_dim")
 _SETTINGS = ("hyper_parameters", "hparams", "config", "args", "model_config", "model", "data")
@@ -52,7 +52,7 @@ def read_input_size(path: Path) -> InputSize | None:
     if not path.is_file():
         raise MissingInputError(f"{path}: expected a checkpoint, found no file. Check the path.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except Exception as error:  # one parse: torch raises any error for bytes of another kind
         raise InputError(
             f"{path}: expected a checkpoint of tensors and plain values, found "
@@ -65,10 +65,9 @@ def read_input_size(path: Path) -> InputSize | None:
 
 
 def _describe(error: Exception) -> str:
-    if not isinstance(error, pickle.UnpicklingError):
-        return f"{type(error).__name__}: {first_line(error)}"
-    named = re.search(r"GLOBAL ([\w.]+)", str(error))  # its message is a page long
-    return f"other Python objects, such as {named[1]}" if named else "other Python objects"
+    if isinstance(error, pickle.UnpicklingError):
+        return first_line(error)
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _find_stored(content: Mapping[object, object]) -> InputSize | None:

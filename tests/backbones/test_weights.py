@@ -1,7 +1,7 @@
 """Weights as people have them: in checkpoints, with prefixes, beside other things."""
 
 import argparse
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ FORMS: dict[str, tuple[object, str]] = {
     "bare": (trained(), ""),
     "without its head": (without_head(trained()), ""),
     "ordered": (OrderedDict(trained()), ""),
-    "a default dict": (defaultdict(Tensor, trained()), ""),
     "a parameter": (
         {n: nn.Parameter(v) if v.is_floating_point() else v for n, v in trained().items()},
         "",
@@ -106,7 +105,10 @@ FORMS: dict[str, tuple[object, str]] = {
     ),
     "another head": ({**without_head(trained()), "fc.0.weight": HEAD, "fc.2.weight": HEAD}, ""),
     "in half precision": ({n: v.half() if v.ndim else v for n, v in trained().items()}, ""),
-    "code beside it": ({"state_dict": trained(), "evil": Evil(Path("pwned"))}, "left over: evil"),
+    "arguments beside it": (
+        {"state_dict": trained(), "args": argparse.Namespace(out=Path("x"), best=np.float64(1))},
+        "left over: args",
+    ),
 }
 
 
@@ -193,9 +195,13 @@ REFUSED: dict[str, tuple[object, str]] = {
         {n: v for n, v in prefixed("module.").items() if n != "module.bn.weight"},
         "no conv.weight, bn.weight and",
     ),
-    "a whole model": (build_tiny(), "found a Python object (helpers.TinyCNN), such as a whole mod"),
-    "a wrapped model": ({"model": build_tiny()}, "found a Python object (helpers.TinyCNN)"),
-    "code": (Evil(Path("pwned")), "found a Python object (posix.mkdir)"),
+    "a whole model": (build_tiny(), "found: a Python object (helpers.TinyCNN)"),
+    "a wrapped model": ({"model": build_tiny()}, "found: a Python object (helpers.TinyCNN)"),
+    "code": (Evil(Path("pwned")), "found: a Python object (posix.mkdir)"),
+    "code beside it": (
+        {"state_dict": trained(), "evil": Evil(Path("pwned"))},
+        "found: a Python object (posix.mkdir)",
+    ),
     "arrays of NumPy": ({n: v.numpy() for n, v in trained().items()}, "of something else"),
     "nothing": ({}, "no conv.weight"),
 }
