@@ -28,8 +28,8 @@ from featx.data.folders import (
     walk_files,
 )
 from featx.data.frames_folder import is_image
-from featx.data.manifest import Manifest, Rejections, ScanSettings, summarize_scan
-from featx.data.pool import map_inputs
+from featx.data.manifest import Manifest, ScanSettings
+from featx.data.scan import Rejections, map_inputs, summarize_scan
 from featx.data.storage import Item, Place, join, list_folder
 from featx.data.video_file import Home
 from featx.errors import InputError, MissingInputError, UsageError
@@ -166,9 +166,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     num_unknown = 0
     if settings.scan == "full":
         num_unknown = sum(name not in settings.known for name in wanted)
-    with closing(
-        map_inputs(check_and_open, wanted, num_unknown, _THREADS, settings.share)
-    ) as ahead:
+    with closing(map_inputs(check_and_open, wanted, num_unknown, _THREADS)) as ahead:
         bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
         for number, (name, opening) in enumerate(bar):
             with rejected.collect(clips.find_home(chosen[number]).split, name):

@@ -8,13 +8,12 @@ What every kind of source shares is here: a scanner is a function from `ScanSett
 import json
 from abc import abstractmethod
 from bisect import bisect
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,39 +28,23 @@ from featx.data.columns import (
     save_columns,
     to_hex,
 )
-from featx.data.folders import natural_key
 from featx.data.known import Facts, Known
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import Preprocessing
 from featx.data.storage import Place
-from featx.data.summary import ScanSummary, Some, Used, summarize
+from featx.data.summary import ScanSummary
 from featx.data.video_file import Home, VideoFile
-from featx.errors import InputError, MissingInputError, combine
+from featx.errors import InputError, MissingInputError
 
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
-_TOLD = 200  # bad inputs that a person is told of at once
 _COLUMNS_FILE, _NOTES_FILE = "videos.columns", "manifest.json"
 _ERRORS = {kind.__name__: kind for kind in (InputError, MissingInputError)}
 _GIVEN = "given/"  # begins the names of columns that a table has beside those with a meaning
 
 UNLABELLED = -1
 """The label of a video without a category."""
-
-
-class Share(NamedTuple):
-    """What one of several machines looks at, before the first one scans all of it.
-
-    Attributes:
-        machine: Its number.
-        num_machines: How many there are.
-        note: Notes what is found of an input.
-    """
-
-    machine: int
-    num_machines: int
-    note: Callable[[str, Facts], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +68,6 @@ class ScanSettings:
         known: What earlier scans have found.
         scan: Whether every input is opened; or, of clips whose lengths follow without it, those of
             which nothing is known are when they are read, and bad ones are found then.
-        share: What to look at, and nothing else: the scan then ends with `ShareSeen`.
     """
 
     root: Place
@@ -102,50 +84,6 @@ class ScanSettings:
     columns: Mapping[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
     scan: ScanName = "full"
-    share: Share | None = None
-
-
-class Rejections(dict[str, dict[str, InputError]]):
-    """What a scan leaves out of each split: by its place, what is wrong with it."""
-
-    def __init__(self, splits: Sequence[str]) -> None:
-        super().__init__({split: {} for split in splits})
-
-    @contextmanager
-    def collect(self, split: str, place: str) -> Iterator[None]:
-        """Keep an error for later, by the place where it is."""
-        try:
-            yield
-        except InputError as error:
-            self[split][place] = error
-
-    def check(self, settings: ScanSettings, filled: Collection[str]) -> None:
-        """Check that nothing is rejected; or, if that is left out, that each split has others.
-
-        Args:
-            settings: The settings.
-            filled: The splits that have.
-
-        Raises:
-            InputError: All that is wrong, together.
-        """
-        if not settings.strict:
-            return
-        skips = settings.on_error == "skip"
-        errors = [
-            error
-            for split, found in self.items()
-            if not (skips and split in filled)
-            for _, error in sorted(found.items(), key=lambda item: natural_key(item[0]))
-        ]
-        if errors:
-            others, way_out = f"{len(errors)} others", "Mend or remove them"
-            if skips:
-                others += " and no good one beside them"
-            else:
-                way_out += ", or set on_error to skip to leave them out"
-            found = f"expected inputs that featx accepts, found {others}. {way_out}."
-            raise combine(f"{settings.root}: {found}", errors, _TOLD)
 
 
 class Files(Sequence[VideoFile]):
@@ -516,25 +454,6 @@ def _find_splits(files: Files) -> dict[str, tuple[int, int]]:
         for start, stop in pairwise(bounds)
         if start < stop
     }
-
-
-def summarize_scan(
-    settings: ScanSettings,
-    manifest: Manifest,
-    known: Container[str],
-    is_input: Callable[[str], bool],
-    found: Iterable[tuple[str, ...]],
-    traits: Mapping[str, Some] | None = None,
-) -> ScanSummary:
-    """What a scan has found and left out; see `summarize`."""
-    used = [
-        Used(split, len(numbers), len(manifest.positions[split]), manifest.find_categories(split))
-        for split, numbers in manifest.numbers.items()
-    ]
-    in_splits = settings.layout == "tree" and settings.table is None
-    return summarize(
-        settings.root, used, manifest.rejected, known, is_input, found, in_splits, traits
-    )
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:

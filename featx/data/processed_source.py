@@ -21,16 +21,10 @@ from featx.data.folders import (
     walk_files,
 )
 from featx.data.known import Facts, Known, Look, look_at_file
-from featx.data.manifest import (
-    ANALYSIS_FILE,
-    Manifest,
-    Rejections,
-    ScanSettings,
-    summarize_scan,
-)
-from featx.data.pool import map_inputs, may_fork
+from featx.data.manifest import ANALYSIS_FILE, Manifest, ScanSettings
 from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.data.processed_files import Header, ProcessedColumns
+from featx.data.scan import Rejections, map_inputs, may_fork, summarize_scan
 from featx.data.storage import Place, is_remote, join, read_bytes, stat
 from featx.errors import InputError, MissingInputError, shorten
 from featx.parallel import map_ahead
@@ -96,10 +90,8 @@ def scan_processed(settings: ScanSettings) -> Manifest:
         return prepare(place) or _inspect(root, place)
 
     num_unknown = len(places) if settings.verify else sum(p not in settings.known for p in places)
-    if settings.share or may_fork(num_unknown):
-        ahead: Prepared = map_inputs(
-            inspect, places, num_unknown, _READ_AHEAD_THREADS, settings.share
-        )
+    if may_fork(num_unknown):
+        ahead: Prepared = map_inputs(inspect, places, num_unknown, _READ_AHEAD_THREADS)
     else:
         ahead_of_each = 2 if settings.verify else _READ_AHEAD
         ahead = map_ahead(prepare, places, _READ_AHEAD_THREADS, "read-ahead", ahead_of_each)

@@ -5,14 +5,11 @@ files beside `processed_file` and `clip_file`, and here its name and its entry.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from typing import NamedTuple, cast, get_args
 
 from featx.data.choices import LayoutName, ScanName, SourceName
-from featx.data.manifest import Manifest, ScanSettings, Share
-from featx.data.pool import ShareSeen
+from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_source import find_processed_splits, scan_processed
 from featx.data.storage import listed
@@ -61,16 +58,6 @@ def _scan_listed(scan: Scan, settings: ScanSettings) -> Manifest:
         return scan(settings)
     with listed(settings.root):
         return scan(settings)
-
-
-def scan_share(source: Source, settings: ScanSettings, share: Share) -> None:
-    """Look at the share of one machine; what it finds makes the scan of all of it short.
-
-    Raises:
-        InputError: The data set cannot be listed; bad inputs are left to the scan.
-    """
-    with suppress(ShareSeen):
-        source.scan(replace(settings, share=share, progress=False))
 
 
 SOURCES: dict[SourceName, Source] = {

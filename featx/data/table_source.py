@@ -26,9 +26,9 @@ from featx.data.columns import (
 )
 from featx.data.cut import Cut, find_part, show
 from featx.data.folders import ALL, is_name
-from featx.data.manifest import UNLABELLED, Manifest, Rejections, ScanSettings, summarize_scan
-from featx.data.pool import map_inputs
+from featx.data.manifest import UNLABELLED, Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
+from featx.data.scan import Rejections, map_inputs, summarize_scan
 from featx.data.storage import check_name_in, join, stat
 from featx.data.table import KNOWN, Table, read_table
 from featx.data.timeline import Segment
@@ -74,9 +74,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
     if settings.scan == "full":
         num_unknown = sum(path not in settings.known for path in rows.paths)
     clip_numbers = range(len(rows.paths))
-    with closing(
-        map_inputs(rows.open, clip_numbers, num_unknown, _THREADS, settings.share)
-    ) as ahead:
+    with closing(map_inputs(rows.open, clip_numbers, num_unknown, _THREADS)) as ahead:
         bar = make_bar(ahead, "Scanning", len(rows.paths), "clip", settings.progress)
         for (clip, opening), of_clip in zip(bar, rows.group(), strict=True):
             numbers[clip] = len(columns)

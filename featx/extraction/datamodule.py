@@ -22,7 +22,6 @@ from featx.data.manifest import (
     ANALYSIS_FILE,
     Manifest,
     ScanSettings,
-    Share,
     missing_categories,
 )
 from featx.data.pixels import PIXELS, PixelsName, PixelWatch
@@ -35,13 +34,13 @@ from featx.data.preprocessing import (
     ResizeName,
 )
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
-from featx.data.sources import check_scan, check_source, choose_source, scan_share
+from featx.data.sources import check_scan, check_source, choose_source
 from featx.data.storage import join as join_place
 from featx.data.storage import locate, parent_of
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.ranks import Ranks
-from featx.extraction.run_folder import RunFolder, find_owner
+from featx.extraction.run_folder import find_owner
 from featx.files import writing
 from featx.parallel import count_cores
 
@@ -234,7 +233,6 @@ class VideoDataModule(LightningDataModule):
             return
         run = owner.run_folder
         ranks.from_first(run.open)
-        self._scan_share(ranks, run)
         folder = ranks.from_first(lambda: run.save_manifest(self._scan(run.load_scan_cache())))
         self.work = Work(ranks, _open_manifest(folder))
 
@@ -266,18 +264,6 @@ class VideoDataModule(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else CPU
         decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
         return device if decodes and device.type == "cuda" else CPU
-
-    def _scan_share(self, ranks: Ranks, run: RunFolder) -> None:
-        """Have each of several machines look at its share of the inputs, where that takes time."""
-        trainer = self.trainer
-        if trainer is None or trainer.num_nodes == 1 or self.scan_settings.scan == "lazy":
-            return
-        if trainer.local_rank == 0:
-            journal = run.make_journal(trainer.global_rank)
-            settings = replace(self.scan_settings, known=run.load_scan_cache())
-            share = Share(trainer.node_rank, trainer.num_nodes, journal.note)
-            scan_share(self._source, settings, share)
-        ranks.wait()
 
     def _scan(self, known: Known) -> Manifest:
         manifest = self._source.scan(replace(self.scan_settings, known=known))

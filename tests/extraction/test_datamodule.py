@@ -1,6 +1,5 @@
 """The data module: every video once, in order, on any number of ranks and workers."""
 
-import os
 import pickle
 from collections.abc import Iterator
 from itertools import pairwise, zip_longest
@@ -26,7 +25,6 @@ from featx.data.video_file import CPU, Video
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.ranks import Ranks
-from featx.extraction.writer import FeatureWriter
 
 
 class FakeTrainer:
@@ -58,29 +56,6 @@ def test_defaults_that_suit_the_device(small_root: Path, device: str) -> None:
     loader = data.predict_dataloader()
     assert loader.pin_memory == (device == "cuda:0")
     assert (loader.num_workers > 0) == (device == "cuda:0")
-
-
-@pytest.mark.parametrize(("num_nodes", "local_rank", "noted"), [(2, 0, 4), (2, 1, 0), (1, 0, 0)])
-def test_a_machine_looks_at_its_share(
-    small_root: Path, tmp_path: Path, num_nodes: int, local_rank: int, noted: int
-) -> None:
-    """Of several, the first process of each notes what it finds, before all is scanned."""
-    for path in small_root.rglob("*.pt"):
-        os.utime(path, (1, 1))  # long ago, so that another change would be seen
-    data = VideoDataModule(small_root)
-    trainer: Any = FakeTrainer(0, 1)
-    writer = FeatureWriter(tmp_path / "out")
-    trainer.callbacks = [writer]
-    trainer.num_nodes, trainer.node_rank, trainer.local_rank = num_nodes, 0, local_rank
-    data.trainer = trainer
-    data.setup("predict")
-    lines = [
-        path.read_text().splitlines()[1:]
-        for path in writer.run_folder.staging.glob("known/*.jsonl")
-    ]
-    assert sum(map(len, lines)) == noted  # of seven files
-    assert len(data.manifest) == 9
-    writer.run_folder.close()
 
 
 @pytest.mark.parametrize(("device", "num_workers"), [("cuda:1", None), ("cuda:1", 2), ("cpu", 0)])

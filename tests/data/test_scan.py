@@ -2,30 +2,27 @@
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import Save, grey_levels, random_videos, scan
 
-from featx.data import clip_file, pool, processed_source
+from featx.data import scan as scanning
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips
-from featx.data.known import Facts, Journal, Known
-from featx.data.manifest import Manifest, ScanSettings, Share
-from featx.data.pool import map_inputs
+from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
-from featx.data.sources import SOURCES, TABLE, scan_share
+from featx.data.scan import map_inputs
 from featx.errors import IncompleteError, InputError
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let processes pay for very few inputs."""
-    monkeypatch.setattr(pool, "ENOUGH", 0)
-    monkeypatch.setattr(pool, "_AT_ONCE", 2)
-    monkeypatch.setattr(pool, "count_cores", lambda: 2)
+    monkeypatch.setattr(scanning, "ENOUGH", 0)
+    monkeypatch.setattr(scanning, "_AT_ONCE", 2)
+    monkeypatch.setattr(scanning, "count_cores", lambda: 2)
 
 
 def look(number: int) -> tuple[int, int]:
@@ -100,45 +97,3 @@ def test_a_scan_by_processes_finds_the_same(
     by_threads = describe(scan(root, on_error="skip")), describe(scan_clips(settings))
     request.getfixturevalue("few")
     assert (describe(scan(root, on_error="skip")), describe(scan_clips(settings))) == by_threads
-
-
-@pytest.mark.parametrize("kind", ["processed", "clips", "table"])
-def test_machines_share_the_inputs(
-    root: Path, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """Each looks at its own; the scan of all of it then opens none, and finds what is bad."""
-    settings, source = ScanSettings(root), SOURCES["processed"]
-    if kind == "processed":
-        for number in range(5):
-            save(f"train/a/{number}", random_videos(1, 2, seed=number))
-    else:
-        (root / "train/a").mkdir(parents=True)
-        for number in range(5):
-            write_clip(root / f"train/a/{number}.mp4", grey_levels(number + 1))
-        table = tmp_path / "table.csv"
-        table.write_text("path\n" + "".join(f"train/a/{number}.mp4\n" for number in range(5)))
-        settings = ScanSettings(root, table=table if kind == "table" else None)
-        source = TABLE if kind == "table" else SOURCES["clips"]
-    for path in root.rglob("*.*"):
-        os.utime(path, (1, 1))  # long ago, so that another change would be seen
-    expected = source.scan(settings)
-    found: list[list[str]] = [[], []]
-    for machine, names in enumerate(found):
-        journal = Journal(tmp_path / "known" / f"{machine}.jsonl")
-
-        def note(
-            name: str, facts: Facts, names: list[str] = names, journal: Journal = journal
-        ) -> None:
-            names.append(name)
-            journal.note(name, facts)
-
-        scan_share(source, replace(settings, known=Known()), Share(machine, 2, note))
-    assert [len(names) for names in found] == [3, 2]
-    assert len({*found[0], *found[1]}) == 5
-    for module, name in ((clip_file, "_survey"), (processed_source, "_inspect")):
-        monkeypatch.setattr(module, name, None)  # nobody opens anything
-    manifest = source.scan(replace(settings, known=Known.load(tmp_path / "known")))
-    assert [*manifest.video_ids("all" if kind == "table" else "train")] == [
-        *expected.video_ids("all" if kind == "table" else "train")
-    ]
-    assert manifest.lengths.tolist() == expected.lengths.tolist()
