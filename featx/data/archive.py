@@ -152,7 +152,9 @@ def _check_members(
     """The members, the digest and the stats of an archive."""
     with _reading(path):
         start = file.read(64)
-        if not zipfile.is_zipfile(file):
+        with _parsing(path, OSError):
+            is_archive = zipfile.is_zipfile(file)
+        if not is_archive:
             raise _damaged(path, _guess_format(start))
         with _parsing(path, OSError), zipfile.ZipFile(file) as archive:
             members = archive.infolist()

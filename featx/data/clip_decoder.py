@@ -2,8 +2,8 @@
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from featx.data.clip_survey import (
     ONE_FRAME_A_PACKET,
-    Packet,
+    OpenClip,
     demux,
+    demux_clip,
     find_video,
     hear_damage,
     lay_out,
@@ -65,80 +66,72 @@ Make = Callable[[Tensor], Tensor]
 """From a frame, uint8 RGB `[3, height, width]`, to what is kept of it."""
 
 
-def decode_clip(path: Source, choose: Choose, make: Make, whole: bool = False) -> Decoded:
+def decode_clip(source: Source, choose: Choose, make: Make, whole: bool = False) -> Decoded:
+    """Open a clip, and decode the frames that are wanted; see `decode`.
+
+    Raises:
+        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
+    """
+    with demux_clip(source) as clip:
+        return decode(clip, choose, make, whole)
+
+
+def decode(clip: OpenClip, choose: Choose, make: Make, whole: bool = False) -> Decoded:
     """Decode the frames that are wanted, and make something of each.
 
     Frames that nobody wants are decoded only where others refer to them, and none after the last
     one that is wanted. A few frames of the clip's own size are in memory at a time.
 
     Args:
-        path: The clip.
+        clip: The clip.
         choose: Tells which frames are wanted.
         make: Makes something of each.
         whole: Decode all frames, to see what is wrong with any.
 
     Raises:
-        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
+        InputError: The clip cannot be read to its end.
     """
-    with open_container(path) as container:
-        stream = _find_video(path, container)
-        packets = [
-            Packet.of(packet)
-            for packet in demux(path, container, stream)
-            if packet.size and not (packet.is_corrupt or packet.is_discard)
-        ]
-        count = len(packets)
-        timeline = lay_out(container, stream, packets)
-        are_frames = _are_frames(container, stream, packets)
-        if are_frames and not whole:
-            found = _decode_by_time(path, container, stream, packets, timeline, choose, make)
-            if found:
-                return found
+    count, are_frames = len(clip.packets), _are_frames(clip)
+    if are_frames and not whole:
+        found = _decode_by_time(clip, choose, make)
+        if found:
+            return found
     # Some packets may hold no frame, or be damaged: to decode all of them tells.
-    begins = bool(packets) and packets[0].is_key
-    numbers = [*choose(timeline)] if count else []
-    decoded = _decode_all(path, packets, numbers, make, begins)
+    numbers = [*choose(clip.timeline)] if count else []
+    decoded = _decode_all(clip, numbers, make)
     if decoded.count and numbers != (wanted := [*choose(decoded.timeline)]):
-        decoded = _decode_all(path, packets, wanted, make, begins)
+        decoded = _decode_all(clip, wanted, make)
     if not decoded.damage and are_frames and decoded.count < count - _FRAMES_OFF:
         damage = f"{decoded.count} frames in {count} packets"
         return Decoded(decoded.frames, decoded.timeline, damage)
     return decoded
 
 
-def _find_video(path: Source, container: Any) -> av.VideoStream:  # noqa: ANN401  # of PyAV
-    stream = find_video(path, container)
-    stream.codec_context.thread_count = 1  # clips are decoded in parallel already
-    return stream
+@contextmanager
+def _open_again(source: Source) -> Iterator[tuple[Any, av.VideoStream]]:
+    """Open a clip whose packets are not kept, or were decoded already."""
+    with open_container(source) as container:
+        stream = find_video(source, container)
+        stream.codec_context.thread_count = 1
+        yield container, stream
 
 
-def _are_frames(
-    container: Any,  # noqa: ANN401  # of PyAV
-    stream: av.VideoStream,
-    packets: Sequence[Packet],
-) -> bool:
+def _are_frames(clip: OpenClip) -> bool:
     """Whether packets tell for certain which frames there are, and when each is shown."""
+    packets, context = clip.packets, clip.stream.codec_context
     return (
-        container.format.name.partition(",")[0] in _WITH_TIMES
-        and stream.codec_context.name in ONE_FRAME_A_PACKET
-        and stream.codec_context.field_order in _PROGRESSIVE
-        and bool(packets)
-        and packets[0].is_key
+        clip.format in _WITH_TIMES
+        and context.name in ONE_FRAME_A_PACKET
+        and context.field_order in _PROGRESSIVE
+        and clip.begins
         and not any(packet.pts is None for packet in packets)
         and len({packet.pts for packet in packets}) == len(packets)
     )
 
 
-def _decode_by_time(
-    path: Source,
-    container: Any,  # noqa: ANN401  # of PyAV
-    stream: av.VideoStream,
-    packets: Sequence[Packet],
-    timeline: Timeline,
-    choose: Choose,
-    make: Make,
-) -> Decoded | None:
+def _decode_by_time(clip: OpenClip, choose: Choose, make: Make) -> Decoded | None:
     """The frames of some numbers, by when they are shown; None if one is not there, or damaged."""
+    timeline, packets, path = clip.timeline, clip.packets, clip.source
     places = {packet.pts: place for place, packet in enumerate(packets) if packet.pts is not None}
     times: list[int] = timeline.ticks.tolist()
     keys = [time for time in times if packets[places[time]].is_key]
@@ -149,20 +142,24 @@ def _decode_by_time(
 
     wanted = {times[number]: number for number in choose(timeline)}
     left = deque(sorted(wanted))
-    can_seek = container.format.name.partition(",")[0] in _SEEKABLE
+    is_kept = clip.is_kept
+    can_seek = not is_kept and clip.format in _SEEKABLE
+    container, stream = clip.container, clip.stream
     frames: dict[int, Tensor] = {}
     convert = _Converter(path, make)
     place, decoded = 0, -1  # of the packet that comes, and of the last one that was decoded
     with hear_damage() as heard, ExitStack() as stack:
         while left:
             start = find_start(left[0])
-            if can_seek:
+            if is_kept:
+                following, place = clip.take(start), start
+            elif can_seek:
                 container.seek(packets[start].pts, stream=stream)
-                place = start
+                following, place = demux(path, container, stream), start
             else:
-                container = stack.enter_context(open_container(path))
-                stream = _find_video(path, container)
-            for packet in demux(path, container, stream):
+                container, stream = stack.enter_context(_open_again(path))
+                following = demux(path, container, stream)
+            for packet in following:
                 if packet.size:
                     if packet.pts != packets[place].pts:  # it has gone elsewhere
                         return None
@@ -196,35 +193,37 @@ def _decode_by_time(
     return Decoded(frames, timeline) if not heard else None
 
 
-def _decode_all(
-    path: Source, packets: Sequence[Packet], numbers: Sequence[int], make: Make, begins: bool
-) -> Decoded:
+def _decode_all(clip: OpenClip, numbers: Sequence[int], make: Make) -> Decoded:
     """Decode all frames, whatever is wrong with some of them.
 
     A recording that does not begin with a key frame begins with what cannot be decoded.
     """
+    path = clip.source
     wanted, frames = {*numbers}, dict[int, Tensor]()
     convert = _Converter(path, make)
     times: list[int | None] = []
     num_corrupt = 0
     failed, known = "", ""  # the first failure, and the first one that is damage
-    with hear_damage() as heard, open_container(path) as container:
-        stream = _find_video(path, container)
-        for packet in demux(path, container, stream):
+    with hear_damage() as heard, ExitStack() as stack:
+        if clip.is_kept:
+            packets = clip.take()
+        else:
+            packets = demux(path, *stack.enter_context(_open_again(path)))
+        for packet in packets:
             try:
                 shown = packet.decode()
             except av.error.MemoryError as error:
                 raise refuse_clip(path, error) from error
             except av.error.FFmpegError as error:
                 failed = failed or first_line(error)
-                known = known or first_line(error) * (begins or len(times) > 0)
+                known = known or first_line(error) * (clip.begins or len(times) > 0)
                 continue
             for frame in shown:
                 num_corrupt += frame.is_corrupt
                 if len(times) in wanted:
                     frames[len(times)] = convert(frame)
                 times.append(frame.pts)
-        timeline = lay_out(container, stream, packets, times)
+    timeline = lay_out(clip.container, clip.stream, clip.packets, times)
     count = len(times)
     damage = heard.tell(count)
     if num_corrupt:

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from featx.data.clip_decoder import Decoded, decode_clip
-from featx.data.clip_survey import ClipSurvey, refuse_clip, survey_clip, survey_header
+from featx.data.clip_decoder import Decoded, decode
+from featx.data.clip_survey import (
+    ClipSurvey,
+    OpenClip,
+    demux_clip,
+    refuse_clip,
+    survey_header,
+    survey_packets,
+)
 from featx.data.frames_folder import (
     FRAMES,
     decode_frames,
@@ -24,7 +31,7 @@ from featx.data.frames_folder import (
 )
 from featx.data.known import Facts, Known, Look, Stats, look_at_file
 from featx.data.preprocessing import SLOWER, Preprocessing
-from featx.data.storage import Content, Place, Source, fetch, is_remote, name_of, stat
+from featx.data.storage import Place, Source, fetch, is_remote, name_of, stat
 from featx.data.timeline import Segment, Timeline
 from featx.data.video_file import CPU, Home, MadeOf, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line, require
@@ -189,8 +196,9 @@ class ClipFile(OneVideo):
                 decoded, digest = self._decode_frames(digest)
             else:
                 self._check_digest(digest, before)
-                survey = self._find_survey(clip)
-                decoded = self._decode(clip, survey, device)
+                with demux_clip(clip) as opened:
+                    survey = self._find_survey(opened)
+                    decoded = self._decode(opened, survey, device)
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):
@@ -229,7 +237,7 @@ class ClipFile(OneVideo):
         self._check_decoded(decoded)
         return decoded, digest
 
-    def _find_survey(self, clip: Content) -> ClipSurvey:
+    def _find_survey(self, clip: OpenClip) -> ClipSurvey:
         """What the clip holds, as far as its packets tell.
 
         Raises:
@@ -237,7 +245,7 @@ class ClipFile(OneVideo):
         """
         if self.survey.is_thorough:
             return self.survey
-        survey, _ = survey_clip(clip)
+        survey, _ = survey_packets(clip)
         if survey.damage and not self.preprocessing.keep_damaged:
             raise _damaged(self.path, survey.damage)
         return survey
@@ -262,16 +270,16 @@ class ClipFile(OneVideo):
             resized = resize(image, [size, size], antialias=True)
         return resized
 
-    def _decode(self, clip: Content, survey: ClipSurvey, device: torch.device) -> Decoded:
+    def _decode(self, clip: OpenClip, survey: ClipSurvey, device: torch.device) -> Decoded:
         """The frames, and what is damaged, if that is to be kept."""
         decoded = None
         if self.preprocessing.decoder == "torchcodec":
             from featx.data import torchcodec_decoder  # it is optional
 
-            decoded = torchcodec_decoder.decode_clip(clip, survey, self._choose, self._make, device)
+            decoded = torchcodec_decoder.decode(clip, survey, self._choose, self._make, device)
         if decoded is None:
             whole = bool(survey.damage)
-            decoded = decode_clip(clip, self._choose, self._make, whole)
+            decoded = decode(clip, self._choose, self._make, whole)
         self._check_decoded(decoded)
         return decoded
 
@@ -545,18 +553,17 @@ def _survey(path: Place, needs: Needs) -> Found:
         return Found(survey, None, size)
     reads_all = needs.thorough or needs.times or needs.size
     source: Source = fetch(path) if reads_all and is_remote(path) else path
-    if not (needs.thorough or needs.times):
-        survey = survey_header(path)
-    else:
-        survey, timeline = survey_clip(source)
-    if needs.times and timeline is None:
-        decoded = decode_clip(source, lambda timeline: [], torch.clone, whole=True)
-        timeline = decoded.timeline
-    if needs.size:
-        frames = decode_clip(source, lambda timeline: [0], torch.clone).frames
-        if 0 not in frames:
-            raise refuse_clip(path, "no frame")
-        size = frames[0].shape[1], frames[0].shape[2]
+    if not reads_all:
+        return Found(survey_header(path))
+    with demux_clip(source) as clip:
+        survey, timeline = survey_packets(clip)
+        if needs.times and timeline is None:
+            timeline = decode(clip, lambda timeline: [], torch.clone, whole=True).timeline
+        if needs.size:
+            frames = decode(clip, lambda timeline: [0], torch.clone).frames
+            if 0 not in frames:
+                raise refuse_clip(path, "no frame")
+            size = frames[0].shape[1], frames[0].shape[2]
     return Found(survey, timeline, size)
 
 

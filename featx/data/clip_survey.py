@@ -6,8 +6,9 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -60,6 +61,9 @@ MPEG-4 has packets without a frame, too, but those are of a few bytes.
 _AND_MORE = {"av1", "libdav1d", "flv1", "h263", "wmv1", "wmv2", "msmpeg4v2", "msmpeg4v3"}
 _AND_MORE |= {"prores", "dnxhd", "ffv1", "dvvideo", "huffyuv", "png", "rawvideo", "gif", "qtrle"}
 _NO_FRAME = 8  # bytes of a packet without one, at most
+
+KEPT_BYTES = 2**25
+"""Of the packets of a clip that are kept in memory."""
 
 # What FFmpeg says of damaged bytes, but not of a recording that begins between two key frames.
 _DAMAGE = re.compile(
@@ -155,12 +159,125 @@ def lay_out(
     return Timeline(ticks, unit, begin, last + max(length, 1))
 
 
-def read_timeline(path: Source) -> Timeline:
-    """When the frames of a clip are shown, as its packets say."""
-    with open_container(path) as container:
-        stream = find_video(path, container)
-        packets = [Packet.of(packet) for packet in demux(path, container, stream) if packet.size]
-        return lay_out(container, stream, packets)
+class OpenClip:
+    """A clip that is open, and all of whose packets were read once.
+
+    Packets of a clip that is not large are kept, so that it is neither opened nor read again to be
+    decoded.
+
+    Args:
+        source: What the clip is read from.
+        container: PyAV's container of it.
+
+    Attributes:
+        stream: The video.
+        packets: What is kept of each packet of the video that is whole.
+        orders: When each packet of the video is decoded, in the order of the file.
+        corrupt: Whether the container says that a packet is corrupt.
+        is_told: Whether each packet is large enough to hold a frame.
+        heard: What FFmpeg has said of damage while it read.
+    """
+
+    def __init__(self, source: Source, container: Any) -> None:  # noqa: ANN401  # of PyAV
+        self.source = source
+        self.container = container
+        self.stream = find_video(source, container)
+        self.stream.codec_context.thread_count = 1  # clips are decoded in parallel already
+        self.packets: list[Packet] = []
+        self.orders: list[int | None] = []
+        self.corrupt: list[bool] = []
+        self.is_told = True
+        self.heard = Heard()
+        self._times, self._last = _Times(), 0.0
+        self._kept: list[Any] | None = []
+        self._places: list[int] = []  # of `packets` in what is kept
+        self._is_fresh = True  # nothing was decoded yet
+        self._read()
+
+    def _read(self) -> None:
+        stream, kept, num_bytes = self.stream, self._kept, 0
+        for packet in demux(self.source, self.container):
+            is_video = packet.stream.index == stream.index
+            if is_video and kept is not None:
+                num_bytes += packet.size
+                # Parameters that change on the way are given again only after a seek.
+                if num_bytes > KEPT_BYTES or _changes(packet):
+                    kept = self._kept = None
+                else:
+                    kept.append(packet)
+            if not packet.size:
+                continue
+            order, time, unit = packet.dts, packet.pts, float(packet.time_base)
+            if time is None:
+                time = order
+            if time is not None:
+                end = (time + (packet.duration or 0)) * unit
+                self._last = max(self._last, end)
+            if is_video:
+                self.orders.append(order)
+                self.corrupt.append(packet.is_corrupt)
+                if not (packet.is_corrupt or packet.is_discard):
+                    self.packets.append(Packet.of(packet))
+                    self._places.append(len(kept or ()) - 1)
+                    self.is_told = self.is_told and packet.size > _NO_FRAME
+                if time is not None:
+                    self._times.append((time * unit, end))
+                if order is not None:
+                    self._times.first = min(self._times.first, order * unit)
+
+    @property
+    def format(self) -> str:
+        """FFmpeg's name of the container."""
+        name: str = self.container.format.name.partition(",")[0]
+        return name
+
+    @property
+    def begins(self) -> bool:
+        """True if the first packet is a key frame: the clip was not cut between two."""
+        return bool(self.packets) and self.packets[0].is_key
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """When the frames are shown, as the packets say."""
+        return lay_out(self.container, self.stream, self.packets)
+
+    def find_missing(self) -> str:
+        """Return how much less there is than is declared; see `_find_missing`."""
+        return _find_missing(self.container, self.stream, self._times, self._last)
+
+    @property
+    def is_kept(self) -> bool:
+        """True if the packets are kept, and a decoder is ready for them."""
+        return self._kept is not None and self._is_fresh
+
+    def take(self, start: int = 0) -> Iterator[Any]:
+        """Yield the kept packets of the video from one on, as PyAV has them.
+
+        A decoder remembers more than a flush clears, so that this can be done once.
+        """
+        assert self._kept is not None
+        self._is_fresh = False
+        return iter(self._kept[self._places[start] if start else 0 :])
+
+
+def _changes(packet: Any) -> bool:  # noqa: ANN401  # of PyAV
+    """Return True if the parameters of the codec change at a packet."""
+    return hasattr(packet, "has_sidedata") and packet.has_sidedata("new_extradata")
+
+
+@contextmanager
+def demux_clip(source: Source) -> Iterator[OpenClip]:
+    """Open a clip, and read all of its packets.
+
+    Raises:
+        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
+    """
+    with ExitStack() as stack:
+        with hear_damage() as heard:
+            container = stack.enter_context(open_container(source))
+            clip = OpenClip(source, container)
+        clip.heard = heard
+        yield clip
 
 
 def survey_header(path: Place) -> ClipSurvey:
@@ -185,55 +302,34 @@ def survey_header(path: Place) -> ClipSurvey:
     return survey._replace(damage=damage, is_thorough=False)
 
 
-def survey_clip(path: Source) -> tuple[ClipSurvey, Timeline | None]:
-    """Read all packets of a clip, and compare them with what it declares.
-
-    Returns:
-        What it holds; and when its frames are shown, if the packets tell which there are.
+def survey_clip(source: Source) -> tuple[ClipSurvey, Timeline | None]:
+    """Open a clip, read all of its packets, and compare them with what it declares.
 
     Raises:
         InputError: It cannot be opened, has no video in it, or cannot be read to its end.
     """
-    with hear_damage() as heard, open_container(path) as container:
-        stream = find_video(path, container)
-        times, last = _Times(), 0.0
-        orders: list[int | None] = []
-        corrupt: list[bool] = []
-        packets: list[Packet] = []
-        is_told = True
-        for packet in demux(path, container):
-            if not packet.size:
-                continue
-            order, time, unit = packet.dts, packet.pts, float(packet.time_base)
-            if time is None:
-                time = order
-            if time is not None:
-                end = (time + (packet.duration or 0)) * unit
-                last = max(last, end)
-            if packet.stream_index == stream.index:
-                orders.append(order)
-                corrupt.append(packet.is_corrupt)
-                if not (packet.is_corrupt or packet.is_discard):
-                    packets.append(Packet.of(packet))
-                    is_told = is_told and packet.size > _NO_FRAME
-                if time is not None:
-                    times.append((time * unit, end))
-                if order is not None:
-                    times.first = min(times.first, order * unit)
-        damage = _find_missing(container, stream, times, last) or _find_missing_bytes(path)
-        if not damage and (count := _count_corrupt(orders, corrupt)):
-            damage = f"{count} damaged packets among {len(orders)}"
-        survey = _describe(container, stream)
-        # What comes before the first key frame may not decode.
-        is_told = is_told and packets[:1] != [] and packets[0].is_key
-        is_told = is_told and survey.codec in ONE_FRAME_A_PACKET | _AND_MORE
-        timeline = lay_out(container, stream, packets) if is_told else None
+    with demux_clip(source) as clip:
+        return survey_packets(clip)
+
+
+def survey_packets(clip: OpenClip) -> tuple[ClipSurvey, Timeline | None]:
+    """Compare the packets of a clip with what it declares.
+
+    Returns:
+        What it holds; and when its frames are shown, if the packets tell which there are.
+    """
+    count = len(clip.orders)
+    damage = clip.find_missing() or _find_missing_bytes(clip.source)
+    if not damage and (num_corrupt := _count_corrupt(clip.orders, clip.corrupt)):
+        damage = f"{num_corrupt} damaged packets among {count}"
+    survey = _describe(clip.container, clip.stream)
+    # What comes before the first key frame may not decode.
+    is_told = clip.is_told and clip.begins
+    is_told = is_told and survey.codec in ONE_FRAME_A_PACKET | _AND_MORE
     survey = survey._replace(
-        num_packets=len(orders),
-        damage=damage or heard.tell(len(orders)),
-        begins=bool(packets) and packets[0].is_key,
+        num_packets=count, damage=damage or clip.heard.tell(count), begins=clip.begins
     )
-    return survey, timeline
+    return survey, clip.timeline if is_told else None
 
 
 def _describe(

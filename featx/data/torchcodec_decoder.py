@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from featx.data.clip_decoder import Choose, Decoded, Make
-from featx.data.clip_survey import ClipSurvey, read_timeline, refuse_clip
-from featx.data.storage import Content
+from featx.data.clip_survey import ClipSurvey, OpenClip, refuse_clip
+from featx.data.storage import Content, Source
 from featx.errors import MissingDependencyError, first_line
 
 try:
@@ -36,15 +36,15 @@ _AT_ONCE = 4  # frames of a clip's own size in memory
 _REFUSED = (RuntimeError, ValueError, IndexError)  # torchcodec's; then PyAV says what is wrong
 
 
-def decode_clip(
-    path: Content, survey: ClipSurvey, choose: Choose, make: Make, device: torch.device
+def decode(
+    clip: OpenClip, survey: ClipSurvey, choose: Choose, make: Make, device: torch.device
 ) -> Decoded | None:
     """Decode the frames that are wanted, and make something of each.
 
-    Unlike `clip_decoder.decode_clip`, it does not see what is damaged within a frame.
+    Unlike `clip_decoder.decode`, it does not see what is damaged within a frame.
 
     Args:
-        path: The clip.
+        clip: The clip.
         survey: What it holds.
         choose: Tells which frames are wanted.
         make: Makes something of each, on the device.
@@ -57,7 +57,7 @@ def decode_clip(
     is_sound = survey.begins and not survey.damage
     if not is_sound or survey.container not in _CONTAINERS or survey.codec not in _CODECS:
         return None
-    timeline = read_timeline(path)
+    timeline = clip.timeline
     wanted = sorted({*choose(timeline)})
     frames: list[torch.Tensor] = []
     # On a stream of its own, so that a copy to the CPU does not wait for the CNN.
@@ -66,7 +66,7 @@ def decode_clip(
     try:
         with torch.cuda.stream(new_stream(device)) if on_cuda else nullcontext():
             try:
-                decoder = VideoDecoder(_choose_input(path), device=device)
+                decoder = VideoDecoder(_choose_input(clip.source), device=device)
             except torch.OutOfMemoryError:
                 raise
             except _REFUSED:
@@ -83,12 +83,12 @@ def decode_clip(
                     return None
                 frames += torch.stack([make(image) for image in images]).cpu()
     except torch.OutOfMemoryError as error:
-        raise refuse_clip(path, error) from MemoryError(first_line(error))
+        raise refuse_clip(clip.source, error) from MemoryError(first_line(error))
     return Decoded(dict(zip(wanted, frames, strict=True)), timeline)
 
 
-def _choose_input(clip: Content) -> Any:  # noqa: ANN401  # of several kinds
+def _choose_input(source: Source) -> Any:  # noqa: ANN401  # of several kinds
     """Return what torchcodec reads a clip from."""
-    if clip.data is None:
-        return clip.name
-    return clip.data if isinstance(clip.data, bytes) else clip.open()
+    if isinstance(source, Content):
+        return source.data if isinstance(source.data, bytes) else source.open()
+    return str(source)

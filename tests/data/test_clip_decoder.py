@@ -14,7 +14,7 @@ import pytest
 import torch
 from clips import encode
 
-from featx.data import clip_decoder
+from featx.data import clip_decoder, clip_survey
 from featx.data.clip_decoder import Decoded, decode_clip
 from featx.data.clip_survey import open_container
 from featx.data.timeline import Timeline
@@ -67,12 +67,17 @@ def decode_by_time(path: Path, choose: clip_decoder.Choose) -> Decoded | None:
     return decoded if decoded.count else None
 
 
-@pytest.mark.parametrize("worth", [4, 10**6])
+@pytest.mark.parametrize(("kept", "worth"), [(10**6, 0), (0, 4), (0, 10**6)])
 @pytest.mark.parametrize("num_frames", [1, 5, 64, 400])
 def test_the_same_frames(
-    clips: dict[str, Path], num_frames: int, worth: int, monkeypatch: pytest.MonkeyPatch
+    clips: dict[str, Path],
+    num_frames: int,
+    kept: int,
+    worth: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whether it seeks or leaves packets out: the frames are those of the same numbers."""
+    """Packets are kept, left out, or skipped by a seek: the frames are the same."""
+    monkeypatch.setattr(clip_survey, "KEPT_BYTES", kept)
     monkeypatch.setattr(clip_decoder, "_WORTH_A_SEEK", worth)
     found = {name: decode_by_time(path, spread(num_frames)) for name, path in clips.items()}
     assert [name for name, decoded in found.items() if decoded is None] == ["no times.avi"]
@@ -92,17 +97,21 @@ def test_any_frames(clips: dict[str, Path], numbers: list[int]) -> None:
 
 
 def test_a_clip_is_opened_once(clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one can go back to a packet; a stream is opened again."""
-    opened: list[Path] = []
+    """A large stream, where one cannot go back to a packet, is opened twice."""
+    opened: list[str] = []
 
     def open_and_count(path: Path) -> Any:  # noqa: ANN401  # of PyAV
-        opened.append(path)
+        opened.append(path.name)
         return open_container(path)
 
-    monkeypatch.setattr(clip_decoder, "open_container", open_and_count)
-    for name in ("closed.mp4", "open.mkv", "stream.ts"):
-        decode_clip(clips[name], spread(8), torch.clone)
-    assert [path.name for path in opened] == ["closed.mp4", "open.mkv", "stream.ts", "stream.ts"]
+    for module in (clip_survey, clip_decoder):
+        monkeypatch.setattr(module, "open_container", open_and_count)
+    names = ["closed.mp4", "open.mkv", "stream.ts"]
+    for kept in (10**6, 0):
+        monkeypatch.setattr(clip_survey, "KEPT_BYTES", kept)
+        for name in names:
+            decode_clip(clips[name], spread(8), torch.clone)
+    assert opened == [*names, *names, "stream.ts"]
 
 
 def test_what_is_converted(clips: dict[str, Path]) -> None:
@@ -140,7 +149,8 @@ def test_when_it_lands_elsewhere(clips: dict[str, Path], monkeypatch: pytest.Mon
         with open_container(path) as container:
             yield Astray(container)
 
-    monkeypatch.setattr(clip_decoder, "open_container", open_astray)
+    monkeypatch.setattr(clip_survey, "open_container", open_astray)
+    monkeypatch.setattr(clip_survey, "KEPT_BYTES", 0)
     assert same(decode_clip(path, spread(8), torch.clone), expected)
 
 

@@ -17,12 +17,12 @@ from featx import VideoDataModule
 from featx.cli import main
 from featx.commands.preprocess import preprocess
 from featx.data.choices import OnError
-from featx.data.clip_decoder import Choose, Decoded, Make, decode_clip
+from featx.data.clip_decoder import Choose, Decoded, Make, decode
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips as scan_with
+from featx.data.clip_survey import OpenClip
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, Preprocessing
-from featx.data.storage import Content
 from featx.errors import ChangedInputError, InputError, MissingInputError, UsageError
 
 pytestmark = [
@@ -192,11 +192,11 @@ def test_a_clip_that_changes_while_it_is_read(raw: Path, monkeypatch: pytest.Mon
     """Its frames are not taken for those of what was digested."""
     file, _ = scan_clips(raw, ["train"], num_frames=6, image_size=16).locate(0)
 
-    def write_and_decode(clip: Content, choose: Choose, make: Make, whole: bool) -> Decoded:
-        write_clip(Path(clip.name), grey_levels(10))
-        return decode_clip(clip, choose, make, whole)
+    def write_and_decode(clip: OpenClip, choose: Choose, make: Make, whole: bool) -> Decoded:
+        write_clip(Path(str(clip.source)), grey_levels(10))
+        return decode(clip, choose, make, whole)
 
-    monkeypatch.setattr("featx.data.clip_file.decode_clip", write_and_decode)
+    monkeypatch.setattr("featx.data.clip_file.decode", write_and_decode)
     with pytest.raises(ChangedInputError, match="expected the clip that was scanned"):
         file.read(0)
 
@@ -275,7 +275,7 @@ def test_a_scan_reads_no_pictures(raw: Path, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: object) -> None:
         raise AssertionError("it was read")
 
-    for name in ("survey_clip", "decode_clip", "file_sha256"):
+    for name in ("demux_clip", "fetch", "file_sha256"):
         monkeypatch.setattr(f"featx.data.clip_file.{name}", fail)
     manifest = scan_clips(raw, num_frames=6, image_size=16)
     assert len(manifest) == 5

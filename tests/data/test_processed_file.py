@@ -5,6 +5,7 @@ import collections
 import functools
 import os
 import pickle
+import struct
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -274,6 +275,12 @@ def write_big_endian(path: Path) -> None:
             target.writestr(name, b"big" if name.endswith("/byteorder") else content)
 
 
+def write_many_disks(path: Path) -> None:
+    """An archive whose end says that it is on several disks."""
+    end = b"PK\6\7" + struct.pack("<LQL", 1, 0, 9) + b"PK\5\6" + bytes(18)
+    path.write_bytes(bytes(99) + end)
+
+
 def write_other_zip_version(path: Path) -> None:
     """A file whose directory asks for a version of zip that does not exist."""
     content = bytearray(save(path, random_videos(1, 2)).read_bytes())
@@ -283,6 +290,7 @@ def write_other_zip_version(path: Path) -> None:
 
 BAD_FILES = {
     "big endian": (write_big_endian, "expected the byte order little"),
+    "several disks": (write_many_disks, "span multiple disks"),
     "zip version": (write_other_zip_version, "zip file version"),
     "empty": (write_bytes(b""), "an empty file"),
     "text": (write_bytes(b"hello, world"), "found text"),

@@ -55,14 +55,14 @@ LEFT: dict[str, dict[str, Any]] = {  # to PyAV
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether torchcodec has taken each clip that was read."""
     found: list[bool] = []
-    decode = torchcodec_decoder.decode_clip
+    decode = torchcodec_decoder.decode
 
     def decode_and_tell(*args: Any) -> Any:  # noqa: ANN401  # whatever it takes and gives
         decoded = decode(*args)
         found.append(decoded is not None)
         return decoded
 
-    monkeypatch.setattr(torchcodec_decoder, "decode_clip", decode_and_tell)
+    monkeypatch.setattr(torchcodec_decoder, "decode", decode_and_tell)
     return found
 
 
