@@ -244,7 +244,9 @@ def main(folder: Path, mode: str, kind: str) -> None:
             assert status == 1 or (status == _SURVIVED and complete), f"step {step}"
         run_job(place, kind)
         notes = {path for path in (place / ".featx").rglob("*") if path.is_file()}
-        assert notes <= {place / ".featx" / "known" / "known-1.columns"}, f"rerun after step {step}"
+        assert notes <= {place / ".featx" / "scan_cache" / "inputs-1.arrow"}, (
+            f"rerun after step {step}"
+        )
         assert read_files(place) == expected, f"rerun after step {step}"
     print(step - 1)
 

@@ -185,7 +185,7 @@ def scan(
 
 def is_tidy(out: Path) -> bool:
     """Whether nothing is left of a run beside its files, but what is known of inputs."""
-    return {path.name for path in out.glob(".featx/*")} <= {"known"}
+    return {path.name for path in out.glob(".featx/*")} <= {"scan_cache"}
 
 
 class EagerWriter(FeatureWriter):

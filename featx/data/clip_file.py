@@ -26,11 +26,11 @@ from featx.data.frames_folder import (
     decode_frames,
     frames_sha256,
     lay_out_frames,
-    look_at_frames,
+    stamp_frames,
     survey_frames,
 )
-from featx.data.known import Facts, Known, Look, Stats, look_at_file
 from featx.data.preprocessing import SLOWER, Preprocessing
+from featx.data.scan_cache import CacheEntry, FileStamp, ScanCache, Stats, stamp_file
 from featx.data.storage import Place, Source, fetch, is_remote, name_of, stat
 from featx.data.timeline import Segment, Timeline
 from featx.data.video_file import CPU, Home, MadeOf, Video, VideoFile
@@ -100,7 +100,7 @@ class ClipFile(OneVideo):
         home: Its split and category.
         length: Frames of the video.
         clip_name: What the clip itself is called.
-        look: What the file system has said of it.
+        stamp: What the file system has said of it.
         segment: Which of its frames; None for all.
         box: Which part of each; None for all.
     """
@@ -111,7 +111,7 @@ class ClipFile(OneVideo):
     home: Home
     length: int
     clip_name: str
-    look: Look
+    stamp: FileStamp
     segment: Segment | None = None
     box: Box | None = None
 
@@ -139,7 +139,7 @@ class ClipFile(OneVideo):
         """
         try:
             digest = _find_digest(self.path)
-            if _look_at(self.path).stats != self.stats:
+            if _stamp(self.path).stats != self.stats:
                 raise _changed(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
@@ -148,13 +148,13 @@ class ClipFile(OneVideo):
     @property
     def stats(self) -> Stats:
         """See `file_stats`."""
-        return self.look.stats
+        return self.stamp.stats
 
     @property
-    def facts(self) -> tuple[str, Facts]:
+    def cache_entry(self) -> tuple[str, CacheEntry]:
         """Its name, and what is worth knowing of it the next time."""
-        stats, file, is_settled = self.look
-        return self.clip_name, Facts(stats, self.digest, {}, file, is_settled)
+        stats, file, is_settled = self.stamp
+        return self.clip_name, CacheEntry(stats, self.digest, {}, file, is_settled)
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -187,8 +187,8 @@ class ClipFile(OneVideo):
         """See `read`."""
         is_folder = self.survey.container == FRAMES
         clip = None if is_folder else fetch(self.path)
-        before = look_at_frames(self.path) if clip is None else look_at_file("", clip.status)
-        is_same = before[:2] == self.look[:2]
+        before = stamp_frames(self.path) if clip is None else stamp_file("", clip.status)
+        is_same = before[:2] == self.stamp[:2]
         digest = (self.digest if is_same else "") or (clip.sha256 if clip else "")
         try:
             if clip is None:
@@ -207,7 +207,7 @@ class ClipFile(OneVideo):
                 raise _changed(self.path) from error
             raise
         self._check_digest(digest, before)
-        if not is_remote(self.path) and _look_at(self.path).stats != before.stats:
+        if not is_remote(self.path) and _stamp(self.path).stats != before.stats:
             raise _changed(self.path)
         numbers = self._choose(decoded.timeline)
         frames = torch.stack([decoded.frames[number] for number in numbers])
@@ -218,14 +218,14 @@ class ClipFile(OneVideo):
             made_of=MadeOf(self._identify(digest), digest),
         )
 
-    def _check_digest(self, digest: str, look: Look) -> None:
+    def _check_digest(self, digest: str, stamp: FileStamp) -> None:
         """Check that the clip is the one that was scanned.
 
         Raises:
             ChangedInputError: It is another.
         """
         # A clip that nobody has read before is told from another by its size and time alone.
-        if digest != self.digest and (self.digest or look.stats != self.stats):
+        if digest != self.digest and (self.digest or stamp.stats != self.stats):
             raise _changed(self.path)
 
     def _decode_frames(self, digest: str) -> tuple[Decoded, str]:
@@ -398,7 +398,7 @@ class Opened(NamedTuple):
         path: The clip.
         name: What it is called.
         digest: SHA-256 of its content; empty if nobody has read it yet.
-        look: What the file system has said of it.
+        stamp: What the file system has said of it.
         found: What it says of itself.
         preprocessing: How it becomes videos.
         is_new: Whether that was not known before.
@@ -407,16 +407,16 @@ class Opened(NamedTuple):
     path: Place
     name: str
     digest: str
-    look: Look
+    stamp: FileStamp
     found: Found
     preprocessing: Preprocessing
     is_new: bool = True
 
     @property
-    def facts(self) -> Facts:
+    def cache_entry(self) -> CacheEntry:
         """What is worth knowing of it the next time."""
-        stats, file, is_settled = self.look
-        return Facts(stats, self.digest, self.found.to_json(), file, is_settled)
+        stats, file, is_settled = self.stamp
+        return CacheEntry(stats, self.digest, self.found.to_json(), file, is_settled)
 
     def count_frames(self, segment: Segment | None = None) -> int:
         """Frames of a video of it, or of a segment of it."""
@@ -452,7 +452,7 @@ class Opened(NamedTuple):
             home,
             self.count_frames(segment),
             self.name,
-            self.look,
+            self.stamp,
             segment,
             box,
         )
@@ -463,7 +463,7 @@ def open_clip(
     preprocessing: Preprocessing,
     needs: Needs = Needs(),  # noqa: B008  # a tuple
     name: str = "",
-    known: Known | None = None,
+    cache: ScanCache | None = None,
 ) -> Opened:
     """Check a clip, as far as that can be done without reading its pictures.
 
@@ -475,19 +475,19 @@ def open_clip(
         preprocessing: How it is to become a video.
         needs: What has to be known of it.
         name: What it is called.
-        known: What is known of clips by their names; it is used if this one is as it was then.
+        cache: The scan cache.
 
     Raises:
         InputError: It cannot be opened, has no video in it, or holds less than it declares.
     """
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     try:
-        look = _look_at(path)  # as it is before it is read
-        facts = known.find(name, look.stats, look.file) if known else None
-        found = Found.from_json(facts.survey) if facts else None
+        stamp = _stamp(path)  # as it is before it is read
+        entry = cache.find(name, stamp.stats, stamp.file) if cache else None
+        found = Found.from_json(entry.survey) if entry else None
         is_new = not (found and found.meets(needs))
         if found is None or is_new:
-            found = _survey_steady(path, needs, look) if is_remote(path) else _survey(path, needs)
+            found = _survey_steady(path, needs, stamp) if is_remote(path) else _survey(path, needs)
         if found.survey.container == FRAMES:
             rate = preprocessing.frame_rate
             found = found._replace(timeline=lay_out_frames(found.survey.num_packets, rate))
@@ -506,27 +506,27 @@ def open_clip(
             f"{path}: expected to know when frames are shown, to sample them by fps, found no "
             "frame rate. Set frame_rate, or sample by num_frames or stride."
         )
-    digest = facts.digest if facts else ""
-    return Opened(path, name, digest, look, found, preprocessing, is_new)
+    digest = entry.digest if entry else ""
+    return Opened(path, name, digest, stamp, found, preprocessing, is_new)
 
 
 def is_known(
-    path: Place, preprocessing: Preprocessing, needs: Needs, name: str, known: Known
+    path: Place, preprocessing: Preprocessing, needs: Needs, name: str, cache: ScanCache
 ) -> bool:
     """Whether a clip need not be opened to be checked; see `open_clip`."""
-    if name not in known:
+    if name not in cache:
         return False
     try:
-        look = _look_at(path)
+        stamp = _stamp(path)
     except OSError:  # which is told when its turn comes
         return False
-    facts = known.find(name, look.stats, look.file)
-    found = Found.from_json(facts.survey) if facts else None
+    entry = cache.find(name, stamp.stats, stamp.file)
+    found = Found.from_json(entry.survey) if entry else None
     needs = needs._replace(times=needs.times or not preprocessing.is_uniform)
     return found is not None and found.meets(needs)
 
 
-def _survey_steady(path: Place, needs: Needs, look: Look) -> Found:
+def _survey_steady(path: Place, needs: Needs, stamp: FileStamp) -> Found:
     """Survey a remote clip, whose parts come one by one.
 
     Raises:
@@ -536,7 +536,7 @@ def _survey_steady(path: Place, needs: Needs, look: Look) -> Found:
         return _survey(path, needs)
     except InputError as error:
         status = stat(path, fresh=True)
-        if status.is_file and status.stats != look.stats:
+        if status.is_file and status.stats != stamp.stats:
             raise _changed(path) from error
         raise
 
@@ -593,9 +593,9 @@ def _find_digest(path: Place) -> str:
     return fetch(path).sha256 if is_remote(path) else file_sha256(Path(path))
 
 
-def _look_at(path: Place) -> Look:
+def _stamp(path: Place) -> FileStamp:
     status = stat(path)
-    return look_at_frames(path) if status.is_folder else look_at_file(path, status)
+    return stamp_frames(path) if status.is_folder else stamp_file(path, status)
 
 
 def _changed(path: Place) -> ChangedInputError:

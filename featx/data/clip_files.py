@@ -22,10 +22,10 @@ from featx.data.columns import (
     is_constant,
 )
 from featx.data.cut import Cut
-from featx.data.known import Facts, Look
 from featx.data.lazy_clip import LazyClip
 from featx.data.manifest import Files
 from featx.data.preprocessing import Preprocessing, to_fraction
+from featx.data.scan_cache import CacheEntry, FileStamp
 from featx.data.storage import Place, is_below, join
 from featx.data.summary import Some
 from featx.data.timeline import Segment
@@ -34,7 +34,7 @@ from featx.errors import ChangedInputError
 from featx.parallel import map_ahead
 
 _DIGEST_THREADS = 4
-_LOOK = ("size", "time", "inode", "status", "settled")
+_STAMP = ("size", "time", "inode", "status", "settled")
 _EXAMPLES = 3
 
 
@@ -44,7 +44,7 @@ class ClipColumns:
     def __init__(self) -> None:
         self._names, self._surveys = TextColumn(), TextColumn(are_words=True)
         self._digests = DigestColumn()
-        self._numbers = {name: NumberColumn() for name in (*_LOOK, "packets", "frames")}
+        self._numbers = {name: NumberColumn() for name in (*_STAMP, "packets", "frames")}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -52,10 +52,16 @@ class ClipColumns:
     def append(self, clip: Opened) -> None:
         """Add a clip."""
         survey = clip.complete_survey()
-        look = clip.look
+        stamp = clip.stamp
         self._names.append(clip.name)
         self._digests.append(clip.digest)
-        values = (*look.stats, *look.file, look.is_settled, survey.num_packets, survey.num_frames)
+        values = (
+            *stamp.stats,
+            *stamp.file,
+            stamp.is_settled,
+            survey.num_packets,
+            survey.num_frames,
+        )
         for column, value in zip(self._numbers.values(), values, strict=True):
             column.append(value)
         self._surveys.append(json.dumps([*survey._replace(num_packets=0, num_frames=0)]))
@@ -190,7 +196,7 @@ class ClipFiles(Files):
             self.homes[int(self.numbers("home")[number])],
             int(self.numbers("length")[number]),
             clip_name,
-            self._find_look(clip),
+            self._find_stamp(clip),
             self._find_segment(number),
             self._find_box(number),
         )
@@ -201,11 +207,11 @@ class ClipFiles(Files):
         traits = tuple(survey.traits)
         return survey._replace(num_packets=packets, num_frames=frames, traits=traits)
 
-    def _find_look(self, clip: int) -> Look:
+    def _find_stamp(self, clip: int) -> FileStamp:
         size, time, inode, status, settled = (
-            int(self.numbers(f"clip.{name}")[clip]) for name in _LOOK
+            int(self.numbers(f"clip.{name}")[clip]) for name in _STAMP
         )
-        return Look((size, time), (inode, status), bool(settled))
+        return FileStamp((size, time), (inode, status), bool(settled))
 
     def _find_segment(self, number: int) -> Segment | None:
         if "first" not in self.columns or self.numbers("first")[number] == NOTHING:
@@ -251,7 +257,7 @@ class ClipFiles(Files):
         self,
         numbers: NDArray[np.int64],
         sizes: NDArray[np.int64] | None,
-        note: Callable[[str, Facts], object],
+        note: Callable[[str, CacheEntry], object],
         progress: bool,
     ) -> None:
         """Read the clips of some videos; see `Files`."""
@@ -281,7 +287,7 @@ class ClipFiles(Files):
                 with suppress(ChangedInputError):
                     found = finding.result()
                     digests[clip] = np.frombuffer(bytes.fromhex(found.digest), np.uint8)
-                    note(*found.facts)
+                    note(*found.cache_entry)
         is_found = np.zeros(len(digests), bool)
         is_found[wanted] = digests[wanted].any(axis=1)
         self._identify(np.flatnonzero(is_found[clips]))

@@ -155,9 +155,9 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     def check_and_open(name: str) -> Opened | None:
         path, is_lazy = join(root, name), settings.scan == "lazy"
         check_name(path, name)
-        if is_lazy and not is_known(path, given, needs, name, settings.known):
+        if is_lazy and not is_known(path, given, needs, name, settings.scan_cache):
             return None
-        return open_clip(path, given, needs, name, settings.known)
+        return open_clip(path, given, needs, name, settings.scan_cache)
 
     chosen = clips.choose(splits)
     columns, lengths, lazy = ClipColumns(), NumberColumn(), NumberColumn()
@@ -165,7 +165,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     wanted = _Chosen(clips.names, chosen)
     num_unknown = 0
     if settings.scan == "full":
-        num_unknown = sum(name not in settings.known for name in wanted)
+        num_unknown = sum(name not in settings.scan_cache for name in wanted)
     with closing(map_inputs(check_and_open, wanted, num_unknown, _THREADS)) as ahead:
         bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
         for number, (name, opening) in enumerate(bar):
@@ -179,7 +179,7 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
                     continue
                 columns.append(opened)
                 if opened.is_new:
-                    settings.known.note(name, opened.facts)
+                    settings.scan_cache.note(name, opened.cache_entry)
     for split in {*splits} - {clips.homes[code].split for code in np.unique(clips.codes[chosen])}:
         rejected[split][split] = MissingInputError(
             f"{join(root, split)}: expected clips at <category>/[<subcategory>/], found none. "

@@ -15,7 +15,7 @@ from torch import Tensor
 from featx.data.clip_decoder import Choose, Decoded, Make
 from featx.data.clip_survey import ClipSurvey
 from featx.data.folders import is_hidden, natural_key
-from featx.data.known import Look
+from featx.data.scan_cache import FileStamp
 from featx.data.storage import (
     Place,
     Status,
@@ -58,7 +58,7 @@ def list_images(folder: Place) -> list[tuple[str, Status | None]]:
     return [(join(folder, name), found[name].status) for name in names]
 
 
-def look_at_frames(folder: Place) -> Look:
+def stamp_frames(folder: Place) -> FileStamp:
     """Return what the file system says of all frames of a clip: as one file.
 
     Its stats are the bytes of all of them, and a number that changes when one of them does.
@@ -70,7 +70,7 @@ def look_at_frames(folder: Place) -> Look:
     of_folder = [] if is_remote(folder) else [stat(folder).status_ns]
     status_ns = max(*of_folder, *(status.status_ns for status in statuses.values()), 0)
     changed_ns = max((status.changed_ns for status in statuses.values()), default=0)
-    return Look.make((size, _digest(stats)), (_digest(inodes), status_ns), changed_ns)
+    return FileStamp.make((size, _digest(stats)), (_digest(inodes), status_ns), changed_ns)
 
 
 def _digest(values: Sequence[object]) -> int:

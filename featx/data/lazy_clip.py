@@ -8,8 +8,8 @@ import torch
 
 from featx.data.clip_file import Needs, OneVideo, Opened, open_clip
 from featx.data.cut import Cut, find_part
-from featx.data.known import format_line
 from featx.data.preprocessing import Preprocessing
+from featx.data.scan_cache import format_line
 from featx.data.storage import is_remote
 from featx.data.video_file import CPU, Home, Video
 from featx.errors import ChangedInputError, InputError, first_line
@@ -58,8 +58,8 @@ class LazyClip(OneVideo):
         video = clip.read(index, device)
         if video.made_of is None:
             return video
-        facts = replace(opened.facts, digest=video.made_of.file_digest)
-        line = format_line(opened.name, facts)
+        entry = replace(opened.cache_entry, digest=video.made_of.file_digest)
+        line = format_line(opened.name, entry)
         return video._replace(made_of=video.made_of._replace(line=line))
 
     def _open(self) -> Opened:

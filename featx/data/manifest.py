@@ -28,9 +28,9 @@ from featx.data.columns import (
     save_columns,
     to_hex,
 )
-from featx.data.known import Facts, Known
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import Preprocessing
+from featx.data.scan_cache import CacheEntry, ScanCache
 from featx.data.storage import Place
 from featx.data.summary import ScanSummary
 from featx.data.video_file import Home, VideoFile
@@ -65,7 +65,7 @@ class ScanSettings:
         layout: How clips lie in the folder.
         table: A table of the videos, instead of folders.
         columns: What the columns of the table are called, by what they are.
-        known: What earlier scans have found.
+        scan_cache: What earlier scans have found.
         scan: Whether every input is opened; or, of clips whose lengths follow without it, those of
             which nothing is known are when they are read, and bad ones are found then.
     """
@@ -82,7 +82,7 @@ class ScanSettings:
     layout: LayoutName = "tree"
     table: Place | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    known: Known = field(default_factory=Known)
+    scan_cache: ScanCache = field(default_factory=ScanCache)
     scan: ScanName = "full"
 
 
@@ -125,7 +125,7 @@ class Files(Sequence[VideoFile]):
         self,
         numbers: NDArray[np.int64],
         sizes: NDArray[np.int64] | None,
-        note: Callable[[str, Facts], object],
+        note: Callable[[str, CacheEntry], object],
         progress: bool,
     ) -> None:
         """Find the digests of some files, where these are not known from the scan.
@@ -134,7 +134,7 @@ class Files(Sequence[VideoFile]):
             numbers: The files.
             sizes: Only those of files of so many bytes, or of the size of another one whose digest
                 is known; by default, of all.
-            note: Takes what is learned: the name of an input, and facts.
+            note: Takes what is learned: the name of an input, and entry.
             progress: Show a progress bar.
         """
 
@@ -360,7 +360,7 @@ class Manifest:
         rows: Collection[int],
         sizes: NDArray[np.int64] | None = None,
         progress: bool = False,
-        note: Callable[[str, Facts], object] = lambda name, facts: None,
+        note: Callable[[str, CacheEntry], object] = lambda name, entry: None,
     ) -> None:
         """Find the digests of the files of some videos of a split.
 
@@ -373,7 +373,7 @@ class Manifest:
             sizes: Only those of files of so many bytes, or of the size of another one whose digest
                 is known: which may be copies; by default, of all.
             progress: Show a progress bar.
-            note: Takes what is learned: the name of an input, and facts.
+            note: Takes what is learned: the name of an input, and entry.
         """
         positions = self.positions[split].start + np.fromiter(rows, np.int64, len(rows))
         numbers = positions

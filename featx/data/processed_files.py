@@ -19,7 +19,6 @@ from featx.data.columns import (
     get_hex,
 )
 from featx.data.folders import normalize_name
-from featx.data.known import Stats
 from featx.data.manifest import Files
 from featx.data.pixels import PixelsName
 from featx.data.processed_file import (
@@ -28,6 +27,7 @@ from featx.data.processed_file import (
     open_processed_file,
     unreadable,
 )
+from featx.data.scan_cache import Stats
 from featx.data.storage import Place, join, open_file
 from featx.data.video_file import CPU, Home, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line

@@ -20,11 +20,11 @@ from featx.data.folders import (
     normalize_name,
     walk_files,
 )
-from featx.data.known import Facts, Known, Look, look_at_file
 from featx.data.manifest import ANALYSIS_FILE, Manifest, ScanSettings
 from featx.data.processed_file import FILE_NAME, open_processed_file
 from featx.data.processed_files import Header, ProcessedColumns
 from featx.data.scan import Rejections, map_inputs, may_fork, summarize_scan
+from featx.data.scan_cache import CacheEntry, FileStamp, ScanCache, stamp_file
 from featx.data.storage import Place, is_remote, join, read_bytes, stat
 from featx.errors import InputError, MissingInputError, shorten
 from featx.parallel import map_ahead
@@ -73,7 +73,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     files, notes = ProcessedColumns(), _Notes()
 
     def recall(place: str) -> Found | None:
-        return None if settings.verify else _recall(root, place, settings.known)
+        return None if settings.verify else _recall(root, place, settings.scan_cache)
 
     def prepare(place: str) -> Found | None:
         """Have what takes time done: threads read ahead, but one alone interprets what they read.
@@ -89,7 +89,9 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     def inspect(place: str) -> Found:
         return prepare(place) or _inspect(root, place)
 
-    num_unknown = len(places) if settings.verify else sum(p not in settings.known for p in places)
+    num_unknown = (
+        len(places) if settings.verify else sum(p not in settings.scan_cache for p in places)
+    )
     if may_fork(num_unknown):
         ahead: Prepared = map_inputs(inspect, places, num_unknown, _READ_AHEAD_THREADS)
     else:
@@ -106,7 +108,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
                     files.append(place, header)
                     notes.append(header)
                 if found.is_new:
-                    settings.known.note(place, found.facts)
+                    settings.scan_cache.note(place, found.cache_entry)
     listed = files.freeze(root, settings.pixels)
     recorded = analysis.get("preprocessing_info")
     manifest = Manifest(
@@ -128,34 +130,34 @@ class Found(NamedTuple):
     """What is known of a file.
 
     Attributes:
-        look: What the file system has said of it.
+        stamp: What the file system has said of it.
         header: What it says of itself.
         is_new: Whether nobody knew it before.
     """
 
-    look: Look
+    stamp: FileStamp
     header: Header
     is_new: bool
 
     @property
-    def facts(self) -> Facts:
+    def cache_entry(self) -> CacheEntry:
         """What is worth knowing of it the next time."""
-        header, (stats, file, is_settled) = self.header, self.look
+        header, (stats, file, is_settled) = self.header, self.stamp
         is_settled = is_settled and stats == header.stats and not header.rejected
-        return Facts(stats, header.digest, header.to_json(), file, is_settled)
+        return CacheEntry(stats, header.digest, header.to_json(), file, is_settled)
 
 
-def _recall(root: Place, place: str, known: Known) -> Found | None:
+def _recall(root: Place, place: str, cache: ScanCache) -> Found | None:
     """What is known of a file from before; None if it is not, or has changed since."""
-    if place not in known:
+    if place not in cache:
         return None
     try:
-        look = look_at_file(_join(root, place))
+        stamp = stamp_file(_join(root, place))
     except OSError:  # which is told when it is opened
         return None
-    facts = known.find(place, look.stats, look.file)
-    header = Header.from_json(facts.survey, facts.digest, facts.stats) if facts else None
-    return Found(look, header, is_new=False) if header else None
+    entry = cache.find(place, stamp.stats, stamp.file)
+    header = Header.from_json(entry.survey, entry.digest, entry.stats) if entry else None
+    return Found(stamp, header, is_new=False) if header else None
 
 
 def _inspect(root: Place, place: str) -> Found:
@@ -167,10 +169,10 @@ def _inspect(root: Place, place: str) -> Found:
     path = _join(root, place)
     check_name(path, f"{place}/{FILE_NAME}")
     try:
-        look = look_at_file(path)  # as it is before it is read
+        stamp = stamp_file(path)  # as it is before it is read
     except OSError:
-        look = Look((0, 0), (0, 0), is_settled=False)
-    return Found(look, Header.of(open_processed_file(path)), is_new=True)
+        stamp = FileStamp((0, 0), (0, 0), is_settled=False)
+    return Found(stamp, Header.of(open_processed_file(path)), is_new=True)
 
 
 class _Inputs:

@@ -72,7 +72,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
     numbers = np.zeros(len(rows.paths), np.int64)  # of the clips that could be opened
     num_unknown = 0
     if settings.scan == "full":
-        num_unknown = sum(path not in settings.known for path in rows.paths)
+        num_unknown = sum(path not in settings.scan_cache for path in rows.paths)
     clip_numbers = range(len(rows.paths))
     with closing(map_inputs(rows.open, clip_numbers, num_unknown, _THREADS)) as ahead:
         bar = make_bar(ahead, "Scanning", len(rows.paths), "clip", settings.progress)
@@ -92,7 +92,7 @@ def scan_table(settings: ScanSettings) -> Manifest:
                     if numbers[clip] == len(columns):
                         columns.append(opened)
                         if opened.is_new:
-                            settings.known.note(opened.name, opened.facts)
+                            settings.scan_cache.note(opened.name, opened.cache_entry)
     chosen = rows.choose(made.is_found)
     videos = {**rows.select(chosen), **made.select(chosen)}
     if settings.scan == "lazy":
@@ -354,7 +354,7 @@ class _Rows:
         needs = Needs(
             settings.thorough, bool(self._have_segments[clip]), bool(self._have_boxes[clip])
         )
-        given, known = settings.preprocessing, settings.known
+        given, known = settings.preprocessing, settings.scan_cache
         if settings.scan == "lazy" and not is_known(place, given, needs, path, known):
             return None
         try:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featx.data.folders import normalize_name
-from featx.data.known import Facts
 from featx.data.pixels import PixelsName, Span
+from featx.data.scan_cache import CacheEntry
 from featx.data.storage import name_of
 
 CPU = torch.device("cpu")
@@ -120,10 +120,10 @@ class VideoFile(ABC):
     @property
     def size(self) -> int | None:
         """Bytes of it, if that is worth knowing."""
-        return self.facts[1].stats[0] if self.facts else None
+        return self.cache_entry[1].stats[0] if self.cache_entry else None
 
     @property
-    def facts(self) -> tuple[str, Facts] | None:
+    def cache_entry(self) -> tuple[str, CacheEntry] | None:
         """Its name, and what is worth knowing of it the next time; None if nothing is."""
         return None
 

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from featx.data.batches import VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
-from featx.data.known import Known
 from featx.data.manifest import (
     ANALYSIS_FILE,
     Manifest,
@@ -34,6 +33,7 @@ from featx.data.preprocessing import (
     ResizeName,
 )
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
+from featx.data.scan_cache import ScanCache
 from featx.data.sources import check_scan, check_source, choose_source
 from featx.data.storage import join as join_place
 from featx.data.storage import locate, parent_of
@@ -229,7 +229,7 @@ class VideoDataModule(LightningDataModule):
         ranks = Ranks()
         owner = find_owner(self.trainer)
         if owner is None:
-            self.work = Work(ranks, ranks.from_first(lambda: self._scan(Known())))
+            self.work = Work(ranks, ranks.from_first(lambda: self._scan(ScanCache())))
             return
         run = owner.run_folder
         ranks.from_first(run.open)
@@ -265,8 +265,8 @@ class VideoDataModule(LightningDataModule):
         decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
         return device if decodes and device.type == "cuda" else CPU
 
-    def _scan(self, known: Known) -> Manifest:
-        manifest = self._source.scan(replace(self.scan_settings, known=known))
+    def _scan(self, cache: ScanCache) -> Manifest:
+        manifest = self._source.scan(replace(self.scan_settings, scan_cache=cache))
         for errors in manifest.rejected.values():
             for error in errors.values():
                 _log.warning("Left out: %s", error)

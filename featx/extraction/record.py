@@ -10,8 +10,8 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from featx.data.known import Known
 from featx.data.manifest import ANALYSIS_FILE, Manifest
+from featx.data.scan_cache import ScanCache
 from featx.data.storage import resolve
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, open_feature_file
@@ -68,18 +68,18 @@ def plan_layout(
     )
 
 
-def look_up_content(manifest: Manifest, split: str, known: Known) -> ContentLookup:
+def look_up_content(manifest: Manifest, split: str, cache: ScanCache) -> ContentLookup:
     """Return the lookup of content hashes of a split's rows, where inputs have to be read.
 
     Args:
         manifest: The videos.
         split: Which split.
-        known: What is known of inputs, also of those that are no longer there.
+        cache: The scan cache, which also has entries of inputs that are no longer there.
     """
 
     def identify(rows: Collection[int], same_size: bool) -> NDArray[np.bytes_]:
-        sizes = known.find_sizes() if same_size else None
-        manifest.find_digests(split, rows, sizes, progress=True, note=known.note)
+        sizes = cache.find_sizes() if same_size else None
+        manifest.find_digests(split, rows, sizes, progress=True, note=cache.note)
         return manifest.identities(split)
 
     return ContentLookup(identify, tells_content=manifest.files.tells_content)

@@ -10,8 +10,8 @@ import numpy as np
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 
-from featx.data.known import Journal, Known
 from featx.data.manifest import Manifest
+from featx.data.scan_cache import Journal, ScanCache
 from featx.extraction.status import STATUS_FOLDER, HeartbeatFile
 from featx.features.lock import RunLock
 from featx.features.resume import STAGING_FOLDER
@@ -37,7 +37,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.staging = path / STAGING_FOLDER
-        self.scan_cache = Known()
+        self.scan_cache = ScanCache()
         self.heartbeat: HeartbeatFile | None = None
         # When a rank dies, torchrun restarts the run under the same name.
         run = os.environ.get("TORCHELASTIC_RUN_ID", "")
@@ -45,7 +45,7 @@ class RunFolder:
         self._is_new = False
         self._status_folder = self.staging / STATUS_FOLDER
         self._manifest_folder = self.staging / "manifest"
-        self._scan_cache_folder = self.staging / "known"
+        self._scan_cache_folder = self.staging / "scan_cache"
 
     def open(self) -> None:
         """Lock the folder, and begin the heartbeat; only rank 0 calls this, before the scan.
@@ -80,9 +80,9 @@ class RunFolder:
             self.heartbeat.remove()
             self.heartbeat = None
 
-    def load_scan_cache(self) -> Known:
+    def load_scan_cache(self) -> ScanCache:
         """Return what earlier runs have found out about inputs."""
-        self.scan_cache = Known.load(self._scan_cache_folder)
+        self.scan_cache = ScanCache.load(self._scan_cache_folder)
         return self.scan_cache
 
     def save_scan_cache(self) -> None:

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from featx.console import Progress, format_speed
 from featx.data.batches import VideoBatch, VideoItem
-from featx.data.known import format_line
 from featx.data.manifest import ANALYSIS_FILE
+from featx.data.scan_cache import format_line
 from featx.data.video_file import MadeOf
 from featx.errors import (
     FeatureError,
@@ -251,10 +251,10 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
     def _note(self, position: int, made_of: MadeOf) -> None:
         """Note what reading a clip has told about it, for the scans of later runs."""
         line = made_of.line
-        facts = self._work.manifest.locate(position)[0].facts
-        if not line and facts and made_of.file_digest:
-            name, known = facts
-            line = format_line(name, replace(known, digest=made_of.file_digest))
+        entry = self._work.manifest.locate(position)[0].cache_entry
+        if not line and entry and made_of.file_digest:
+            name, found = entry
+            line = format_line(name, replace(found, digest=made_of.file_digest))
         with writing(self.run_folder.staging):
             self._journal.write(line)
 

@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from featx.data.clip_file import write_clip
-from featx.data.known import Known
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_file import FILE_NAME, save_videos
+from featx.data.scan_cache import ScanCache
 from featx.data.sources import SOURCES, TABLE
 
 
@@ -85,12 +85,12 @@ def scan(folder: Path, kind: str, place: Path) -> None:
     source = TABLE if table else SOURCES[kind]  # type: ignore[index]
     preprocessing = Preprocessing(num_frames=8, image_size=16)
     before, begin = read_memory(), time.perf_counter()
-    known = Known.load(place / "known")
-    settings = ScanSettings(folder, preprocessing=preprocessing, table=table, known=known)
+    cache = ScanCache.load(place / "scan_cache")
+    settings = ScanSettings(folder, preprocessing=preprocessing, table=table, scan_cache=cache)
     manifest = source.scan(settings)
     tell("rank 0, scanned", begin, before)
     manifest.save(place / "manifest")
-    known.save(place / "known")
+    cache.save(place / "scan_cache")
     tell(f"rank 0, {len(manifest)} videos saved", begin, before)
 
 
@@ -154,7 +154,7 @@ def main() -> None:
             process = processes.Process(target=function, args=arguments)
             process.start()
             process.join()
-        for path in (place / "manifest" / "videos.columns", *place.glob("known/*")):
+        for path in (place / "manifest" / "videos.columns", *place.glob("scan_cache/*")):
             print(f"{path.name}: {path.stat().st_size / args.count:.0f} bytes a video")
 
 

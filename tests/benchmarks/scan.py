@@ -13,8 +13,8 @@ import numpy as np
 
 from featx.data.clip_file import write_clip
 from featx.data.clip_source import scan_clips
-from featx.data.known import Known
 from featx.data.manifest import ScanSettings
+from featx.data.scan_cache import ScanCache
 
 PER_FOLDER = 100
 
@@ -51,15 +51,15 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20_000)
     args = parser.parse_args()
     shutil.rmtree(args.folder / "root", ignore_errors=True)
-    shutil.rmtree(args.folder / "known", ignore_errors=True)
+    shutil.rmtree(args.folder / "scan_cache", ignore_errors=True)
     args.folder.mkdir(exist_ok=True)
     total = make(args.folder, args.clips)
     print(f"{args.clips} clips, {total / 1e6:.0f} MB")
     for name in ("first", "second"):
         before, begin = read_bytes(), time.perf_counter()
-        known = Known.load(args.folder / "known")
-        scan_clips(ScanSettings(args.folder / "root", known=known))
-        known.save(args.folder / "known")
+        cache = ScanCache.load(args.folder / "scan_cache")
+        scan_clips(ScanSettings(args.folder / "root", scan_cache=cache))
+        cache.save(args.folder / "scan_cache")
         seconds = time.perf_counter() - begin
         print(f"{name} scan: {seconds:.1f} s, {(read_bytes() - before) / 1e6:.0f} MB read")
 

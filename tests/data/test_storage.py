@@ -13,7 +13,7 @@ from remote_server import BUCKET, Proxy, filled, make_client, serving
 
 from featx.data import remote, storage
 from featx.data.folders import list_entries, list_folders, walk_files
-from featx.data.known import look_at_file
+from featx.data.scan_cache import stamp_file
 from featx.data.storage import (
     RangeReader,
     at_hand,
@@ -190,10 +190,10 @@ class TestEverywhere:
     def test_a_change_is_seen(self, root: str, change: Put) -> None:
         """Of a file of the same size, too; what was fetched before is not given again."""
         path = join(root, "train/hello/1.mp4")
-        before, content = look_at_file(path), fetch(path).open().read()
+        before, content = stamp_file(path), fetch(path).open().read()
         change("train/hello/1.mp4", b"ONE" * 1000)
         os.utime(path, (0, 0)) if not is_remote(path) else None
-        assert look_at_file(path)[:2] != before[:2]
+        assert stamp_file(path)[:2] != before[:2]
         assert (content, fetch(path).open().read()) == (b"one" * 1000, b"ONE" * 1000)
 
 
@@ -202,7 +202,7 @@ def test_all_of_a_tree_is_listed_in_few_requests(server: Proxy, far: str) -> Non
     with listed(far):
         asked = len(server.requests)
         folders = list_folders(join(far, "train"))
-        look = look_at_file(f"{far}/train/hello/1.mp4")
+        stamp = stamp_file(f"{far}/train/hello/1.mp4")
         assert not storage.exists(f"{far}/train/hello/9.mp4")
         assert len(server.requests) == asked == 2
         put(server, "train/hello/9.mp4", b"new")
@@ -210,7 +210,7 @@ def test_all_of_a_tree_is_listed_in_few_requests(server: Proxy, far: str) -> Non
         assert stat(f"{far}/train/hello/9.mp4", fresh=True).size == 3
     assert folders == ["bye", "hello"]
     assert storage.exists(f"{far}/train/hello/9.mp4"), "a listing counts only within its context"
-    assert look_at_file(f"{far}/train/hello/1.mp4") == look
+    assert stamp_file(f"{far}/train/hello/1.mp4") == stamp
 
 
 def test_odd_keys(server: Proxy, far: str, caplog: pytest.LogCaptureFixture) -> None:

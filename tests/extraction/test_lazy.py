@@ -103,7 +103,7 @@ def test_a_lazy_scan_opens_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) 
     def fail(*args: object) -> None:
         raise AssertionError("it was looked at")
 
-    for name in ("_look_at", "_survey"):
+    for name in ("_stamp", "_survey"):
         monkeypatch.setattr(f"featx.data.clip_file.{name}", fail)
     data = VideoDataModule(tree, source="clips", scan="lazy", **SETTINGS)
     data.setup("predict")
