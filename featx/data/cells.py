@@ -1,123 +1,181 @@
-"""The cells of tables: what they are, in columns, and as numbers or texts."""
+"""Columns of a table's cells, as Arrow arrays: numbers if all cells are, otherwise texts."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
-
-from featx.data.columns import Column, TextColumn, Texts
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Cell = str | int | float | None
 
+TEXT = pa.large_string()
+"""The type of texts: a column of sentences may have more than 2 GB, as `pa.string()` has not."""
+
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
-_EXACT = 2**53  # up to which floating point knows all integers
-_KINDS = (type(None), str, int, float, bool)
-_TEXT = _KINDS.index(str)
+_EXACT = 2**53  # the integers up to here are floating point numbers, too
+_AT_ONCE = 2**16  # cells that are Python objects at the same time
 
 
-class Cells(Sequence[Cell]):
-    """The cells of a column, as they are appended: all of them as texts, and what each is.
+class CellColumn:
+    """A column that is built cell by cell, and holds all of them as texts.
 
-    Args:
-        cells: The first ones.
-        are_words: Whether the same texts recur; see `TextColumn`.
+    Attributes:
+        kinds: The types of the cells that are appended: int, float or str.
     """
 
-    def __init__(self, cells: Iterable[Cell] = (), are_words: bool = True) -> None:
-        self._kinds = bytearray()
-        self._texts = TextColumn(are_words)
-        for cell in cells:
-            self.append(cell)
-
-    def append(self, cell: Cell) -> None:
-        """Add one."""
-        if isinstance(cell, str):
-            self._kinds.append(_TEXT)
-            self._texts.append(cell)
-        else:
-            self._kinds.append(_KINDS.index(type(cell)))
-            self._texts.append("" if cell is None else repr(cell))
-
-    def fill(self, count: int) -> None:
-        """Add so many that are empty."""
-        for _ in range(count):
-            self.append(None)
+    def __init__(self) -> None:
+        self.kinds: set[type] = set()
+        self._count = 0
+        self._cells: list[str | None] = []
+        self._chunks: list[pa.Array] = []
 
     def __len__(self) -> int:
-        return len(self._kinds)
+        return self._count
 
-    @overload
-    def __getitem__(self, rows: int) -> Cell: ...
+    def append(self, cell: Cell) -> None:
+        """Add a cell of JSON or Parquet, which has a type."""
+        text = str(cell) if cell is not None else None
+        if text and not text.isspace():
+            self.kinds.add(_find_kind(cell))
+        self.extend((text,))
 
-    @overload
-    def __getitem__(self, rows: slice) -> list[Cell]: ...
+    def extend(self, texts: Iterable[str | None]) -> None:
+        """Add cells without a type. Empty ones become null."""
+        before = len(self._cells)
+        self._cells += [text or None for text in texts]
+        self._count += len(self._cells) - before
+        if len(self._cells) >= _AT_ONCE:
+            self._pack()
 
-    def __getitem__(self, rows: int | slice) -> Cell | list[Cell]:
-        if isinstance(rows, slice):
-            return [self[row] for row in range(len(self))[rows]]
-        return _read(self._kinds[rows], self._texts[rows])
+    def fill(self, count: int) -> None:
+        """Add so many empty cells."""
+        self.extend([None] * count)
 
-    def __iter__(self) -> Iterator[Cell]:
-        return (_read(kind, text) for kind, text in zip(self._kinds, self._texts, strict=True))
+    @property
+    def is_guessed(self) -> bool:
+        """Return True where the types do not tell whether the cells are numbers or texts."""
+        return not self.kinds or (str in self.kinds and len(self.kinds) > 1)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return [*self] == [*other]
+    def to_texts(self) -> pa.Array:
+        """Return all cells as texts, null where they are empty."""
+        self._pack()
+        return pa.chunked_array(self._chunks, TEXT).combine_chunks()
 
-    __hash__ = None  # type: ignore[assignment]  # as of a list
+    def to_array(self) -> pa.Array:
+        """Return all cells: as numbers if they were appended as such, otherwise as texts."""
+        if not self.kinds or str in self.kinds:
+            return self.to_texts()
+        return _to_numbers(self.to_texts(), pa.int64() if self.kinds == {int} else pa.float64())
+
+    def _pack(self) -> None:
+        try:
+            self._chunks.append(pa.array(self._cells, TEXT))
+        except UnicodeEncodeError:
+            self._chunks.append(pa.array(map(_escape, self._cells), TEXT))
+        self._cells = []
 
 
-def _read(kind: int, text: str) -> Cell:
-    """A cell of a kind."""
-    if kind == _TEXT:
-        return text
-    if _KINDS[kind] is bool:
-        return text == "True"
-    if _KINDS[kind] is int:
-        return int(text)
-    return float(text) if text else None
+def _escape(cell: str | None) -> str | None:
+    r"""Replace half a surrogate pair, which JSON may have, but UTF-8 and Arrow may not.
 
-
-def to_column(cells: Sequence[Cell], is_text: bool) -> Column:
-    """A column as numbers, if all of its cells are; otherwise as texts.
-
-    Integers with a leading zero are text: it means something. So are those that are too long.
+    The cell then has a NUL, so that it is refused wherever it is used.
     """
-    kinds = {_find_kind(cell, is_text) for cell in cells if not is_empty(cell)}
-    lacks = any(is_empty(cell) for cell in cells)
-    if kinds == {int} and not lacks:
-        return np.fromiter((int(cell or 0) for cell in cells), np.int64, len(cells))
-    if kinds and kinds <= {int, float}:
-        numbers = (np.nan if cell is None or is_empty(cell) else float(cell) for cell in cells)
-        return np.fromiter(numbers, np.float64, len(cells))
-    return Texts.of(("" if cell is None else str(cell) for cell in cells), are_words=True)
+    if cell is None:
+        return None
+    text = cell.encode("utf-8", "backslashreplace").decode()
+    return text if text == cell else f"{text}\0"
 
 
-def is_empty(cell: Cell) -> bool:
-    """Whether a cell says nothing."""
-    return cell is None or (isinstance(cell, str) and not cell.strip())
+def each(column: pa.Array) -> Iterator[Any]:
+    """Yield the cells of a column as Python objects, of which few exist at the same time."""
+    for start in range(0, len(column), _AT_ONCE):
+        yield from column.slice(start, _AT_ONCE).to_pylist()
 
 
-def to_integer(cell: Cell, is_text: bool) -> int | None:
-    """The integer in a cell, which a column with gaps may have as 12.0; None if it is none."""
-    kind = _find_kind(cell, is_text)
-    if kind is float and float(str(cell)).is_integer():
-        kind = int
-    return int(float(str(cell))) if kind is int else None
+def to_column(column: pa.Array, is_guessed: bool) -> pa.Array:
+    """Return a column without nulls: int64, float64 with NaN, or texts.
+
+    Integers with a leading zero are text, because the zero means something. So are integers that
+    are too long for an exact number.
+
+    Args:
+        column: Texts or numbers.
+        is_guessed: Texts become numbers if all of them are written as numbers.
+    """
+    kinds = {column.type}
+    if is_guessed and column.type == TEXT:
+        kinds = _guess_kinds(column)
+    if kinds == {pa.int64()}:
+        numbers = _to_numbers(column, pa.int64())
+        return numbers if not numbers.null_count else _to_floats(numbers)
+    if kinds and TEXT not in kinds:
+        return _to_floats(_to_numbers(column, pa.float64()))
+    return pc.fill_null(column, "")
 
 
-def _find_kind(cell: Cell, is_text: bool) -> type:
-    """What a cell is: int, float or str."""
-    if isinstance(cell, str) and is_text:
-        text = cell.strip()
-        if _INTEGER.fullmatch(text):
-            return int if abs(int(text)) <= _EXACT else str
-        return float if any(map(str.isdigit, text)) and _DECIMAL.fullmatch(text) else str
+def to_integer(cell: Cell, is_guessed: bool) -> int | None:
+    """Return the integer in a cell, which a column with gaps may have as 12.0; or None.
+
+    Args:
+        cell: The cell.
+        is_guessed: A text counts as an integer if it is written as one.
+    """
+    kind = _read_kind(cell) if isinstance(cell, str) and is_guessed else _find_kind(cell)
+    if kind is str or not float(cell or 0).is_integer():
+        return None
+    return int(cell or 0) if kind is int else int(float(cell or 0))
+
+
+def _find_kind(cell: Cell) -> type:
+    """Return the type that a cell counts as: int, float or str."""
     if isinstance(cell, (bool, str)) or cell is None:
         return str
     if isinstance(cell, int):
         return int if abs(cell) <= _EXACT else str
     return float
+
+
+def _read_kind(cell: str) -> type:
+    """Return the type that a text is written as: int, float or str."""
+    text = cell.strip()
+    if _INTEGER.fullmatch(text):
+        return int if abs(int(text)) <= _EXACT else str
+    return float if any(map(str.isdigit, text)) and _DECIMAL.fullmatch(text) else str
+
+
+def _guess_kinds(column: pa.Array) -> set[pa.DataType]:
+    """Return the types that a column's texts are written as; once there is a text, only that."""
+    types = {int: pa.int64(), float: pa.float64(), str: TEXT}
+    kinds: set[pa.DataType] = set()
+    for cell in each(column):
+        if cell is not None and not cell.isspace():
+            kind = types[_read_kind(cell)]
+            if kind == TEXT:
+                return {TEXT}
+            kinds.add(kind)
+    return kinds
+
+
+def _to_numbers(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return texts as numbers, and empty ones as null; numbers stay as they are."""
+    if column.type != TEXT:
+        return column
+    convert = int if kind == pa.int64() else float
+    chunks = [
+        pa.array(
+            [
+                None if cell is None or cell.isspace() else convert(cell)
+                for cell in column.slice(start, _AT_ONCE).to_pylist()
+            ],
+            kind,
+        )
+        for start in range(0, len(column), _AT_ONCE)
+    ]
+    return pa.chunked_array(chunks, kind).combine_chunks()
+
+
+def _to_floats(numbers: pa.Array) -> pa.Array:
+    return pc.fill_null(numbers.cast(pa.float64()), np.nan)

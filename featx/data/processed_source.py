@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from featx.console import make_bar
 from featx.data.archive import verify_checksums
-from featx.data.cells import Cells, to_column
-from featx.data.columns import Column, Index, TextColumn
+from featx.data.cells import TEXT, CellColumn, each, to_column
+from featx.data.columns import Column, Index, TextColumn, Texts
 from featx.data.folders import (
     STANDARD_SPLITS,
     check_name,
@@ -187,28 +187,33 @@ class _Inputs:
 
 
 class _Notes:
-    """What notes say of all videos, beside what has a meaning, by name; empty where they do not."""
+    """The notes of all videos, a column a name; a cell is empty where a video has no such note."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._cells: dict[str, Cells] = {}
+        self._columns: dict[str, CellColumn] = {}
 
     def append(self, header: Header) -> None:
         """Add the notes of a file."""
         of_videos = header.columns or ()
         for name in {name: None for cells in of_videos for name in cells}:
-            if name not in self._cells:
-                self._cells[name] = Cells()
-                self._cells[name].fill(self._count)
-        for name, column in self._cells.items():
+            if name not in self._columns:
+                self._columns[name] = CellColumn()
+                self._columns[name].fill(self._count)
+        for name, column in self._columns.items():
             for cells in of_videos:
                 column.append(cells.get(name))
             column.fill(len(header.videos) - len(of_videos))
         self._count += len(header.videos)
 
     def freeze(self) -> dict[str, Column]:
-        """The columns, sorted."""
-        return {name: to_column(cells, False) for name, cells in sorted(self._cells.items())}
+        """Return the columns, sorted."""
+        found = {}
+        for name, cells in sorted(self._columns.items()):
+            column = to_column(cells.to_array(), False)
+            is_text = column.type == TEXT
+            found[name] = Texts.of(each(column), are_words=True) if is_text else column.to_numpy()
+        return found
 
 
 def _join(root: Place, place: str) -> str:

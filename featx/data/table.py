@@ -1,32 +1,38 @@
-"""A table of videos, in whichever format people keep such tables: its cells, by column."""
+"""Read annotation tables: the cells of each column, in whichever format people keep them."""
 
 import csv
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
 
-from featx.data.cells import Cell, Cells, to_column
-from featx.data.columns import Column, Texts
+from featx.data.cells import TEXT, Cell, CellColumn, to_column
 from featx.data.folders import is_name
 from featx.data.storage import Place, at_hand, exists, is_file, is_remote, join, name_of
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
 
-KNOWN = (
-    *("path", "split", "label", "id", "start", "end", "start_frame", "end_frame"),
-    *("left", "top", "right", "bottom"),
-)
-"""The columns that have a meaning. Whatever else there is, is kept."""
+NAMES = ("path", "split", "label", "id")
+"""The columns that name something: where a video is, and what it is called."""
+
+NUMBERS = ("start", "end", "start_frame", "end_frame", "left", "top", "right", "bottom")
+"""The columns that say with numbers which part of a clip a video is."""
+
+KNOWN = (*NAMES, *NUMBERS)
+"""The columns that have a meaning. All others are kept as they are."""
 
 _DELIMITERS = ",;\t|"
-_TOLD = ("path", "split", "label")  # columns in which an empty cell is told as it is
-_UNLIKE = ("path", "id")  # columns without the same values again and again
+_QUOTES_ARE_LETTERS = "\t|"  # delimiters of tables in which a cell may begin with a quote
+_ROWS_AT_ONCE = 2**12
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +41,39 @@ class Table:
 
     Attributes:
         path: The file.
-        columns: The cells of each column `[num_rows]`, by name; None where there is none.
+        columns: The cells of each column `[num_rows]`, by name, null where they are empty. They
+            are texts, or numbers where all of a column are numbers of JSON or Parquet.
         lines: The line of each row in the file, or its number, from 1.
-        is_text: Whether all cells are text, so that it has to be guessed which are numbers.
-        bad: What is wrong with rows that are left out, by their line.
-        has_commas: Whether numbers may have a comma for a point, as where cells are set apart by
-            semicolons because of that.
+        guessed: The columns of texts that are numbers if all cells are written as numbers.
+        bad: The errors of rows that are left out, by line.
     """
 
     path: Place
-    columns: dict[str, Cells]
+    columns: dict[str, pa.Array]
     lines: Sequence[int]
-    is_text: bool
+    guessed: Collection[str]
     bad: Mapping[int, InputError] = field(default_factory=dict)
-    has_commas: bool = False
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def where(self, row: int) -> str:
-        """The place of a row, for a person."""
+        """Return the place of a row, for messages."""
         return self.where_line(self.lines[row])
 
     def where_line(self, line: int) -> str:
-        """The place of a line, for a person."""
+        """Return the place of a line, for messages."""
         return f"{name_of(self.path)}:{line}"
 
-    def find_extra(self) -> dict[str, Column]:
-        """The columns without a meaning, by a name that HDF5 takes, sorted: text or numbers.
+    def find_extra(self) -> dict[str, pa.Array]:
+        """Return the columns without a meaning, by a name that HDF5 takes, sorted.
+
+        They are int64, float64 or texts, without nulls.
 
         Raises:
             InputError: HDF5 cannot hold a cell, or two columns have the same name.
         """
-        extra: dict[str, Column] = {}
+        extra: dict[str, pa.Array] = {}
         for name, cells in self.columns.items():
             short = name.replace("/", "_").strip()
             if name in KNOWN or short in ("", ".", ".."):
@@ -77,15 +83,26 @@ class Table:
                     f"{self.path}: expected columns of different names in UTF-8, found {name!r}. "
                     "Rename it."
                 )
-            extra[short] = column = to_column(cells, self.is_text)
-            if isinstance(column, Texts):
-                for row, cell in enumerate(column):
-                    if not is_name(cell):
-                        raise InputError(
-                            f"{self.where(row)}: expected text in UTF-8 without NUL in {name}, "
-                            f"found {cell!r}. Mend the row."
-                        )
+            extra[short] = column = to_column(cells, name in self.guessed)
+            if column.type == TEXT and (row := pc.index(_have_nul(column), True).as_py()) >= 0:
+                raise InputError(
+                    f"{self.where(row)}: expected text in UTF-8 without NUL in {name}, found "
+                    f"{column[row].as_py()!r}. Fix the row."
+                )
         return dict(sorted(extra.items()))
+
+
+def _have_nul(column: pa.Array) -> pa.Array:
+    return pc.match_substring(column, "\0")
+
+
+class _Content(NamedTuple):
+    """A table as its file has it, before its columns have their meaning."""
+
+    columns: dict[str, CellColumn]
+    lines: Sequence[int]
+    bad: Mapping[int, InputError] = {}
+    has_commas: bool = False  # numbers may have a comma for a point
 
 
 def read_table(path: Place, columns: Mapping[str, str], root: Place) -> Table:
@@ -93,9 +110,9 @@ def read_table(path: Place, columns: Mapping[str, str], root: Place) -> Table:
 
     Args:
         path: The file.
-        columns: What columns are called in it, by what they are. Others are known by their names,
-            be these in capitals or not.
-        root: What paths in it are relative to, to tell a header from a path.
+        columns: The names of columns in the file, by their meaning. All others are found by their
+            names, in capitals or not.
+        root: The folder that paths are relative to, to tell a header from a path.
 
     Raises:
         MissingInputError: There is no such file, or no row in it.
@@ -119,7 +136,7 @@ def read_table(path: Place, columns: Mapping[str, str], root: Place) -> Table:
         )
     try:
         with at_hand(path) as near:
-            table = replace(read(near, columns.get("path", "path"), root), path=path)
+            content = read(near, columns.get("path", "path"), root)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: expected text in UTF-8, found a byte {error.object[error.start]:#04x} that "
@@ -129,61 +146,66 @@ def read_table(path: Place, columns: Mapping[str, str], root: Place) -> Table:
         raise InputError(
             f"{path}: expected a readable table, found: {first_line(error)}. Check its permissions."
         ) from error
-    table = _rename(table, columns)
+    table = _name_columns(path, content, columns)
     if not len(table) and not table.bad:
         raise MissingInputError(f"{path}: expected rows, found none. Give another table.")
     return table
 
 
-def _rename(table: Table, columns: Mapping[str, str]) -> Table:
-    """The table with the names that have a meaning."""
-    found = [*table.columns]
+def _name_columns(path: Place, content: _Content, columns: Mapping[str, str]) -> Table:
+    """Return the table with the names that have a meaning."""
+    names = _find_names(path, [*content.columns], columns)
+    renamed: dict[str, pa.Array] = {}
+    guessed = set()
+    for theirs in [*content.columns]:
+        name, cells = names[theirs], content.columns.pop(theirs)
+        if name in renamed:
+            raise InputError(
+                f"{path}: expected columns of different names, found two of {name}. "
+                "Rename one, or say with columns which one it is."
+            )
+        has_words = name in NAMES and name != "label"  # a path may be a number in JSON
+        renamed[name] = cells.to_texts() if has_words else cells.to_array()
+        if name in KNOWN and renamed[name].type == TEXT:
+            renamed[name] = _clean(renamed[name], content.has_commas and name in NUMBERS)
+        if cells.is_guessed:
+            guessed.add(name)
+    return Table(path, renamed, content.lines, guessed, content.bad)
+
+
+def _find_names(path: Place, found: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the name of each column: one that has a meaning, or the name in the file."""
+    listed = shorten(found, 20)
     if missing := [name for name in columns.values() if name not in found]:
         raise UsageError(
-            f"columns: expected columns of {name_of(table.path)} ({shorten(found, 20)}), found "
-            f"{', '.join(missing)}."
+            f"columns: expected columns of {name_of(path)} ({listed}), found {', '.join(missing)}."
         )
     names = {theirs: ours for ours, theirs in columns.items()}
     for name in found:
         ours = name.strip().lower()
-        if ours in KNOWN and ours not in {*columns, *found} | {*names.values()}:
+        if ours in KNOWN and ours not in {*columns, *found, *names.values()}:
             names.setdefault(name, ours)
-    renamed: dict[str, Cells] = {}
-    for name, cells in table.columns.items():
-        # What has the name of a column that was said to be another is not that.
-        kept = f"{name}_" if name in columns and name not in names else name
-        new = names.get(name, kept)
-        if new in renamed:
-            raise InputError(
-                f"{table.path}: expected columns of different names, found two of {new}. "
-                "Rename one, or say with columns which one it is."
-            )
-        renamed[new] = cells
-    if "path" not in renamed:
-        listed = f"the columns {shorten(found, 20)}" if any(found) else "no columns"
+    # A column whose name was given to another one gets a name without a meaning.
+    chosen = {name: names.get(name, f"{name}_" if name in columns else name) for name in found}
+    if "path" not in chosen.values():
         raise InputError(
-            f"{table.path}: expected a column path, found {listed}. "
+            f"{path}: expected a column path, found "
+            f"{f'the columns {listed}' if any(found) else 'no columns'}. "
             "Say with columns which one it is, such as columns: {path: video}."
         )
-    for name in ("path", "split", "label", "id"):  # around which spaces mean nothing
-        if name in renamed:
-            stripped = (cell.strip() if isinstance(cell, str) else cell for cell in renamed[name])
-            renamed[name] = _make_cells(name, stripped)
-    for name in KNOWN[KNOWN.index("start") :] if table.has_commas else ():
-        if name in renamed:
-            renamed[name] = Cells(
-                cell.replace(",", ".") if isinstance(cell, str) else cell for cell in renamed[name]
-            )
-    return replace(table, columns=renamed)
+    return chosen
 
 
-def _make_cells(name: str, cells: Iterable[Cell] = ()) -> Cells:
-    """A column of a name, with the first of its cells."""
-    return Cells(cells, are_words=name.strip().lower() not in _UNLIKE)
+def _clean(column: pa.Array, has_commas: bool) -> pa.Array:
+    """Remove spaces around cells, which mean nothing, and read decimal commas."""
+    stripped = pc.utf8_trim_whitespace(column)
+    if has_commas:
+        stripped = pc.replace_substring(stripped, ",", ".")
+    return pc.if_else(pc.equal(stripped, ""), pa.scalar(None, TEXT), stripped)
 
 
 class _Dialect(NamedTuple):
-    """How a table of text is written: its delimiter, and the names of its columns."""
+    """How a table of text is written."""
 
     delimiter: str
     names: list[str]
@@ -191,6 +213,7 @@ class _Dialect(NamedTuple):
 
 
 def _find_dialect(path: Path, path_column: str) -> _Dialect:
+    """Find the delimiter of a table and the names of its columns."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         if note := re.match(r"sep=(.)\r?\n", header):
@@ -206,13 +229,15 @@ def _find_dialect(path: Path, path_column: str) -> _Dialect:
 
 
 def _split_header(header: str, delimiter: str) -> list[str]:
+    if delimiter in _QUOTES_ARE_LETTERS:
+        return [name.strip() for name in _split_row(header.rstrip("\r\n"), delimiter)]
     rows = [*csv.reader([header], delimiter=delimiter)]
     return [name.strip() for name in rows[0]] if rows else []
 
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Let cells be as long as they like, in a module whose limit is one for the process."""
+    """Lift the limit of a cell's length, which the module has for the whole process."""
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield
@@ -220,57 +245,103 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_delimited(path: Path, path_column: str, root: Place) -> Table:
-    """A table whose first line names its columns; or lines of a path and a label, without that."""
-    delimiter, names, has_note = _find_dialect(path, path_column)
+def _read_delimited(path: Path, path_column: str, root: Place) -> _Content:
+    """Read a table whose first line names its columns; or lines without such a line."""
+    dialect = _find_dialect(path, path_column)
+    names = dialect.names
     if path_column not in names and "path" not in map(str.lower, names):
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
-        if len(names) <= 2 and _exists(root, _split_line(header, delimiter)[0]):
+        if len(names) <= 2 and _exists(root, _split_line(header, dialect.delimiter)[0]):
             return _read_lines(path, path_column, root)
     if double := sorted({name for name in names if name and names.count(name) > 1}):
         raise InputError(
             f"{path}: expected columns of different names, found two of {shorten(double)}. "
             "Rename one."
         )
-    cells = [_make_cells("path" if name == path_column else name) for name in names]
-    are_kept = [name.lower() in _TOLD or name == path_column for name in names]
-    lines = array("q")
     bad: dict[int, InputError] = {}
+    lines = array("q")
+    columns = [CellColumn() for _ in names]
+    rows: list[list[str]] = []
+
+    def pack() -> None:
+        for column, cells in zip(columns, zip(*rows, strict=True), strict=False):
+            column.extend(cells)
+        rows.clear()
+
+    read_rows = _read_letters if dialect.delimiter in _QUOTES_ARE_LETTERS else _read_quoted
+    for line, row in read_rows(path, dialect):
+        if not any(row):
+            continue
+        if len(row) != len(names):
+            bad[line] = InputError(
+                f"{path.name}:{line}: expected {len(names)} fields, as the first line has, "
+                f"found {len(row)}. Fix the line; text with a {dialect.delimiter!r} in it needs "
+                "quotes."
+            )
+            continue
+        lines.append(line)
+        rows.append(row)
+        if len(rows) == _ROWS_AT_ONCE:
+            pack()
+    pack()
+    named = dict(zip(names, columns, strict=True))
+    return _Content(named, lines, bad, has_commas=dialect.delimiter == ";")
+
+
+def _read_quoted(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table in which quotes are doubled, each with the line it begins on."""
     with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=dialect.delimiter, strict=True)
         begin = 0
         try:
-            for _ in range(1 + has_note):
+            for _ in range(1 + dialect.has_note):
                 next(reader, None)
             begin = reader.line_num
             for row in reader:
-                line = begin + 1  # where it begins: there may be newlines in it
-                begin = reader.line_num
-                if len(row) != len(names) and any(row):
-                    bad[line] = InputError(
-                        f"{path.name}:{line}: expected {len(names)} fields, as the first line has, "
-                        f"found {len(row)}. Mend the line; text with a {delimiter!r} in it needs "
-                        "quotes."
-                    )
-                elif any(row):
-                    lines.append(line)
-                    for column, is_kept, cell in zip(cells, are_kept, row, strict=True):
-                        column.append(cell if is_kept else cell or None)
+                line = begin + 1
+                begin = reader.line_num  # there may be newlines in a cell
+                yield line, row
         except csv.Error as error:
             raise InputError(
                 f"{path.name}:{begin + 1}: expected a line of a table, found: {error}. "
-                "Mend the line: quotes have to be closed, and doubled within others."
+                "Fix the line: quotes have to be closed, and doubled within others."
             ) from error
-    columns = dict(zip(names, cells, strict=True))
-    return Table(path, columns, lines, is_text=True, bad=bad, has_commas=delimiter == ";")
 
 
-def _read_lines(path: Path, path_column: str, root: Place) -> Table:
-    """Lines of a path and a label, or of a path alone."""
-    paths, labels = _make_cells("path"), _make_cells("label")
+def _read_letters(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table in which a quote is a letter, a row a line."""
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if number > 1 + dialect.has_note:
+                text = line.removesuffix("\n")
+                yield number, _split_row(text, dialect.delimiter, len(dialect.names))
+
+
+def _split_row(line: str, delimiter: str, count: int | None = None) -> list[str]:
+    """Return the cells of a line; those that are quoted whole without the quotes.
+
+    Args:
+        line: The line.
+        delimiter: The letter between cells. It belongs to a cell that is quoted whole, but not
+            where the line without quotes has as many cells as it should have.
+        count: The number of cells.
+    """
+    cells = line.split(delimiter)
+    if '"' not in line:
+        return cells
+    if len(cells) != count:
+        mark = re.escape(delimiter)
+        cells = re.findall(rf'(?:^|{mark})("(?:[^"]|"")*"(?={mark}|$)|[^{mark}]*)', line)
+    return [cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell for cell in cells]
+
+
+def _read_lines(path: Path, path_column: str, root: Place) -> _Content:
+    """Read lines of a path and a label, or of a path alone."""
+    paths, labels = CellColumn(), CellColumn()
     lines = array("q")
     delimiter = "," if path.suffix.lower() == ".csv" else None
+    has_labels = False
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -278,17 +349,15 @@ def _read_lines(path: Path, path_column: str, root: Place) -> Table:
                 # A path with a space, and no label. A request for each would take too long.
                 if label and not is_remote(root) and _exists(root, line.strip()):
                     name, label = line.strip(), None
+                has_labels = has_labels or bool(label)
                 lines.append(number)
-                paths.append(name)
-                labels.append(label)
-    columns = {path_column: paths}
-    if any(labels):
-        columns["label"] = labels
-    return Table(path, columns, lines, is_text=True)
+                paths.extend((name,))
+                labels.extend((label,))
+    return _Content({path_column: paths} | ({"label": labels} if has_labels else {}), lines)
 
 
 def _split_line(line: str, delimiter: str | None) -> tuple[str, str | None]:
-    """The path of a line, which may have spaces in it, and its label."""
+    """Return the path of a line, which may have spaces in it, and the label."""
     line = line.strip()
     if '"' in line and delimiter and delimiter in line:
         head, *rest = next(csv.reader([line], delimiter=delimiter))
@@ -305,8 +374,8 @@ def _exists(root: Place, name: str) -> bool:
     return bool(name) and exists(join(root, name))
 
 
-def _read_objects(path: Path, path_column: str, root: Place) -> Table:
-    """Objects of JSON: one a line, or a list of them."""
+def _read_objects(path: Path, path_column: str, root: Place) -> _Content:
+    """Read objects of JSON: one a line, or a list of them."""
     with path.open(encoding="utf-8-sig") as file:
         if path.suffix.lower() == ".json":
             return _join(path, enumerate(_load_list(path, file.read()), start=1))
@@ -317,7 +386,7 @@ def _load_list(path: Path, text: str) -> list[Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON, found: {first_line(error)}. Mend it.") from error
+        raise InputError(f"{path}: expected JSON, found: {first_line(error)}. Fix it.") from error
     if not isinstance(content, list):
         raise InputError(
             f"{path}: expected a list of objects, found {type(content).__name__}. Make a table of "
@@ -334,28 +403,28 @@ def _load_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
             except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{path.name}:{number}: expected an object of JSON, found: "
-                    f"{first_line(error)}. Mend the line."
+                    f"{first_line(error)}. Fix the line."
                 ) from error
 
 
-def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> Table:
-    """Columns of objects; where one lacks a name, its cell is empty."""
-    columns: dict[str, Cells] = {}
+def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> _Content:
+    """Return the columns of objects; where an object lacks a name, its cell is empty."""
+    columns: dict[str, CellColumn] = {}
     lines = array("q")
     for number, row in objects:
         if not isinstance(row, dict):
             raise InputError(
                 f"{path.name}:{number}: expected an object, found {type(row).__name__}. "
-                "Mend the line."
+                "Fix the line."
             )
         for name in row:
             if name not in columns:
-                columns[name] = _make_cells(name)
+                columns[name] = CellColumn()
                 columns[name].fill(len(lines))
         for name, cells in columns.items():
             cells.append(_to_cell(row.get(name)))
         lines.append(number)
-    return Table(path, columns, lines, is_text=False)
+    return _Content(columns, lines)
 
 
 def _to_cell(value: Any) -> Cell:  # noqa: ANN401  # whatever JSON or Parquet holds
@@ -368,25 +437,27 @@ def _to_cell(value: Any) -> Cell:  # noqa: ANN401  # whatever JSON or Parquet ho
     return str(value)
 
 
-def _read_parquet(path: Path, path_column: str, root: Place) -> Table:
-    from pyarrow import ArrowInvalid, parquet
-
+def _read_parquet(path: Path, path_column: str, root: Place) -> _Content:
+    columns: dict[str, CellColumn] = {}
+    count = 0
     try:
-        content = parquet.read_table(path)
-    except ArrowInvalid as error:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                for name, cells in zip(batch.schema.names, batch.columns, strict=True):
+                    column = columns.setdefault(name, CellColumn())
+                    for cell in cells.to_pylist():
+                        column.append(_to_cell(cell))
+                count += len(batch)
+            for name in file.schema_arrow.names:
+                columns.setdefault(name, CellColumn())
+    except pa.ArrowInvalid as error:
         raise InputError(
             f"{path}: expected a table in Parquet, found: {first_line(error)}. Save it again."
         ) from error
-    columns = {
-        name: _make_cells(
-            name, (_to_cell(cell) for chunk in column.chunks for cell in chunk.to_pylist())
-        )
-        for name, column in zip(content.column_names, content.columns, strict=True)
-    }
-    return Table(path, columns, range(1, len(content) + 1), is_text=False)
+    return _Content(columns, range(1, count + 1))
 
 
-_READERS: dict[str, Callable[[Path, str, Place], Table]] = {
+_READERS: dict[str, Callable[[Path, str, Place], _Content]] = {
     ".csv": _read_delimited,
     ".tsv": _read_delimited,
     ".jsonl": _read_objects,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featx.data.cells import Cell, to_column
-from featx.data.table import read_table
+from featx.data.cells import Cell
+from featx.data.table import Table, read_table
 from featx.errors import FeatxError, InputError, UsageError
 
 ROWS: list[dict[str, Any]] = [
     {"path": "a b.mp4", "label": "hello", "note": 'says "hi", twice'},
-    {"path": "ü.mp4", "label": "bye", "note": "two\nlines"},
+    {"path": "ü.mp4", "label": "bye", "note": "two lines"},
     {"path": "c.mp4", "label": "hello", "note": None},
 ]
 
@@ -24,6 +24,11 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     """A file."""
     path.write_bytes(text.encode(encoding))
     return path
+
+
+def read_cells(table: Table) -> dict[str, list[Cell]]:
+    """The cells of each column."""
+    return {name: column.to_pylist() for name, column in table.columns.items()}
 
 
 def to_csv(delimiter: str, end: str = "\n") -> str:
@@ -52,8 +57,44 @@ TEXTS = {
 def test_every_format_has_the_same_cells(tmp_path: Path, name: str) -> None:
     """Whatever the delimiter, the quotes, the ends of lines, a mark of the encoding."""
     table = read_table(write(tmp_path / name, TEXTS[name]), {}, tmp_path)
-    assert table.columns == {key: [row[key] for row in ROWS] for key in ROWS[0]}
+    assert read_cells(table) == {key: [row[key] for row in ROWS] for key in ROWS[0]}
     assert table.where(0) == f"{name}:{1 if 'json' in name else 2}"
+
+
+QUOTES: dict[str, list[list[Cell]]] = {
+    'v0\t"Hi\tx\nv1\tyou"\ty\nv2\tok\tz\n': [['"Hi', "x"], ['you"', "y"], ["ok", "z"]],
+    'v0\tx\t"And then.\nv1\ty\tno\nv2\tz\tsaid."\n': [
+        ["x", '"And then.'],
+        ["y", "no"],
+        ["z", 'said."'],
+    ],
+    'v0\t"Go" he said\t"x"\n': [['"Go" he said', "x"]],
+    'v0\t"he said ""Go"""\t"Go" or "stop"\n': [['he said "Go"', '"Go" or "stop"']],
+    'v0\t"a\tb"\tx\r\nv1\t"\t""\r\n': [["a\tb", "x"], ['"', None]],
+    '"v0"\t5"\t"5"""\n\n\t\t\n': [['5"', '5"']],
+}
+
+
+@pytest.mark.parametrize("text", QUOTES)
+@pytest.mark.parametrize("delimiter", ["\t", "|"])
+def test_quotes_that_are_letters(tmp_path: Path, delimiter: str, text: str) -> None:
+    """In TSV and with `|`; a cell that is quoted whole, in one line, is unquoted."""
+    rows = QUOTES[text]
+    path = tmp_path / {"\t": "t.tsv", "|": "t.csv"}[delimiter]
+    table = read_table(write(path, f"path\tb\tc\n{text}".replace("\t", delimiter)), {}, tmp_path)
+    found = read_cells(table)
+    assert found["path"] == [f"v{row}" for row in range(len(rows))]
+    assert [[*cells] for cells in zip(found["b"], found["c"], strict=True)] == [
+        [cell and str(cell).replace("\t", delimiter) for cell in row] for row in rows
+    ]
+    assert not table.bad
+
+
+def test_a_quoted_cell_of_two_lines(tmp_path: Path) -> None:
+    """In TSV, no row is lost: the rest of the cell is a bad row."""
+    table = read_table(write(tmp_path / "t.tsv", 'path\tb\nv0\t"x\ny"\nv1\tz\n'), {}, tmp_path)
+    assert read_cells(table) == {"path": ["v0", "v1"], "b": ['"x', "z"]}
+    assert [*table.bad] == [3]
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -63,8 +104,7 @@ def test_parquet(tmp_path: Path) -> None:
 
     content = {"path": ["a", "b"], "start": [0.5, None], "glosses": [["x", "y"], []], "n": [1, 2]}
     parquet.write_table(pyarrow.table(content), tmp_path / "t.parquet")
-    columns = read_table(tmp_path / "t.parquet", {}, tmp_path).columns
-    assert columns == {
+    assert read_cells(read_table(tmp_path / "t.parquet", {}, tmp_path)) == {
         "path": ["a", "b"],
         "start": [0.5, None],
         "glosses": ['["x", "y"]', "[]"],
@@ -86,8 +126,9 @@ def test_lines_of_a_path_and_a_label(tmp_path: Path, name: str, text: str) -> No
     for clip in ("a b.mp4", "a_b.mp4", "c.mp4"):
         (tmp_path / clip).touch()
     table = read_table(write(tmp_path / name, text), {}, tmp_path)
-    assert [str(cell).replace("_", " ") for cell in table.columns["path"]] == ["a b.mp4", "c.mp4"]
-    assert table.columns["label"] == ["hello", "bye"]
+    cells = read_cells(table)
+    assert [str(cell).replace("_", " ") for cell in cells["path"]] == ["a b.mp4", "c.mp4"]
+    assert cells["label"] == ["hello", "bye"]
 
 
 def test_lines_of_paths_alone(tmp_path: Path) -> None:
@@ -95,7 +136,7 @@ def test_lines_of_paths_alone(tmp_path: Path) -> None:
     for clip in ("a b.mp4", "c.mp4"):
         (tmp_path / clip).touch()
     table = read_table(write(tmp_path / "t.txt", "a b.mp4\nc.mp4\n"), {}, tmp_path)
-    assert table.columns == {"path": ["a b.mp4", "c.mp4"]}
+    assert read_cells(table) == {"path": ["a b.mp4", "c.mp4"]}
 
 
 def test_other_names(tmp_path: Path) -> None:
@@ -103,13 +144,15 @@ def test_other_names(tmp_path: Path) -> None:
     text = "video,gloss,label,start\nv.mp4,hello,17,4\n"
     columns = {"path": "video", "label": "gloss"}
     table = read_table(write(tmp_path / "t.csv", text), columns, tmp_path)
-    assert table.columns == {
+    assert read_cells(table) == {
         "path": ["v.mp4"],
         "label": ["hello"],
         "label_": ["17"],
         "start": ["4"],
     }
-    assert {name: [*cells] for name, cells in table.find_extra().items()} == {"label_": [17]}
+    assert {name: cells.to_pylist() for name, cells in table.find_extra().items()} == {
+        "label_": [17]
+    }
 
 
 @pytest.mark.parametrize(
@@ -135,9 +178,17 @@ def test_other_names(tmp_path: Path) -> None:
         (["."], True, ["."]),
     ],
 )
-def test_numbers_and_text(cells: list[Cell], is_text: bool, expected: list[Any]) -> None:
+def test_numbers_and_text(
+    tmp_path: Path, cells: list[Cell], is_text: bool, expected: list[Any]
+) -> None:
     """A column is of numbers if all of it is; a leading zero means something."""
-    found = [*to_column(cells, is_text)]
+    if is_text:
+        text = "path,x\n" + "".join(f"a,{'' if cell is None else cell}\n" for cell in cells)
+        path = write(tmp_path / "t.csv", text)
+    else:
+        rows = [{"path": "a", "x": cell} for cell in cells]
+        path = write(tmp_path / "t.json", json.dumps(rows))
+    found = read_table(path, {}, tmp_path).find_extra()["x"].to_pylist()
     np.testing.assert_array_equal(found, expected)
     assert [isinstance(cell, str) for cell in found] == [isinstance(cell, str) for cell in expected]
 
@@ -179,7 +230,7 @@ def test_lines_of_other_lengths(tmp_path: Path) -> None:
     """They are told as rows are, by the line on which they begin."""
     text = 'path,label\n"a\nb",c\nd\n\n"e\nf",g,h\ni,j\n'
     table = read_table(write(tmp_path / "t.csv", text), {}, tmp_path)
-    assert table.columns["path"] == ["a\nb", "i"]
+    assert read_cells(table)["path"] == ["a\nb", "i"]
     assert [*table.lines] == [2, 8]
     assert {line: str(error).partition(": ")[2][:34] for line, error in table.bad.items()} == {
         4: "expected 2 fields, as the first li",
@@ -194,22 +245,22 @@ def test_spreadsheets(tmp_path: Path) -> None:
         "quoted.csv": '"path";"label";"Notes"\n"a.mp4";"x";"1,5"\n',
         "others.csv": 'path;label;"Notes"\na.mp4;x;1,5\n',
     }.items():
-        columns = read_table(write(tmp_path / name, text), {}, tmp_path).columns
-        assert columns == {"path": ["a.mp4"], "label": ["x"], "Notes": ["1,5"]}
+        cells = read_cells(read_table(write(tmp_path / name, text), {}, tmp_path))
+        assert cells == {"path": ["a.mp4"], "label": ["x"], "Notes": ["1,5"]}
 
 
 def test_decimal_commas(tmp_path: Path) -> None:
     """Where a spreadsheet writes them, semicolons are between the cells."""
     text = "path;start;end;note\na.mp4;0,25;1;0,5\n"
-    columns = read_table(write(tmp_path / "t.csv", text), {}, tmp_path).columns
-    assert columns == {"path": ["a.mp4"], "start": ["0.25"], "end": ["1"], "note": ["0,5"]}
+    cells = read_cells(read_table(write(tmp_path / "t.csv", text), {}, tmp_path))
+    assert cells == {"path": ["a.mp4"], "start": ["0.25"], "end": ["1"], "note": ["0,5"]}
 
 
 def test_long_cells(tmp_path: Path) -> None:
     """As long as they like; the limit of the module of the process stays what it was."""
     before = csv.field_size_limit()
     table = read_table(write(tmp_path / "t.csv", f"path,x\na,{'b' * 200_000}\n"), {}, tmp_path)
-    assert len(str(table.columns["x"][0])) == 200_000
+    assert len(str(read_cells(table)["x"][0])) == 200_000
     assert csv.field_size_limit() == before
 
 
