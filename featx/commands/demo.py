@@ -78,7 +78,7 @@ def demo(
         make_clips(raw, clips)
     sizes = f"--num-frames {num_frames} --image-size {image_size}"
     _announce(2, f"featx preprocess {_quote(raw)} {_quote(processed)} {sizes}")
-    preprocess(raw, processed, num_frames, image_size)
+    preprocess(raw, processed, num_frames=num_frames, image_size=image_size)
     backbone, weights = find_backbone()
     _announce(
         3,

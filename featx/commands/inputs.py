@@ -1,66 +1,52 @@
-"""The inputs of feature files, found again: where a person says, and as the files say."""
+"""The inputs of feature files, opened again with the settings that the files record."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-from featx.data.choices import LayoutName, OnError, SourceName
+from featx.data.choices import OnError
 from featx.data.pixels import PIXELS
 from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, DecoderName
+from featx.data.settings import VideoSettings
 from featx.features.provenance import Provenance
 
 if TYPE_CHECKING:
     from featx.extraction.datamodule import VideoDataModule
 
 
-class Inputs(NamedTuple):
-    """Where a person says that inputs are: arguments of `VideoDataModule`."""
-
-    root: Path | str | None
-    source: SourceName = "processed"
-    layout: LayoutName = "tree"
-    table: Path | None = None
-    columns: dict[str, str] | None = None
-
-
 def open_inputs(
-    inputs: Inputs,
+    videos: VideoSettings,
     made: Provenance,
     splits: Sequence[str] | None,
     on_error: OnError,
     decoder: DecoderName = "pyav",
 ) -> "VideoDataModule":
-    """List what features were made of, to be read as it was.
+    """List the inputs of a feature file, to be read as when it was made.
 
     Args:
-        inputs: Where they are.
-        made: What a feature file records.
-        splits: Which splits; by default, those that there are.
-        on_error: What becomes of bad ones.
-        decoder: What decodes clips.
+        videos: Which videos.
+        made: The record of the feature file; it says which frames.
+        splits: Which splits; by default, all that exist.
+        on_error: Whether bad inputs stop the run, or are skipped.
+        decoder: The decoder of clips.
 
     Raises:
         FeatxError: The inputs cannot be listed.
     """
     from featx.extraction.datamodule import VideoDataModule  # Lightning takes seconds to import
 
-    are_clips = inputs.source != "processed" or inputs.table is not None
-    data = VideoDataModule(
-        splits=splits,
-        on_error=on_error,
-        decoder=decoder,
-        **inputs._asdict(),
-        **find_reading(made, are_clips),
-    )
+    frames = find_frame_settings(made, videos.are_clips)
+    videos = replace(videos, splits=splits, decoder=decoder, **frames)
+    data = VideoDataModule(**asdict(videos), on_error=on_error)
     data.setup("predict")
     return data
 
 
-def find_reading(made: Provenance, are_clips: bool) -> dict[str, Any]:
-    """Arguments of `VideoDataModule`, so that it reads what the features were made of.
+def find_frame_settings(made: Provenance, are_clips: bool) -> dict[str, Any]:
+    """Return the frame settings that a feature file records, as fields of `VideoSettings`.
 
     Args:
-        made: What the file records.
+        made: The record of the file.
         are_clips: Whether clips are read; otherwise, they were sampled and resized before.
     """
     reading: dict[str, Any] = {

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -16,16 +17,16 @@ from featx.backbones.transforms import normalize
 from featx.commands.parser import ConciseParser
 from featx.console import make_bar
 from featx.data.archive import read_archive
-from featx.data.choices import LayoutName, SourceName
+from featx.data.choices import SourceName
 from featx.data.clip_file import ClipFile
 from featx.data.clip_source import FILES, FOLDERS, find_misplaced
 from featx.data.columns import Texts
 from featx.data.folders import is_hidden, list_entries, list_folders
-from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest, ScanSettings
-from featx.data.preprocessing import IMAGE_SIZE, Preprocessing, ResizeName
+from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest
 from featx.data.processed_file import FILE_NAME, save_videos
-from featx.data.sources import check_source, choose_source
-from featx.data.storage import Place, locate, resolve
+from featx.data.settings import VideoSettings
+from featx.data.sources import choose_source
+from featx.data.storage import locate, resolve
 from featx.errors import (
     FeatxError,
     InputError,
@@ -67,7 +68,8 @@ class Job(NamedTuple):
 def main(args: Sequence[str], summary: str) -> int:
     """Run `featx preprocess`; returns its exit status."""
     parser = ConciseParser(prog="featx preprocess", description=summary)
-    parser.add_function_arguments(preprocess, as_positional=True)
+    skipped: set[str | int] = {"splits", "pixels", "decoder"}
+    parser.add_function_arguments(preprocess, as_positional=True, skip=skipped)
     failures = preprocess(**vars(parser.parse_args(args)))
     for number, failure in enumerate(failures, start=1):
         count = f"{number} of {len(failures)} clips left out"
@@ -76,51 +78,30 @@ def main(args: Sequence[str], summary: str) -> int:
 
 
 def preprocess(
-    raw_dir: Path,
+    raw_dir: str | Path,
     processed_dir: Path,
-    num_frames: int | None = None,
-    image_size: int = IMAGE_SIZE,
+    source: SourceName = "clips",
     dtype: DTypeName = "uint8",
     num_workers: int | None = None,
-    keep_damaged: bool = False,
-    stride: int | None = None,
-    fps: float | None = None,
-    frame_rate: float | None = None,
-    resize: ResizeName = "squash",
-    source: SourceName = "clips",
-    layout: LayoutName = "tree",
-    table: Path | None = None,
-    columns: dict[str, str] | None = None,
+    **inputs: Any,  # noqa: ANN401  # fields of VideoSettings
 ) -> list[str]:
     """Turn clips into processed_data.pt files.
 
     Clips are found at RAW_DIR/<split>/<category>/[<subcategory>/], by the suffixes of all
     containers of video; those directly in a category's folder form a subcategory of the same name.
-    A file that is up to date is kept. A clip that does not decode is left out and reported.
+    A file that is up to date is kept. A clip that does not decode is skipped and reported.
 
     Args:
         raw_dir: Folder of the clips; with a table, what its paths are relative to.
-        processed_dir: Folder for the processed_data.pt files.
-        num_frames: Frames per video, sampled uniformly over the clip; 64 unless there is a stride
-            or fps.
-        image_size: Height and width in pixels.
+        processed_dir: Folder for the processed_data.pt files, of one tree, folder or table.
+        source: clips, or frames for clips that are folders of images.
         dtype: uint8 for raw RGB; float32 for four times the bytes, normalized with ImageNet's
             mean and std.
         num_workers: Clips decoded in parallel; by default, one per core.
-        keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
-            they are listed in the files, and in the feature files that are made of these.
-        stride: Take every n-th frame of a clip instead.
-        fps: Take so many frames a second instead: those that are shown then.
-        frame_rate: Of clips that are folders of images, in frames a second.
-        resize: squash a frame to a square, or crop: resize its shorter side, and cut out its
-            middle.
-        source: clips, or frames for clips that are folders of images.
-        layout: tree, or flat for clips anywhere in the folder, without splits and categories.
-        table: A table of videos; see featx predict.
-        columns: What the table calls its columns; see featx predict.
+        **inputs: Which videos and frames; see `VideoSettings`.
 
     Returns:
-        One line for each clip that was left out: what is wrong with it.
+        One line for each clip that was skipped: what is wrong with it.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -128,25 +109,17 @@ def preprocess(
         InputError: The table cannot be read.
         OutputError: A file cannot be written.
     """
-    clips_dir, processed_dir = locate(raw_dir), expand(processed_dir)
+    processed_dir = expand(processed_dir)
     check_at_least(1, num_workers=num_workers)
-    check_source(source, layout, table, columns)
     if source == "processed":
         raise UsageError("source: expected clips or frames, found processed. It is what is made.")
-    settings = Preprocessing.choose(
-        num_frames,
-        stride,
-        fps,
-        image_size=image_size,
-        keep_damaged=keep_damaged,
-        frame_rate=frame_rate,
-        resize=resize,
-    )
-    manifest, failures = _scan(clips_dir, settings, source, layout, table, columns)
+    videos = VideoSettings(root=raw_dir, source=source, **inputs)
+    manifest, failures = _scan(videos)
+    settings = videos.preprocessing
     subcategory = None
-    if table is not None or layout == "flat":
-        origin = Path(resolve(locate(table) if table else clips_dir))
-        subcategory = (origin.stem if table else origin.name).lstrip(".") or "videos"
+    if videos.table is not None or videos.layout == "flat":
+        origin = Path(resolve(locate(videos.table or raw_dir)))
+        subcategory = (origin.stem if videos.table else origin.name).lstrip(".") or "videos"
     jobs, misnamed = _plan(manifest, processed_dir, subcategory, dtype)
     groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
     _sort_out(processed_dir, groups.keys(), manifest, subcategory)
@@ -160,7 +133,7 @@ def preprocess(
     def decode(job: Job) -> Decoded:
         frames, _, damage, times, _ = job.clip.read()
         notes: dict[str, Any] = {"clips": job.clip.name, "record": job.record}
-        if keep_damaged:
+        if settings.keep_damaged:
             notes["damage"] = damage
         if manifest.has_times and times is not None:
             notes["times"] = times.tolist()
@@ -177,37 +150,22 @@ def preprocess(
     _write_analysis(processed_dir, manifest, settings.describe(dtype), subcategory is not None)
     if manifest.summary:
         for line in manifest.summary.to_lines():
-            print(f"{clips_dir}: {line}", file=sys.stderr)
+            print(f"{manifest.root}: {line}", file=sys.stderr)
     return [*failures, *misnamed, *failed.values()]
 
 
-def _scan(
-    raw_dir: Place,
-    settings: Preprocessing,
-    source: SourceName,
-    layout: LayoutName,
-    table: Path | None,
-    columns: dict[str, str] | None,
-) -> tuple[Manifest, list[str]]:
-    """The videos to be made, and what is wrong with others."""
+def _scan(videos: VideoSettings) -> tuple[Manifest, list[str]]:
+    """Return the videos to be made, and errors about others."""
+    settings = replace(videos.to_scan(), thorough=True, strict=False)
     splits = None
-    if table is None and layout == "tree":
-        splits = list_folders(raw_dir)
-    wanted = ScanSettings(
-        raw_dir,
-        splits,
-        preprocessing=settings,
-        thorough=True,
-        strict=False,
-        layout=layout,
-        table=None if table is None else locate(table),
-        columns=columns or {},
-    )
-    manifest = choose_source(source, wanted).scan(wanted)
+    if videos.table is None and videos.layout == "tree":
+        splits = list_folders(settings.root)
+        settings = replace(settings, splits=splits)
+    manifest = choose_source(videos.source, settings).scan(settings)
     misplaced = {}
     if splits is not None:  # what is in none of them
-        top = ((item.name,) for item in list_entries(raw_dir))
-        misplaced = find_misplaced(raw_dir, (), top, _KINDS[source])
+        top = ((item.name,) for item in list_entries(settings.root))
+        misplaced = find_misplaced(settings.root, (), top, _KINDS[videos.source])
     failures = [*map(str, misplaced.values())] + [
         str(error)
         for split, errors in manifest.rejected.items()

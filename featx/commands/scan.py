@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from featx.commands.parser import ConciseParser
-from featx.data.choices import LayoutName, SourceName
+from featx.data.choices import SourceName
 from featx.data.folders import walk_files
-from featx.data.manifest import Manifest, ScanSettings
-from featx.data.preprocessing import Preprocessing
+from featx.data.manifest import Manifest
 from featx.data.processed_file import FILE_NAME
+from featx.data.settings import VideoSettings
 from featx.data.sources import choose_source
 from featx.data.storage import listed, locate
 
@@ -23,16 +25,12 @@ def main(args: Sequence[str], summary: str) -> int:
 
 
 def scan(
-    root: Path,
+    root: str | Path,
     source: SourceName | None = None,
-    splits: list[str] | None = None,
     as_json: bool = False,
-    layout: LayoutName = "tree",
-    table: Path | None = None,
-    columns: dict[str, str] | None = None,
-    frame_rate: float | None = None,
+    **inputs: Any,  # noqa: ANN401  # fields of VideoSettings
 ) -> bool:
-    """Print what featx predict would take of a folder, and what it would leave out.
+    """Print what featx predict would take of a folder, and what it would skip.
 
     Every header, and every packet of a clip, is read and checked.
 
@@ -40,12 +38,8 @@ def scan(
         root: The data set's folder; with a table, what its paths are relative to.
         source: What to look for: processed (processed_data.pt files), clips, or frames (folders of
             images). By default clips, if there is no processed_data.pt.
-        splits: Which splits; by default, whichever of train, val and test exist.
         as_json: Print one JSON object.
-        layout: How clips lie in the folder: tree or flat.
-        table: A table of videos; see featx predict.
-        columns: What the table calls its columns; see featx predict.
-        frame_rate: Of clips that are folders of images, in frames a second.
+        **inputs: Which videos and frames; see `VideoSettings`.
 
     Returns:
         Whether featx predict would begin: there are videos in each split, and no bad inputs.
@@ -53,24 +47,11 @@ def scan(
     Raises:
         MissingInputError: The folder or a split does not exist.
     """
-    place = locate(root)
-    if source is None and (table or layout == "flat"):
-        source = "clips"
     if source is None:
-        with listed(place):
-            processed = any(parts[-1] == FILE_NAME for parts in walk_files(place))
-        source = "processed" if processed else "clips"
-    settings = ScanSettings(
-        place,
-        splits,
-        preprocessing=Preprocessing.choose(None, None, None, frame_rate=frame_rate),
-        thorough=True,
-        strict=False,
-        progress=True,
-        layout=layout,
-        table=None if table is None else locate(table),
-        columns=columns or {},
-    )
+        has_clips = inputs.get("table") is not None or inputs.get("layout") == "flat"
+        source = "clips" if has_clips or not _has_processed_files(root) else "processed"
+    videos = VideoSettings(root=root, source=source, **inputs)
+    settings = replace(videos.to_scan(), thorough=True, strict=False, progress=True)
     manifest = choose_source(source, settings).scan(settings)
     bad = [str(error) for errors in manifest.rejected.values() for error in errors.values()]
     if as_json:
@@ -79,6 +60,12 @@ def scan(
     else:
         print(_format(manifest, source, bad))
     return not bad and len(manifest) > 0
+
+
+def _has_processed_files(root: str | Path) -> bool:
+    place = locate(root)
+    with listed(place):
+        return any(parts[-1] == FILE_NAME for parts in walk_files(place))
 
 
 def _format(manifest: Manifest, source: SourceName, bad: Sequence[str]) -> str:

@@ -20,23 +20,15 @@ from featx.data.choices import LayoutName, OnError, ScanName, SourceName
 from featx.data.manifest import (
     ANALYSIS_FILE,
     Manifest,
-    ScanSettings,
     missing_categories,
 )
-from featx.data.pixels import PIXELS, PixelsName, PixelWatch
-from featx.data.preprocessing import (
-    IMAGE_SIZE,
-    NUM_FRAMES,
-    NVDEC,
-    DecoderName,
-    Preprocessing,
-    ResizeName,
-)
+from featx.data.pixels import PixelsName, PixelWatch
+from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC, DecoderName, ResizeName
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
 from featx.data.scan_cache import ScanCache
-from featx.data.sources import check_scan, check_source, choose_source
+from featx.data.settings import VideoSettings, documented
+from featx.data.sources import choose_source
 from featx.data.storage import join as join_place
-from featx.data.storage import locate, parent_of
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.ranks import Ranks
@@ -86,54 +78,26 @@ class Work:
             yield taken - 1
 
 
+@documented
 class VideoDataModule(LightningDataModule):
     """Videos from `ROOT/<split>/<category>/<subcategory>/processed_data.pt`, or from clips.
 
     Args:
-        root: The data set's folder; with a table, what its paths are relative to, by default the
-            table's own.
-        splits: Which splits; by default, whichever of train, val and test exist, and all of a
-            table.
         batch_size: Videos per step; their frames share the forward passes.
         num_workers: Processes per rank that read videos ahead; with 0, a thread does. By default 0
             on a CPU, whose cores the CNN needs, and up to 4 on a GPU, or 16 for clips; but 0 where
             the GPU decodes.
-        on_error: Whether a bad input stops the run, or is left out; those left out are listed in
+        on_error: Whether a bad input stops the run, or is skipped; skipped inputs are listed in
             the log and in the feature file.
         verify_inputs: Read every byte first, and compare it with the files' own checksums.
-        source: `processed` for processed_data.pt files; `clips` for video files, which are decoded
-            on the way to the same videos that featx preprocess makes of them; `frames` for clips
-            that are folders of images. A table says by itself what is what.
-        num_frames: Frames per video, sampled uniformly over a clip; 64 unless there is a stride or
-            fps.
-        image_size: Height and width in pixels to which the frames of clips are resized.
-        pixels: What floating pixels of processed_data.pt files are: `normalized` with ImageNet's
-            mean and std; `unit`, RGB from 0 to 1; or `raw`, RGB from 0 to 255. uint8 is raw RGB.
-        keep_damaged: Keep what decodes of clips that are damaged, or hold less than they declare;
-            they are listed in the log and in the feature file. By default they are bad inputs.
-        decoder: `pyav`, whose wheel has an FFmpeg; or `torchcodec`, which wants the system's. With
-            that, and without workers, a GPU decodes by itself (NVDEC), to pixels that differ
-            slightly. On a CPU, both give the same, but torchcodec does not see damage in a frame.
-        stride: Take every n-th frame of a clip instead.
-        fps: Take so many frames a second instead: those that are shown then.
-        frame_rate: Of clips that are folders of images, in frames a second.
-        resize: `squash` a frame to a square; or `crop`: resize its shorter side, and cut out its
-            middle, as most CNNs were trained.
-        layout: `tree`, ROOT/<split>/<category>/[<subcategory>/]; or `flat`, every clip below ROOT,
-            in one split `all` and without a category.
-        table: A table of videos, a row each: .csv, .tsv, .jsonl, .json, .parquet, or lines of a
-            path and a label. Its columns are path, and where there are some split, label, id,
-            start and end (in seconds) or start_frame and end_frame, and left, top, right and bottom
-            of a box (in pixels); others are kept in the feature file.
-        columns: What the table calls these columns, such as {path: video, label: gloss}.
-        scan: `full`, every input is opened before the first forward pass, so that a bad one is told
-            in the first minutes. Or `lazy`, for millions of clips: those that no earlier run has
-            read are opened when their turn comes, and so bad ones are found late, hours into a run
-            maybe; one that is not there, too. It is for a table or the source `clips`, with
-            num_frames, or with a stride and start_frame and end_frame in every row. A clip that was
-            renamed counts as a new one.
+        scan: `full`: every input is opened before the first forward pass, so that a bad one is
+            reported within minutes. `lazy`, for millions of clips: those that no earlier run has
+            read are opened when their turn comes, and bad or missing ones are found then, perhaps
+            after hours. It is for a table or the source `clips`, with num_frames, or with a stride
+            and start_frame and end_frame in every row. A renamed clip counts as a new one.
 
     Attributes:
+        videos: Which videos, and which of their frames.
         work: The work of a run; made by `setup`.
 
     Raises:
@@ -166,66 +130,46 @@ class VideoDataModule(LightningDataModule):
         super().__init__()
         check_at_least(1, batch_size=batch_size)
         check_at_least(0, num_workers=num_workers)
-        if splits is not None and (isinstance(splits, str) or not splits):
-            raise UsageError(f"splits: expected a list of one split or more, found {splits!r}.")
         check_choice("on_error", on_error, get_args(OnError))
-        check_choice("pixels", pixels, tuple(PIXELS))
-        check_source(source, layout, table, columns)
-        preprocessing = Preprocessing.choose(
-            num_frames,
-            stride,
-            fps,
-            image_size=image_size,
-            keep_damaged=keep_damaged,
-            decoder=decoder,
-            frame_rate=frame_rate,
-            resize=resize,
-        )
-        check_scan(scan, source, table, preprocessing)
-        if root is None and table is None:
-            raise UsageError(
-                "root: expected the data set's folder, found none. Give root or table."
-            )
-        table = None if table is None else locate(table)
-        self.scan_settings = ScanSettings(
-            locate(root) if root is not None else parent_of(table),  # type: ignore[arg-type]
+        self.videos = VideoSettings(
+            root,
             splits,
-            on_error,
-            verify_inputs,
-            preprocessing,
-            progress=True,
-            pixels=pixels,
+            source=source,
             layout=layout,
             table=table,
-            columns=columns or {},
-            scan=scan,
+            columns=columns,
+            num_frames=num_frames,
+            stride=stride,
+            fps=fps,
+            frame_rate=frame_rate,
+            image_size=image_size,
+            resize=resize,
+            pixels=pixels,
+            keep_damaged=keep_damaged,
+            decoder=decoder,
         )
-        self._source = choose_source(source, self.scan_settings)
-        if verify_inputs and self._source.are_clips:
+        self.videos.check_scan(scan)
+        if verify_inputs and self.videos.are_clips:
             name = "clips" if table else source
             raise UsageError(
                 f"verify_inputs: expected false with the source {name}, found true. "
                 f"{name.capitalize()} have no checksums: leave it out."
             )
+        self.scan_settings = replace(
+            self.videos.to_scan(), on_error=on_error, verify=verify_inputs, progress=True, scan=scan
+        )
+        self._source = choose_source(source, self.scan_settings)
         self.root = self.scan_settings.root
-        self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
-        self.verify_inputs = verify_inputs
-        self.source = source
-        self.num_frames = num_frames
-        self.image_size = image_size
-        self.pixels = pixels
-        self.keep_damaged = keep_damaged
-        self.decoder = decoder
         self.work: Work
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""
-        self._watch = PixelWatch(self.pixels)
+        self._watch = PixelWatch(self.videos.pixels)
         ranks = Ranks()
         owner = find_owner(self.trainer)
         if owner is None:
@@ -238,11 +182,11 @@ class VideoDataModule(LightningDataModule):
 
     @property
     def manifest(self) -> Manifest:
-        """The videos, once they are scanned."""
+        """The videos, after `setup`."""
         return self.work.manifest
 
     def find_splits(self) -> list[str]:
-        """The splits that a run is of.
+        """Return the splits of a run.
 
         Raises:
             MissingInputError: One does not exist.
@@ -250,20 +194,20 @@ class VideoDataModule(LightningDataModule):
         return self._source.find_splits(self.scan_settings)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the features depend on, for their record."""
+        """Return the settings that the features depend on, for their record."""
         return {
-            "source": "clips" if self._source.are_clips else "processed",
-            "pixels": self.pixels,
-            "keep_damaged": self.keep_damaged,
+            "source": "clips" if self.videos.are_clips else "processed",
+            "pixels": self.videos.pixels,
+            "keep_damaged": self.videos.keep_damaged,
             # On a CPU, all decoders give the same pixels.
             "decoder": "pyav" if self._find_decoding_device() == CPU else NVDEC,
         }
 
     def _find_decoding_device(self) -> torch.device:
-        """Where clips are decoded: not on a GPU in workers, which cannot use it."""
+        """Return where clips are decoded; never a GPU with workers, because they cannot use it."""
         device = self.trainer.strategy.root_device if self.trainer else CPU
-        decodes = self._source.are_clips and self.decoder == "torchcodec" and not self.num_workers
-        return device if decodes and device.type == "cuda" else CPU
+        uses_gpu = self.videos.are_clips and self.videos.decoder == "torchcodec"
+        return device if uses_gpu and not self.num_workers and device.type == "cuda" else CPU
 
     def _scan(self, cache: ScanCache) -> Manifest:
         manifest = self._source.scan(replace(self.scan_settings, scan_cache=cache))
@@ -288,74 +232,80 @@ class VideoDataModule(LightningDataModule):
         return manifest
 
     def _warn_of_unused(self, manifest: Manifest) -> None:
-        """Warn of settings of clips, where they have no effect on files that were made before."""
-        if self._source.are_clips:
+        """Warn of settings of clips that have no effect on processed_data.pt files."""
+        if self.videos.are_clips:
             return
-        given = self.scan_settings.preprocessing
-        usual = Preprocessing()
+        given, usual = self.videos, VideoSettings()
         unused = [
             name
             for name in ("keep_damaged", "decoder", "stride", "fps", "frame_rate", "resize")
             if getattr(given, name) != getattr(usual, name)
         ]
-        if (self.num_frames or NUM_FRAMES, self.image_size) != (NUM_FRAMES, IMAGE_SIZE):
-            if self.num_frames not in {None, NUM_FRAMES, *manifest.find_values("length")}:
-                unused.append("num_frames")
-            if self.image_size not in {IMAGE_SIZE, *manifest.find_values("width")}:
-                unused.append("image_size")
+        length, size = given.num_frames or NUM_FRAMES, given.image_size
+        if length != NUM_FRAMES and length not in manifest.find_values("length"):
+            unused.append("num_frames")
+        if size != IMAGE_SIZE and size not in manifest.find_values("width"):
+            unused.append("image_size")
         for name in unused:
             value = getattr(given, name)
             rank_zero_warn(f"{name}: {value} is a setting of clips, and has no effect here.")
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
-        """The videos that are not done, in row order; each rank takes blocks of them as it comes.
-
-        A limit that is a share of all batches is one of a share of the videos that is fixed.
-        """
-        rank, num_ranks, on_cuda, num_workers = 0, 1, False, self.num_workers or 0
-        device = self._find_decoding_device()
-        limit: float = 1.0
-        if self.trainer:
-            rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
-            limit = self.trainer.limit_predict_batches
-            on_cuda = self.trainer.strategy.root_device.type == "cuda"
-            if on_cuda and self.num_workers is None and device == CPU:
-                num_cores = count_cores() // self.trainer.num_devices
-                num_workers = min(self._source.max_workers, num_cores)
-        work = self.work
-        owner = find_owner(self.trainer)
+        """Return a loader of the videos that are not finished, in row order."""
+        work, owner = self.work, find_owner(self.trainer)
         if owner and self.trainer:
             work.done = owner.find_finished(self.trainer)
         else:
             work.done = np.zeros(len(work.manifest), np.bool_)
         pending = np.flatnonzero(~work.done)
-        lengths = work.manifest.lengths[pending]
-        num_workers = num_workers if len(pending) else 0
-        blocks: Iterable[int] = [rank]
-        if num_ranks > 1 and (isinstance(limit, int) or limit == 1):
-            bounds = cut_blocks(lengths, num_ranks, self.batch_size)
-            blocks = work.take_blocks(len(bounds) - 1)
-        else:
-            bounds = cut_shares(lengths, num_ranks)
-        sampler = BlockSampler(pending, bounds, blocks, looks_ahead=num_workers == 0)
+        device = self._find_decoding_device()
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        num_workers = self._choose_num_workers(on_cuda, device) if len(pending) else 0
+        sampler = self._make_sampler(pending, looks_ahead=num_workers == 0)
         return DataLoader(
             self.make_dataset(() if num_workers else sampler.follow(), device),
             sampler=sampler,
             batch_size=self.batch_size,
             num_workers=num_workers,
-            pin_memory=on_cuda,  # then the copy to the device takes no time of the CPU's
+            pin_memory=on_cuda,  # so that copies to the device are asynchronous
             collate_fn=join,
             worker_init_fn=outlive_signals,
         )
 
+    def _choose_num_workers(self, on_cuda: bool, device: torch.device) -> int:
+        """Return the number of workers of this rank."""
+        if self.num_workers is not None:
+            return self.num_workers
+        if self.trainer is None or not on_cuda or device != CPU:
+            return 0
+        return min(self._source.max_workers, count_cores() // self.trainer.num_devices)
+
+    def _make_sampler(self, pending: NDArray[np.int64], looks_ahead: bool) -> BlockSampler:
+        """Return the sampler of this rank: it takes blocks of the pending videos while it works.
+
+        If the Trainer has a limit that is a share of all batches, ranks get fixed shares instead,
+        because Lightning must know the number of batches.
+        """
+        lengths = self.work.manifest.lengths[pending]
+        rank, num_ranks, limit = 0, 1, 1.0
+        if self.trainer:
+            rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+            limit = self.trainer.limit_predict_batches
+        if num_ranks > 1 and (isinstance(limit, int) or limit == 1):
+            bounds = cut_blocks(lengths, num_ranks, self.batch_size)
+            blocks: Iterable[int] = self.work.take_blocks(len(bounds) - 1)
+        else:
+            bounds, blocks = cut_shares(lengths, num_ranks), [rank]
+        return BlockSampler(pending, bounds, blocks, looks_ahead)
+
     def make_dataset(self, order: Iterable[int] = (), device: torch.device = CPU) -> VideoDataset:
-        """The videos by position; see `VideoDataset`."""
+        """Return the videos by position; see `VideoDataset`."""
         return VideoDataset(self.manifest, order, device)
 
     def on_before_batch_transfer(self, batch: VideoBatch, dataloader_idx: int) -> VideoBatch:
-        """Raise the first error that a worker met, unless it is a bad video to be left out.
+        """Raise the first error of a batch, unless bad inputs are skipped.
 
-        Pixels that look like others than they are taken for are warned of, once in each process.
+        Also warn, once per process, of pixel values that do not fit the setting `pixels`.
         """
         for error in batch.errors.values():
             if self.on_error == "stop" or not isinstance(error, InputError):
@@ -369,6 +319,6 @@ class VideoDataModule(LightningDataModule):
         return batch._replace(skips=True)
 
     def teardown(self, stage: str) -> None:
-        """Look at what is left of the pixels."""
+        """Warn of the pixel values of the whole run, if they do not fit the setting `pixels`."""
         if warning := self._watch.judge():
             warnings.warn(warning, stacklevel=2)

@@ -94,9 +94,9 @@ def test_the_plain_loop_does_the_same_job(root: Path, save: Save, tmp_path: Path
 
 
 def test_from_start_to_end(
-    small: dict[str, Any], small_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: dict[str, Any], raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table, JSON, a plot, recommendations and an estimate; the videos are removed."""
+    """A table, JSON, a plot, recommendations and an estimate of clips; the videos are removed."""
     out = tmp_path / "bench"
     bench(
         out,
@@ -107,7 +107,9 @@ def test_from_start_to_end(
         accelerator="cpu",
         videos=2,
         rounds=2,
-        root=small_root,
+        root=raw,
+        source="clips",
+        num_frames=6,
         **small,
     )
     assert sorted(path.name for path in out.iterdir()) == ["bench.json", "bench.png"]
@@ -122,7 +124,7 @@ def test_from_start_to_end(
     ]
     output = capsys.readouterr().out
     assert output.count("(b) featx predict") == 2
-    assert f"{small_root}, resnet50, bf16-mixed: 0.00 h" in output
+    assert f"{raw}, resnet50, bf16-mixed: 0.00 h" in output
 
 
 def test_ratios_of_medians() -> None:

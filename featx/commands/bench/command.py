@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,8 +23,9 @@ from featx.commands.bench.report import (
 from featx.commands.bench.rounds import Process, compete, make_videos
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_matplotlib
-from featx.data.manifest import ScanSettings
-from featx.data.processed_source import scan_processed
+from featx.data.manifest import Manifest
+from featx.data.settings import VideoSettings
+from featx.data.sources import choose_source
 from featx.errors import UsageError, check_at_least
 from featx.extraction.temporal import DEFAULT_SCALES, output_length
 from featx.files import expand, writing
@@ -53,9 +55,9 @@ def bench(
     accelerator: str = "auto",
     videos: int | None = None,
     rounds: int = 3,
-    root: Path | None = None,
     workload: Workload = FULL_SIZE,
     process_type: type[Process] = Process,
+    **inputs: Any,  # noqa: ANN401  # fields of VideoSettings
 ) -> None:
     """Measure this machine, and recommend settings.
 
@@ -76,9 +78,10 @@ def bench(
         accelerator: Lightning's accelerator: cpu, gpu, auto, ...
         videos: Number of videos; by default, 4 on a CPU and 100 on a GPU.
         rounds: How often each contender has its turn.
-        root: A data set, to be told how long it takes and how much disk the result needs.
         workload: The videos and matrices to measure with.
         process_type: What each contender runs in.
+        **inputs: With a root or a table, how long that data set takes and how much disk space its
+            features need is estimated; see `VideoSettings`.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -88,7 +91,8 @@ def bench(
     if not precisions:
         raise UsageError("precisions: expected one or more, found none.")
     check_matplotlib()
-    lengths = scan_processed(ScanSettings(Path(root))).lengths.tolist() if root else []
+    manifest = _scan(VideoSettings(**inputs))
+    lengths = [] if manifest is None else manifest.lengths.tolist()
     output_dir = expand(output_dir)
     work = output_dir / "videos"
     with writing(output_dir), ExitStack() as stack:
@@ -132,7 +136,7 @@ def bench(
             )
         advice = recommend(measured, reading, os.cpu_count() or 1)
         rows = sum(output_length(length, DEFAULT_SCALES) for length in lengths)
-        estimates = estimate(measured, sum(lengths), rows) if root else []
+        estimates = [] if manifest is None else estimate(measured, sum(lengths), rows)
         summary = {
             "featx": __version__,
             "torch": torch.__version__,
@@ -151,6 +155,14 @@ def bench(
     print(f"\n{device_name}; {count} videos, medians of {rounds} rounds\n")
     print(format_table(measured))
     print("\nRecommended:", *advice, sep="\n  ")
-    if root:
-        print(format_estimate(estimates, Path(root)))
+    if manifest is not None:
+        print(format_estimate(estimates, manifest.root))
     print(f"\n{output_dir / 'bench.json'}\n{output_dir / 'bench.png'}")
+
+
+def _scan(videos: VideoSettings) -> Manifest | None:
+    """Return the videos of the data set that is to be estimated; None without one."""
+    if videos == VideoSettings():
+        return None
+    settings = videos.to_scan()
+    return choose_source(videos.source, settings).scan(settings)

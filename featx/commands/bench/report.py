@@ -178,7 +178,7 @@ def estimate(
     ]
 
 
-def format_estimate(estimates: Sequence[Mapping[str, Any]], root: Path) -> str:
+def format_estimate(estimates: Sequence[Mapping[str, Any]], root: str) -> str:
     """The estimate in words, a line each."""
     return "\n".join(
         f"{root}, {row['name']}: {row['seconds'] / 3600:.2f} h on one device, feature files of "

@@ -2,18 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from featx.commands.inputs import Inputs
 from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
-from featx.data.choices import LayoutName, SourceName
-from featx.data.storage import locate
+from featx.data.settings import FRAME_SETTINGS, VideoSettings
 from featx.errors import InputError, UsageError
 from featx.features.feature_file import (
     DAMAGE,
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
 def main(args: Sequence[str], summary: str) -> int:
     """Run `featx inspect`; returns its exit status."""
     parser = ConciseParser(prog="featx inspect", description=summary)
-    parser.add_function_arguments(inspect, as_positional=True, skip={"as_json", "duplicates"})
+    skipped: set[str | int] = {"as_json", "duplicates", "splits", *FRAME_SETTINGS}
+    parser.add_function_arguments(inspect, as_positional=True, skip=skipped)
     parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     parser.add_argument(
         "--duplicates",
@@ -54,12 +54,8 @@ def inspect(
     checkpoint: Path | None = None,
     duplicates: bool = False,
     html: Path | None = None,
-    root: Path | None = None,
-    source: SourceName = "processed",
-    layout: LayoutName = "tree",
-    table: Path | None = None,
-    columns: dict[str, str] | None = None,
     multi_scale: bool | None = None,
+    **inputs: Any,  # noqa: ANN401  # fields of VideoSettings
 ) -> bool:
     """Print the structure, statistics and attributes of feature files, and check them.
 
@@ -73,12 +69,9 @@ def inspect(
         duplicates: Also tell which videos are there twice: for certain, by what they were made of,
             and nearly, by their features.
         html: A page to write: a map of all videos, their neighbours, and what looks wrong.
-        root: For the page, the data set that the features were made from: frames are shown.
-        source: What is in the root: processed (processed_data.pt files), clips, or frames.
-        layout: How clips lie in the root: tree or flat.
-        table: The table that the features were made from; then, root may be left out.
-        columns: What the table calls its columns, as for featx predict.
         multi_scale: Which files of a folder, where there are both.
+        **inputs: For the page, which videos the features were made from, so that it shows frames;
+            see `VideoSettings`.
 
     Returns:
         Whether the files are valid, and fit what they should.
@@ -91,8 +84,8 @@ def inspect(
     """
     path, plot, html = expand(file), plot and expand(plot), html and expand(html)
     checkpoint = checkpoint and expand(checkpoint)
-    inputs = Inputs(root and locate(root), source, layout, table, columns)
-    _check_options(path, plot, html, duplicates, inputs)
+    videos = VideoSettings(**inputs)
+    _check_options(path, plot, html, duplicates, videos)
     size = None
     if checkpoint is not None:
         from featx.training.checkpoint import read_input_size  # it needs torch, which takes seconds
@@ -127,7 +120,7 @@ def inspect(
     elif is_compared:
         from featx.commands.inspect.comparison import compare_videos
 
-        comparison = compare_videos(path, multi_scale, duplicates, html, inputs)
+        comparison = compare_videos(path, multi_scale, duplicates, html, videos)
         report |= comparison.report
         lines = [*comparison.first, *lines, *comparison.last]
     print(json.dumps(report, indent=2, default=str) if as_json else "\n\n".join(lines))
@@ -135,7 +128,7 @@ def inspect(
 
 
 def _check_options(
-    path: Path, plot: Path | None, html: Path | None, duplicates: bool, inputs: Inputs
+    path: Path, plot: Path | None, html: Path | None, duplicates: bool, inputs: VideoSettings
 ) -> None:
     """Find out before the reading whether all that is asked for can be made.
 
@@ -154,8 +147,8 @@ def _check_options(
         from featx.analysis.probes import check_scikit_learn
 
         check_scikit_learn("duplicates" if duplicates else "html")
-    default = Inputs(None)
-    given = [name for name in Inputs._fields if getattr(inputs, name) != getattr(default, name)]
+    default = asdict(VideoSettings())
+    given = [name for name, value in asdict(inputs).items() if value != default[name]]
     if given and html is None:
         raise UsageError(
             f"{given[0]}: expected it with html, as a page alone shows frames, found no html. Set "

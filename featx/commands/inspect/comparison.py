@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from featx.analysis.overview import look_over
 from featx.analysis.vectors import Videos
-from featx.commands.inputs import Inputs
 from featx.commands.inspect.duplicates import describe_duplicates, format_duplicates
 from featx.commands.inspect.page import (
     choose_detailed,
@@ -14,6 +13,7 @@ from featx.commands.inspect.page import (
     measure_similarities,
     write_page,
 )
+from featx.data.settings import VideoSettings
 from featx.features.folder import open_feature_files
 
 
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
 
 
 def compare_videos(
-    path: Path, multi_scale: bool | None, duplicates: bool, html: Path | None, inputs: Inputs
+    path: Path, multi_scale: bool | None, duplicates: bool, html: Path | None, inputs: VideoSettings
 ) -> Comparison:
     """Read all features, and compare the videos.
 

@@ -13,10 +13,11 @@ from torch.nn.functional import interpolate
 
 from featx.analysis.vectors import Videos, evenly
 from featx.backbones.transforms import InputTransform
-from featx.commands.inputs import Inputs, open_inputs
+from featx.commands.inputs import open_inputs
 from featx.console import make_bar
 from featx.data.batches import VideoItem
-from featx.data.storage import is_folder, join
+from featx.data.settings import VideoSettings
+from featx.data.storage import is_folder, join, locate
 from featx.features.provenance import Provenance
 from featx.parallel import count_cores, map_ahead
 
@@ -29,7 +30,9 @@ _QUALITY = 60
 _TO_RGB = InputTransform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def open_source(inputs: Inputs, made: Provenance, splits: Sequence[str]) -> "VideoDataModule":
+def open_source(
+    inputs: VideoSettings, made: Provenance, splits: Sequence[str]
+) -> "VideoDataModule":
     """List the inputs of feature files.
 
     Args:
@@ -42,7 +45,8 @@ def open_source(inputs: Inputs, made: Provenance, splits: Sequence[str]) -> "Vid
     """
     listed = None
     if inputs.root is not None and inputs.table is None and inputs.layout == "tree":
-        listed = [split for split in splits if is_folder(join(inputs.root, split))] or None
+        root = locate(inputs.root)
+        listed = [split for split in splits if is_folder(join(root, split))] or None
     return open_inputs(inputs, made, listed, on_error="skip")
 
 

@@ -10,11 +10,11 @@ import torch
 from tabulate import tabulate
 
 from featx.backbones.architectures import find_architecture
-from featx.commands.inputs import Inputs, open_inputs
+from featx.commands.inputs import open_inputs
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
-from featx.data.choices import LayoutName, SourceName
 from featx.data.preprocessing import NVDEC
+from featx.data.settings import FRAME_SETTINGS, VideoSettings
 from featx.data.storage import join
 from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, first_line
@@ -56,7 +56,8 @@ class Recipe(NamedTuple):
 def main(args: Sequence[str], summary: str) -> int:
     """Run `featx verify`; returns its exit status."""
     parser = ConciseParser(prog="featx verify", description=summary)
-    parser.add_function_arguments(verify, as_positional=True, skip={"all", "root"})
+    skipped: set[str | int] = {"all", "root", "splits", *FRAME_SETTINGS}
+    parser.add_function_arguments(verify, as_positional=True, skip=skipped)
     parser.add_argument(
         "--root", help="the data set that the file was made from; by default the table's folder"
     )
@@ -71,12 +72,9 @@ def verify(
     all: bool = False,
     backbone: str | None = None,
     weights: str | None = None,
-    source: SourceName = "processed",
     tolerance: float | None = None,
     device: str | None = None,
-    layout: LayoutName = "tree",
-    table: Path | None = None,
-    columns: dict[str, str] | None = None,
+    **inputs: Any,  # noqa: ANN401  # fields of VideoSettings
 ) -> bool:
     """Recompute rows of a feature file from the inputs, and print how far they are off.
 
@@ -90,13 +88,10 @@ def verify(
         backbone: Which CNN; by default the recorded one.
         weights: Which weights; by default the recorded ones, if they have a name. For others, give
             the path of the state dict.
-        source: What is in the root: processed (processed_data.pt files), clips, or frames.
         tolerance: Relative error up to which features count as equal; by default 1e-4 for features
             made in float32, 1e-2 for float16 and TF32, and 0.15 for bfloat16.
         device: Where to compute: cpu, cuda, ...; by default a GPU if there is one.
-        layout: How clips lie in the root: tree or flat.
-        table: The table that the file was made from.
-        columns: What the table calls its columns, as for featx predict.
+        **inputs: Which videos the file was made from; see `VideoSettings`.
 
     Returns:
         Whether everything is as it should be.
@@ -124,7 +119,7 @@ def verify(
     tolerance = recipe.tolerance if tolerance is None else tolerance
     data = FeatureDataset(path)
     videos = open_inputs(
-        Inputs(root, source, layout, table, columns),
+        VideoSettings(root=root, **inputs),
         recipe.made,
         [recipe.split],
         on_error="skip" if recipe.skipped else "stop",
