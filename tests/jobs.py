@@ -1,28 +1,124 @@
-"""Start jobs in processes of their own, and see them end."""
+"""Start jobs in processes of their own, and see them end.
 
+An interpreter takes seconds to import torch and Lightning, so jobs are forked from a server that
+has imported them. Jobs under torchrun, and other ranks that Lightning starts, are interpreters.
+"""
+
+import atexit
 import contextlib
 import json
+import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any, Protocol
 
 SCRIPT = Path(__file__).with_name("run_job.py")
 
-Job = subprocess.Popen[bytes]
+TWO: dict[str, object] = {"devices": 2, "strategy": "ddp_fork"}
+"""Settings for two ranks where it does not matter that Lightning usually starts interpreters."""
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    ["featx.extraction.run", "featx.commands.predict", "featx.data.clip_file"]
+)
+
+
+class Job(Protocol):
+    """A process that leads a session of its own."""
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+
+    def poll(self) -> int | None:
+        """The status, or None while the process runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the status.
+
+        Raises:
+            subprocess.TimeoutExpired: The process still runs.
+        """
+
+
+class Forked:
+    """A script that runs in a process of the server's."""
+
+    def __init__(self, script: Path, args: list[str], folder: Path) -> None:
+        self._process = _SERVER.Process(
+            target=_run_script, args=(script, args, folder, {**os.environ}, _Descriptors())
+        )
+        self._process.start()
+        _RUNNING.append(self._process)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid or 0
+
+    def poll(self) -> int | None:
+        """The status, or None while the process runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the status."""
+        self._process.join(timeout)
+        status = self.poll()
+        if status is None:
+            raise subprocess.TimeoutExpired("a job", timeout or 0)
+        return status
+
+
+class _Descriptors:
+    """Standard output and error of this process, for another one."""
+
+    def __getstate__(self) -> list[Any]:
+        return [DupFd(1), DupFd(2)]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        for number, duplicate in enumerate(state, start=1):
+            os.dup2(duplicate.detach(), number)
+
+
+_RUNNING: list[BaseProcess] = []
+
+
+@atexit.register  # runs before the wait of multiprocessing for all processes
+def _kill_all() -> None:
+    for process in _RUNNING:
+        if process.is_alive():
+            process.kill()
+
+
+def _run_script(
+    script: Path, args: list[str], folder: Path, environment: dict[str, str], _: _Descriptors
+) -> None:
+    multiprocessing.set_start_method(None, force=True)  # of DataLoaders: as in an interpreter
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(script), *args]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def run_script(script: Path, *args: object, folder: Path) -> Job:
+    """Run a script with these arguments in a folder."""
+    return Forked(script, [str(arg) for arg in args], folder)
 
 
 def start(root: Path | str, out: Path, **settings: object) -> Job:
-    """Start a job in a process group of its own; the settings are those of run_job.py."""
+    """Start a job in a session of its own; the settings are those of run_job.py."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, root, out, json.dumps(settings)],
-        cwd=out.parent,
-        start_new_session=True,
-    )
+    return run_script(SCRIPT, root, out, json.dumps(settings), folder=out.parent)
 
 
 def start_nodes(root: Path, out: Path, nodes: int, per_node: int, **settings: object) -> list[Job]:

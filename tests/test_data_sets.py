@@ -323,7 +323,7 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path, multi_scale: bool) -> 
     assert [*(killed / ".featx").rglob("part-*.h5")]
     assert jobs.run(folder, killed, **job) == expected
     if not multi_scale:
-        assert jobs.run(folder, tmp_path / "two", devices=2, **job) == expected
+        assert jobs.run(folder, tmp_path / "two", **job, **jobs.TWO) == expected
 
 
 def test_another_table(folder: Path, tmp_path: Path) -> None:

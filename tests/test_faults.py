@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import jobs
 import pytest
 from helpers import Save, extract_eagerly, is_tidy, random_videos
 
@@ -21,14 +22,20 @@ JOBS = ["fresh", "overwrite", "update", "whole", "grown", "shards", "shifted", "
 @pytest.mark.processes
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("mode", ["SIGKILL", "EIO", "ENOSPC", "EROFS"])
-def test_every_step(tmp_path: Path, mode: str, job: str, request: pytest.FixtureRequest) -> None:
+def test_every_step(
+    tmp_path: Path,
+    mode: str,
+    job: str,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """If any step fails, the published file is old or complete, and a rerun ends as it should."""
     if mode in ("ENOSPC", "EROFS") and not request.config.getoption("all_failures"):
         pytest.skip("only with --all-failures")
-    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path), mode, job]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.splitlines()[-1]) > 40  # failures, each followed by a rerun
+    status = jobs.end(jobs.run_script(SCRIPT, tmp_path, mode, job, folder=tmp_path), 400)
+    printed = capfd.readouterr()
+    assert status == 0, printed.err[-2000:]
+    assert int(printed.out.splitlines()[-1]) > 40  # failures, each followed by a rerun
 
 
 @pytest.fixture

@@ -331,7 +331,7 @@ def test_two_processes(contents: Path, tmp_path: Path) -> None:
     renamed = [entry._replace(name=f"{entry.name}2") for entry in entries]
     added = [Entry("train", "b", name, content) for content, name in enumerate("tuv", start=3)]
     save_clips(root, [*renamed, *added, Entry("test", "a", "s", 1)], contents)
-    found = jobs.run(root, out, delay=0, data=data, devices=2)
+    found = jobs.run(root, out, delay=0, data=data, **jobs.TWO)
     assert found == jobs.run(root, tmp_path / "fresh", delay=0, data=data)
 
 

@@ -1,10 +1,9 @@
 """A call from Python leaves the process as it found it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import jobs
 import pytest
 
 pytestmark = pytest.mark.processes
@@ -12,16 +11,14 @@ pytestmark = pytest.mark.processes
 SCRIPT = Path(__file__).with_name("print_process_state.py")
 
 
-def test_a_call_leaves_the_process_as_it_was(small_root: Path, tmp_path: Path) -> None:
+def test_a_call_leaves_the_process_as_it_was(
+    small_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Threads, warnings filters, signal handlers and TF32: after runs, an error and a signal."""
-    done = subprocess.run(
-        [sys.executable, SCRIPT, small_root, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    states = json.loads(done.stdout.splitlines()[-1])
+    status = jobs.end(jobs.run_script(SCRIPT, small_root, tmp_path, folder=tmp_path), 120)
+    printed = capfd.readouterr()
+    assert status == 0, printed.err
+    states = json.loads(printed.out.splitlines()[-1])
     before = states.pop("before")
     assert len(states) == 5
     for way, state in states.items():

@@ -56,7 +56,7 @@ def test_a_job_is_told_to_end(data: Path, tmp_path: Path) -> None:
     while not [*out.rglob("part-*.h5")]:
         assert started[0].poll() is None
         time.sleep(0.05)
-    started[0].send_signal(signal.SIGTERM)
+    os.kill(started[0].pid, signal.SIGTERM)
     assert jobs.end_nodes(started, out, 60) != [0]
     assert not [*out.glob("*.h5")]
     assert [*out.rglob("part-*.h5")]

@@ -22,8 +22,8 @@ SAFE = "Finished videos are safe in "
 
 @pytest.fixture
 def data(root: Path, save: Save) -> Path:
-    """Four hundred videos, so that no process comes to its end by itself in time."""
-    save("train/a/x", random_videos(400, 3))
+    """Enough videos, so that no process comes to its end by itself in time."""
+    save("train/a/x", random_videos(150, 3))
     return root
 
 
