@@ -5,9 +5,9 @@ from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -52,18 +52,13 @@ _RECIPE = (
 )
 
 
-class _Item(NamedTuple):
-    features: Tensor
-    label: int
-    num_frames: int
-    video_id: str
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureItem:
+    """A video of a feature file.
 
-
-class FeatureItem(_Item):
-    """A video: a tuple of four, and what else the file tells.
-
-    What makes a new tuple of it, as `_replace` and a DataLoader without `collate_fn` do, leaves
-    that out.
+    It unpacks to four: `features, label, num_frames, video_id = dataset[0]`. A DataLoader with
+    batches needs a `collate_fn`, because videos have different lengths: the one of PyTorch raises a
+    TypeError. See `FeatureDataModule` for batches.
 
     Attributes:
         features: float32 `[num_frames, feature_dim]`, without padding; of files with several
@@ -76,8 +71,16 @@ class FeatureItem(_Item):
             its clip; None if the file does not tell.
     """
 
-    columns: Mapping[str, Any] = MappingProxyType({})
+    features: Tensor
+    label: int
+    num_frames: int
+    video_id: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
     times: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield features, label, num_frames and video_id."""
+        return iter((self.features, self.label, self.num_frames, self.video_id))
 
 
 def average_vectors(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -198,15 +201,18 @@ class FeatureDataset(Dataset[FeatureItem]):
                 times = torch.from_numpy(read_times(file, place)[part][order])
         except DAMAGE as error:
             raise refuse_damage(self.path, error) from error
-        item = FeatureItem(features, int(self.labels[row]), num_frames, self.video_ids[row])
-        item.times = times
-        if self.columns:
-            cells = {name: values[row] for name, values in self.columns.items()}
-            item.columns = {
-                name: cell.item() if isinstance(cell, np.generic) else cell
-                for name, cell in cells.items()
-            }
-        return item
+        columns = {name: values[row] for name, values in self.columns.items()}
+        return FeatureItem(
+            features,
+            int(self.labels[row]),
+            num_frames,
+            self.video_ids[row],
+            {
+                n: cell.item() if isinstance(cell, np.generic) else cell
+                for n, cell in columns.items()
+            },
+            times,
+        )
 
     def map_rows(
         self, function: Callable[[NDArray[np.float32]], T], rows: Sequence[int] | None = None

@@ -23,7 +23,7 @@ from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 GZIP_LEVEL = 4
 MAX_CHUNK_FRAMES = 256
 
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 """What h5py raises on damaged files; it has no error of its own."""
 
 UNLABELLED = -1
@@ -81,7 +81,8 @@ REQUIRED = ("features", "labels", "num_frames")
 MAX_ATTRIBUTE_BYTES = 64 * 2**20
 MAX_JSON_LEVELS = 32
 
-_COPIED_WITH_ROWS = ("features", "labels", "num_frames", "video_ids", INPUTS, RUN, TIMES)
+_TYPED = ("video_ids", INPUTS, RUN, TIMES)  # of another type, they cannot be read at all
+_COPIED_WITH_ROWS = (*REQUIRED, *_TYPED)
 _NOT_COPIED = ("views", "grid", "backbone_answer")  # attributes
 
 _NAMES_AT_ONCE = 2**16  # in memory as Python's own objects
@@ -258,7 +259,7 @@ def open_feature_file(path: Path) -> h5py.File:
         ) from error
     try:
         found = _find_differences(file)
-    except DAMAGE as error:
+    except (*DAMAGE, TypeError, AttributeError) as error:  # a group in the place of a dataset
         found = [f"a damaged file ({first_line(error)})"]
     if found:
         file.close()
@@ -302,6 +303,13 @@ def _find_differences(file: h5py.File) -> list[str]:
     for name, ranks in {"features": (3, 4), "labels": (1,), "num_frames": (1,)}.items():
         if not isinstance(file[name], h5py.Dataset) or file[name].ndim not in ranks:
             found.append(f"{name} with other than {' or '.join(map(str, ranks))} dimensions")
+    for name in DATASETS.keys() & {*file}:
+        if not isinstance(file[name], h5py.Dataset):
+            found.append(f"{name} that is not a dataset")
+        elif name in _TYPED and not has_dtype(file[name], DATASETS[name]):
+            found.append(f"{name} of type {file[name].dtype}")
+    if not all(isinstance(column, h5py.Dataset) for column in file.get(COLUMNS, {}).values()):
+        found.append(f"{COLUMNS} that are not datasets")
     for name in ("num_videos", "max_frames", "feature_dim"):
         if not isinstance(file.attrs[name], np.integer):
             found.append(f"{name} that is not an integer")

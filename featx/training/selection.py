@@ -1,6 +1,7 @@
 """`Selection`: some videos of a feature file, with labels and frames of their own."""
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,7 @@ class Selection(Dataset[FeatureItem]):
         if self.draw_frames:
             frames = self.draw_frames(int(self.dataset.num_frames[row]))
         read = self.dataset.read(row, frames)
-        item = FeatureItem(read.features, int(self.labels[index]), read.num_frames, read.video_id)
-        item.columns, item.times = read.columns, read.times  # no part of the tuple
-        return item
+        return replace(read, label=int(self.labels[index]))
 
 
 def number_anew(labels: NDArray[np.int64], kept: Collection[int]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def test_several_vectors_a_frame(path: Path) -> None:
     assert np.array_equal(item.features.numpy(), expected)
     [mean] = dataset.map_rows(lambda features: features.copy(), [2])
     np.testing.assert_allclose(mean, expected.mean(axis=1), rtol=1e-6)
+
+
+def test_an_item_unpacks_to_four(path: Path) -> None:
+    """As a tuple of four did; a copy of it keeps its times and columns."""
+    columns = {"signer": np.array([7, 8, 7, 9])}
+    item = FeatureDataset(write_feature_file(path, LENGTHS, columns=columns, has_times=True))[1]
+    features, label, num_frames, video_id = item
+    assert (label, num_frames, video_id) == (1, 1, "video 1")
+    assert features is item.features
+    other = replace(item, label=5)
+    assert (other.label, other.times, other.columns) == (5, item.times, {"signer": 8})
+
+
+def test_batches_need_a_way_to_be_joined(path: Path) -> None:
+    """PyTorch's own way refuses an item by its class; without batches, items come as they are."""
+    dataset = FeatureDataset(path)
+    with pytest.raises(TypeError, match=r"batch must contain .*FeatureItem"):
+        next(iter(DataLoader(dataset, batch_size=2)))
+    [item, *_] = DataLoader(dataset, batch_size=None)
+    assert torch.equal(item.features, dataset[0].features)
 
 
 def test_rows_from_the_end(path: Path) -> None:

@@ -38,9 +38,8 @@ def items() -> list[FeatureItem]:
     """Three videos, with columns."""
     found = []
     for row, features in enumerate(make_rows(LENGTHS)):
-        item = FeatureItem(torch.from_numpy(features), row, LENGTHS[row], f"video {row}")
-        item.columns = ABOUT[row]
-        found.append(item)
+        name, about = f"video {row}", ABOUT[row]
+        found.append(FeatureItem(torch.from_numpy(features), row, LENGTHS[row], name, about))
     return found
 
 

@@ -450,7 +450,7 @@ def test_a_dataset_of_many_shards(tmp_path: Path) -> None:
     assert 0 < len(opened) <= 64
     loader = DataLoader(data, batch_size=None, num_workers=2)
     for row, item in enumerate(loader):
-        np.testing.assert_array_equal(item[0].numpy(), ROWS[numbers[row]])
+        np.testing.assert_array_equal(item.features.numpy(), ROWS[numbers[row]])
 
 
 def _find_folder(descriptor: str) -> Path | None:
