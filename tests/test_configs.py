@@ -34,7 +34,14 @@ def test_weights_exist(config: Path) -> None:
     assert model["weights"] in ARCHITECTURES[model["backbone"]].weights
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(path, marks=() if path.stem in ("cpu", "resnet50") else pytest.mark.slow)
+        for path in CONFIGS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_config_runs(config: Path, root: Path, save: Save, tmp_path: Path) -> None:
     """`featx predict --config` makes the file that the configuration asks for."""
     save("train/a/x", random_videos(2, 3, size=32))

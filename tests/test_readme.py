@@ -28,6 +28,7 @@ exit $status
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*categories have no videos:UserWarning")
 def test_commands_of_featx(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -182,6 +182,7 @@ def test_other_weights_and_backbones(
     assert not verify(file, small_root, backbone="resnet101", weights="random")
 
 
+@pytest.mark.slow
 def test_real_backbones_are_told_apart(root: Path, save: Save, tmp_path: Path) -> None:
     """ResNet-50 and ResNet-101 give as many features, but not the same ones."""
     save("train/a/x", random_videos(2, 5, size=32))

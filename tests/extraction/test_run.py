@@ -51,7 +51,7 @@ def cnn(backbone: str, weights: Path) -> nn.Module:
     return reference.strip_head(model.eval(), backbone)
 
 
-@pytest.mark.parametrize("multi_scale", [True, False])
+@pytest.mark.parametrize("multi_scale", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_features_are_those_of_the_definition(
     backbone: str, weights: Path, cnn: nn.Module, root: Path, save: Save, multi_scale: bool
 ) -> None:
