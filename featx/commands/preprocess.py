@@ -80,6 +80,7 @@ def main(args: Sequence[str], summary: str) -> int:
 def preprocess(
     raw_dir: str | Path,
     processed_dir: Path,
+    *,
     source: SourceName = "clips",
     dtype: DTypeName = "uint8",
     num_workers: int | None = None,

@@ -302,7 +302,9 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         try:
             with self._undo:
                 self._close_progress()
-                self._stop()
+                # What ended the run may be an error of writing, or of CUDA (a RuntimeError).
+                with suppress(OutputError, FeatureError, RuntimeError):
+                    self._flush()
                 if self._is_planned and any(each.has_parts() for each in self._files.values()):
                     rank_zero_info(
                         f"Finished videos are safe in {self.run_folder.staging}. "
@@ -312,11 +314,6 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             if trainer.world_size == 1:  # otherwise other ranks may still read it
                 self.run_folder.remove_manifest()
             self.run_folder.close()
-
-    def _stop(self) -> None:
-        """Write the finished rows after an error, which may be one of writing or of CUDA."""
-        with suppress(OutputError, FeatureError, RuntimeError):
-            self._flush()
 
     def _publish(self, merged: Sequence[MergedShard]) -> None:
         """Publish every file that is complete."""
