@@ -62,7 +62,10 @@ class CellColumn:
     def to_texts(self) -> pa.Array:
         """Return all cells as texts, null where they are empty."""
         self._pack()
-        return pa.chunked_array(self._chunks, TEXT).combine_chunks()
+        texts = pa.chunked_array(self._chunks, TEXT).combine_chunks()
+        self._chunks = [texts]
+        pa.default_memory_pool().release_unused()  # otherwise, it keeps twice what is in use
+        return texts
 
     def to_array(self) -> pa.Array:
         """Return all cells: as numbers if they were appended as such, otherwise as texts."""
