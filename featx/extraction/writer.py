@@ -272,7 +272,8 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         try:
             with self._undo:
                 files = [*self._files.values()]
-                share = merge_share(files, trainer.global_rank, trainer.world_size)
+                rank, num_ranks = trainer.global_rank, trainer.world_size
+                share = merge_share(files, rank, num_ranks, self._wait)
                 ranks.wait(self._wait)
                 merged = [shard for share in ranks.gather(share) for shard in share]
                 ranks.from_first(lambda: self._publish(merged), self._wait)

@@ -148,7 +148,7 @@ def _choose(files: Sequence[RowFile]) -> tuple[RowLocations, int]:
             raise InputError(
                 f"{before.path} and {file.path}: expected one label for the same "
                 f"video, found {labels[0]} for {before.names[before_row]} and "
-                f"{labels[1]} for {file.names[row]}. Mend one of them, and extract it again."
+                f"{labels[1]} for {file.names[row]}. Fix one of them, and extract it again."
             )
     chosen = np.flatnonzero(is_first)
     return locations.select(chosen), len(inputs) - len(chosen)

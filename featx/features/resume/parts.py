@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,8 +92,9 @@ class Plan(NamedTuple):
         folder: The folder of the run.
         settings: What is recorded of the run.
         paths: The files that finished rows are in.
-        file: Which of them each row `[rows]` is in; -1 for a row that is to be made.
-        row: In which row of it `[rows]`.
+        file: Which of them each row `[rows]` is in; -1 for a row that is to be made. `[0]` if
+            there are no paths.
+        row: In which row of it `[rows]`; likewise.
     """
 
     folder: Path
@@ -142,7 +144,7 @@ class PendingFile:
         self._process = uuid.uuid4().hex
         self._plan: Plan | None = None  # of rank 0, on the other ranks
         self._opened: dict[int, RowFile] = {}  # files of that plan, by their numbers
-        self._laid_out: tuple[int, FileLayout, FileLayout] | None = None
+        self._laid_out: tuple[FileLayout, int, FileLayout] | None = None
 
     @property
     def split(self) -> str:
@@ -173,8 +175,8 @@ class PendingFile:
             return self.layout
         if (
             self._laid_out is None
-            or self._laid_out[:1] != (shard,)
-            or (self._laid_out[1] is not self.layout)
+            or self._laid_out[0] is not self.layout
+            or (self._laid_out[1] != shard)
         ):
             rows = self.find_rows(shard)
             layout = self.layout.select(np.arange(rows.start, rows.stop))
@@ -188,7 +190,7 @@ class PendingFile:
                 layout.has_times,
                 layout.input_sha256,
             )
-            self._laid_out = shard, self.layout, planned  # rows come shard by shard
+            self._laid_out = self.layout, shard, planned  # rows come shard by shard
         return self._laid_out[2]
 
     # The plan of the run.
@@ -202,19 +204,22 @@ class PendingFile:
         """
         self.layout = replace(self.layout, input_sha256=inputs)
         self.locations = locations
+        self.__dict__.pop("plan", None)  # it follows from the locations
         # Parts of earlier runs never lie in it, nor do those of a process that outlives its run.
         self.folder = self.home / uuid.uuid4().hex
         if len(locations) < len(self.layout.labels):
             with writing(self.folder):
                 self.folder.mkdir(parents=True)
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """What the other ranks have to know."""
         used, file = _renumber(self.locations.file)
         paths = [self.locations.files[number].path for number in used]
-        settings = self.layout.provenance.run
-        return Plan(self.folder, settings, paths, file, self.locations.row)
+        row, settings = self.locations.row, self.layout.provenance.run
+        if not paths:  # as in every first run: there is nothing to say of each row
+            file, row = file[:0], row[:0]
+        return Plan(self.folder, settings, paths, file, row)
 
     def follow(self, plan: Plan) -> None:
         """Work by the plan of rank 0, which may be this one."""
@@ -369,6 +374,8 @@ class PendingFile:
         """
         if self._plan is None:
             return self.locations.select(rows)
+        if not self._plan.paths:
+            return RowLocations(rows.stop - rows.start)
         used, file = _renumber(self._plan.file[rows])
         for number in used:
             if number not in self._opened:

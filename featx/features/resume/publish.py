@@ -1,7 +1,7 @@
 """From finished rows to the published file: all ranks merge, then rank 0 moves files into place."""
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,15 +53,28 @@ class MergedShard:
 
 
 def merge_share(
-    files: Sequence[PendingFile], rank: int = 0, num_ranks: int = 1
+    files: Sequence[PendingFile],
+    rank: int = 0,
+    num_ranks: int = 1,
+    before_each: Callable[[], None] = lambda: None,
 ) -> list[MergedShard]:
     """Merge a rank's share of the shards of all files, once the rows of all ranks are on disk.
+
+    Args:
+        files: The files.
+        rank: The rank.
+        num_ranks: The number of ranks.
+        before_each: Called before each shard, so that a long merge can report that it goes on.
 
     Raises:
         OutputError: The disk is full, or a file cannot be written.
     """
     shards = [(file, shard) for file in files for shard in file.shards]
-    return [_merge_shard(file, shard) for file, shard in shards[rank::num_ranks]]
+    merged = []
+    for file, shard in shards[rank::num_ranks]:
+        before_each()
+        merged.append(_merge_shard(file, shard))
+    return merged
 
 
 def _merge_shard(file: PendingFile, shard: int) -> MergedShard:
