@@ -209,7 +209,7 @@ def contents(out: Path) -> dict[str, bytes]:
     """The bytes of the files in an output folder, after a check that nothing else is there."""
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     notes = {name for name in names if name.startswith(".featx/")}
-    assert all(name.startswith(".featx/known/") for name in notes)  # what is known of clips
+    assert all(name.startswith(".featx/scan_cache/") for name in notes)  # what scans have found
     names -= notes
     assert "configuration_analysis.json" in names
     assert all(name.endswith(".h5") for name in names - {"configuration_analysis.json"})
