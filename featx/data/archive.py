@@ -21,7 +21,6 @@ from featx.errors import InputError, MissingInputError, first_line, parsing
 from featx.files import load_tensors
 
 _SAVE = "torch.save({'videos': videos}, path)"
-_BLOCK_BYTES = 2**15  # of a remote archive: each member has a header of a few bytes
 _PIECE_BYTES = 2**24
 _OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so it may vanish
 
@@ -85,7 +84,7 @@ def _opened(path: Place) -> Iterator[IO[bytes]]:
                 f"{path}: expected a file, found {modes.filemode(status.mode)}. Remove it, or its "
                 "folder."
             )
-        file = open_file(path, status, _BLOCK_BYTES)
+        file = open_file(path, status)
     with file:
         yield file
 

@@ -42,8 +42,10 @@ _WRAPPERS = {
 
 _NO_NAMES = {"", ".", ".."}  # parts of addresses that name no file in a folder
 
-BLOCK_BYTES = 2**18
+BLOCK_BYTES = 2**16
 """How much of a remote file is fetched at once where only a part of it is read."""
+
+_MOST_BLOCKS = 16  # that are fetched at once where blocks are read one after the other
 
 _MOST_BYTES = 2**24  # of one request: after a lost connection, no more than that is fetched again
 _NUM_BLOCKS = 32  # of a file that is read by range, kept in memory
@@ -435,15 +437,12 @@ def _find_tag(info: Mapping[str, Any]) -> int:
     return 0
 
 
-def open_file(
-    place: Place, status: Status | None = None, block_bytes: int = BLOCK_BYTES
-) -> IO[bytes]:
+def open_file(place: Place, status: Status | None = None) -> IO[bytes]:
     """Open a file for reading, anywhere in it; of a remote one, only blocks that are read come.
 
     Args:
         place: The file.
         status: Its status, if the caller has asked for it.
-        block_bytes: How much of a remote file is fetched at once.
 
     Raises:
         OSError: It is missing, or cannot be read.
@@ -451,7 +450,7 @@ def open_file(
     """
     if not is_remote(place):
         return open(place, "rb")
-    return cast(IO[bytes], RangeReader(str(place), status or stat(place), block_bytes))
+    return cast(IO[bytes], RangeReader(str(place), status or stat(place)))
 
 
 def status_of(file: IO[bytes]) -> Status:
@@ -467,20 +466,19 @@ class RangeReader(io.RawIOBase):
     Args:
         url: Its address.
         status: Its status.
-        block_bytes: How much is fetched at once.
 
     Attributes:
         name: The address.
         failure: The error of the last request; a library that reads may have swallowed it.
     """
 
-    def __init__(self, url: str, status: Status, block_bytes: int = BLOCK_BYTES) -> None:
-        self._block_bytes = block_bytes
+    def __init__(self, url: str, status: Status) -> None:
         self.name = url
         self.status = status
         self.failure: Exception | None = None
         self._place = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._next, self._ahead = 0, 1  # the block after the last request, and how many to fetch
 
     def __str__(self) -> str:
         return self.name
@@ -509,7 +507,7 @@ class RangeReader(io.RawIOBase):
         stop = max(min(self._place + len(view), self.status.size), self._place)
         count = stop - self._place
         try:
-            if count > self._block_bytes:  # a video, say, which nobody reads twice
+            if count > BLOCK_BYTES * _MOST_BLOCKS:  # a video, say, which nobody reads twice
                 for start in range(self._place, stop, _MOST_BYTES):
                     end = min(start + _MOST_BYTES, stop)
                     block = _read_range(self.name, start, end, self.status.size)
@@ -526,19 +524,29 @@ class RangeReader(io.RawIOBase):
         """Read a few bytes by way of the blocks that they are in."""
         if start == stop:
             return b""
-        size = self._block_bytes
+        size = BLOCK_BYTES
         numbers = range(start // size, (stop - 1) // size + 1)
+        found = b""
         for number in numbers:
             if number not in self._blocks:
-                begin = number * size
-                end = min(begin + size, self.status.size)
-                self._blocks[number] = _read_range(self.name, begin, end, self.status.size)
+                self._fetch(number, max(numbers[-1] - number + 1, 1))
             self._blocks.move_to_end(number)
-        begin = numbers[0] * size
-        found = b"".join(self._blocks[number] for number in numbers)[start - begin : stop - begin]
+            found += self._blocks[number]
         while len(self._blocks) > _NUM_BLOCKS:
             self._blocks.popitem(last=False)
-        return found
+        begin = numbers[0] * size
+        return found[start - begin : stop - begin]
+
+    def _fetch(self, number: int, count: int) -> None:
+        """Fetch some blocks in one request: more each time that they follow each other."""
+        self._ahead = min(2 * self._ahead, _MOST_BLOCKS) if number == self._next else 1
+        count = max(count, self._ahead)
+        self._next = number + count
+        begin, size = number * BLOCK_BYTES, self.status.size
+        content = _read_range(self.name, begin, min(begin + count * BLOCK_BYTES, size), size)
+        for place in range(0, len(content), BLOCK_BYTES):
+            self._blocks[number] = content[place : place + BLOCK_BYTES]
+            number += 1
 
 
 class _MovedError(ChangedInputError):

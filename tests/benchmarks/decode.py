@@ -92,6 +92,16 @@ def make(path: Path, height: int, width: int, count: int, gop: int) -> None:
     temporary.rename(path)
 
 
+def remux(source: Path, target: Path) -> None:
+    """Copy a clip into another container, packet by packet."""
+    with av.open(source) as before, av.open(target, "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                after.mux(packet)
+
+
 def run(program: str, path: Path, checkout: Path | None = None) -> tuple[float, float]:
     """Seconds and peak megabytes of one decoder on one clip, in a process of its own."""
     env = os.environ | ({"PYTHONPATH": str(checkout)} if checkout else {})

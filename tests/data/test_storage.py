@@ -176,7 +176,9 @@ class TestEverywhere:
         assert not isinstance(clip.data, bytes)
         with clip.open() as first, open_file(path) as second:
             assert read_bytes(path) == first.read() == second.read() == content
-        with open_file(path, block_bytes=64) as file, clip.open() as other:
+        monkeypatch.setattr(storage, "BLOCK_BYTES", 64)
+        monkeypatch.setattr(storage, "_MOST_BLOCKS", 4)
+        with open_file(path) as file, clip.open() as other:
             for start, count in ((0, 10), (60, 8), (4990, 20), (100, 1500), (0, 63)):
                 for each in (file, other):
                     each.seek(start)
@@ -242,18 +244,26 @@ def test_a_file_is_fetched_once(server: Proxy, far: str) -> None:
 
 def test_a_part_of_a_file_is_read_by_range(server: Proxy, far: str) -> None:
     """Blocks are fetched when they are read first, and no others; a long read is one request."""
-    put(server, "large.mp4", bytes(2**20))
-    with open_file(f"{far}/large.mp4", block_bytes=2**14) as file:
-        file.read(100)
+    block = storage.BLOCK_BYTES
+    put(server, "large.mp4", bytes(64 * block))
+    with open_file(f"{far}/large.mp4") as file:
         file.seek(-100, os.SEEK_END)
         file.read(100)
-        file.seek(0)
-        file.read(2**14)
-        assert server.num_bytes == 2 * 2**14
+        file.seek(7 * block)
+        file.read(100)
+        file.seek(7 * block)
+        file.read(block)
+        assert server.num_bytes == 2 * block
         assert server.count("GET", "large.mp4") == 2
-        file.seek(2**15)
-        file.read(2**19)
+        file.seek(20 * block)
+        file.read(40 * block)
         assert server.count("GET", "large.mp4") == 3
+        assert server.num_bytes == 42 * block
+    server.requests.clear()
+    with open_file(f"{far}/large.mp4") as file:
+        while file.read(block):
+            pass
+    assert server.count("GET", "large.mp4") < 10, "more each time, where blocks follow each other"
 
 
 def test_a_file_that_goes_on_changing_is_reported(
