@@ -273,8 +273,10 @@ class _Converter:
             graph.configure()
             self._graph = graph  # what is in it lives as long as it does
         self._source.push(frame)
-        pixels: NDArray[np.uint8] = self._sink.pull().to_ndarray()
-        return pixels
+        plane = self._sink.pull().planes[0]
+        # A view where lines follow each other without a gap; `to_ndarray` always copies.
+        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, : 3 * width]
+        return lines.reshape(height, width, 3)
 
 
 def _turn_upright(image: Tensor, frame: av.VideoFrame) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -100,19 +101,48 @@ def survey_frames(folder: Place, thorough: bool) -> tuple[ClipSurvey, tuple[int,
     images = [path for path, _ in list_images(folder)]
     if not images:
         raise InputError(f"{folder}: expected images, found none. Leave the folder out.")
-    first = _read_size(images[0])
-    for path in images[1:] if thorough else ():
-        if (size := _read_size(path)) != first:
-            raise InputError(
-                f"{path}: expected an image of {first[0]} x {first[1]}, as {name_of(images[0])} "
-                f"is, found one of {size[0]} x {size[1]}. Make all frames of a clip of one size."
-            )
+    sizes = _Sizes()
+    for path in images if thorough else images[:1]:
+        with open_file(path) as file:
+            sizes.check(path, file)
     survey = ClipSurvey(len(images), "", container=FRAMES, is_thorough=thorough)
-    return survey, first
+    return survey, sizes.first
+
+
+class _Sizes:
+    """Checks that the frames of a clip are of one size.
+
+    Attributes:
+        first: Height and width of the first one.
+    """
+
+    def __init__(self) -> None:
+        self.first = (0, 0)
+        self._name = ""
+
+    def check(self, path: Place, file: IO[bytes]) -> None:
+        """Read the header of the next frame.
+
+        Raises:
+            InputError: It is no image, or of another size.
+        """
+        height, width = _read_size(path, file)
+        if not self._name:
+            self.first, self._name = (height, width), name_of(path)
+        if (height, width) != self.first:
+            raise InputError(
+                f"{path}: expected an image of {self.first[0]} x {self.first[1]}, as {self._name} "
+                f"is, found one of {height} x {width}. Make all frames of a clip of one size."
+            )
 
 
 def decode_frames(
-    folder: Place, frame_rate: float | None, choose: Choose, make: Make, digest: str = ""
+    folder: Place,
+    frame_rate: float | None,
+    choose: Choose,
+    make: Make,
+    digest: str = "",
+    checks_sizes: bool = False,
 ) -> tuple[Decoded, str]:
     """Read the frames that are wanted, and make something of each; each image is read once.
 
@@ -122,6 +152,7 @@ def decode_frames(
         choose: Tells which frames are wanted.
         make: Makes something of each.
         digest: See `frames_sha256`; where it is not known, all images are read to find it.
+        checks_sizes: Read all images, to check that they are of one size.
 
     Returns:
         The frames, and the digest.
@@ -132,11 +163,14 @@ def decode_frames(
     images = list_images(folder)
     timeline = lay_out_frames(len(images), frame_rate)
     wanted = dict.fromkeys(choose(timeline))
-    numbers = sorted(wanted) if digest else [*range(len(images))]
+    numbers = sorted(wanted) if digest and not checks_sizes else [*range(len(images))]
+    sizes = _Sizes()
     frames: dict[int, Tensor] = {}
     found = hashlib.sha256()
     for number, content in zip(numbers, read_each([images[n] for n in numbers]), strict=True):
         found.update(hashlib.sha256(content).digest())
+        if checks_sizes:
+            sizes.check(images[number][0], io.BytesIO(content))
         if number in wanted:
             frames[number] = make(_read_image(images[number][0], content))
     decoded = Decoded({number: frames[number] for number in wanted}, timeline)
@@ -148,9 +182,9 @@ def lay_out_frames(num_frames: int, frame_rate: float | None) -> Timeline:
     return Timeline.count_up(num_frames, Fraction(str(frame_rate)) if frame_rate else None)
 
 
-def _read_size(path: Place) -> tuple[int, int]:
+def _read_size(path: Place, file: IO[bytes]) -> tuple[int, int]:
     """Height and width of an image, upright."""
-    with open_file(path) as file, _parsing(path), Image.open(file) as image:
+    with _parsing(path), Image.open(file) as image:
         width, height = image.size
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     return (width, height) if orientation in _TURNED else (height, width)
