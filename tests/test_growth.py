@@ -23,8 +23,8 @@ from featx import FeatureExtractor, VideoDataModule
 from featx.data.batches import VideoBatch
 from featx.data.clip_file import ClipFile, write_clip
 from featx.data.processed_file import save_videos
+from featx.data.storage import Content, fetch
 from featx.errors import IncompleteError, OutputError
-from featx.files import file_sha256
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
@@ -271,15 +271,15 @@ def test_what_is_read(contents: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     before_its_turn: list[str] = []
     find_digest = ClipFile.find_digest
 
-    def digest(path: Path) -> str:
-        read.append(path.stem)
-        return file_sha256(path)
+    def fetch_and_note(path: str) -> Content:
+        read.append(Path(path).stem)
+        return fetch(path)
 
     def find(clip: ClipFile) -> ClipFile:
         before_its_turn.append(Path(clip.path).stem)
         return find_digest(clip)
 
-    monkeypatch.setattr("featx.data.clip_file.file_sha256", digest)
+    monkeypatch.setattr("featx.data.clip_file.fetch", fetch_and_note)
     monkeypatch.setattr(ClipFile, "find_digest", find)
     old = [
         Entry(split, "a", f"{number}", number) for split, number in zip(SPLITS, (1, 3), strict=True)
