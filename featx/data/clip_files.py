@@ -1,11 +1,13 @@
 """Clips and videos of them, in columns."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from array import array
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from featx.console import make_bar
@@ -14,12 +16,12 @@ from featx.data.clip_survey import ClipSurvey
 from featx.data.columns import (
     NOTHING,
     Column,
-    DigestColumn,
-    NumberColumn,
-    TextColumn,
+    Texts,
     constant,
     get_hex,
     is_constant,
+    shrink,
+    to_digests,
 )
 from featx.data.cut import Cut
 from featx.data.lazy_clip import LazyClip
@@ -39,61 +41,63 @@ _EXAMPLES = 3
 
 
 class ClipColumns:
-    """What belongs to clips, while they are found: what a file has once for all of its videos."""
+    """The columns of clips while a scan runs: what all videos of a clip share."""
 
     def __init__(self) -> None:
-        self._names, self._surveys = TextColumn(), TextColumn(are_words=True)
-        self._digests = DigestColumn()
-        self._numbers = {name: NumberColumn() for name in (*_STAMP, "packets", "frames")}
+        self._names: list[str] = []
+        self._surveys: dict[str, int] = {}  # few, and each of many clips
+        self._codes, self._digests = array("i"), bytearray()
+        self._numbers = {name: array("q") for name in (*_STAMP, "packets", "frames")}
 
     def __len__(self) -> int:
         return len(self._names)
 
     def append(self, clip: Opened) -> None:
         """Add a clip."""
-        survey = clip.complete_survey()
-        stamp = clip.stamp
-        self._names.append(clip.name)
-        self._digests.append(clip.digest)
-        values = (
-            *stamp.stats,
-            *stamp.file,
-            stamp.is_settled,
-            survey.num_packets,
-            survey.num_frames,
-        )
-        for column, value in zip(self._numbers.values(), values, strict=True):
-            column.append(value)
-        self._surveys.append(json.dumps([*survey._replace(num_packets=0, num_frames=0)]))
+        survey, stamp = clip.complete_survey(), clip.stamp
+        counts = survey.num_packets, survey.num_frames
+        numbers = (*stamp.stats, *stamp.file, stamp.is_settled, *counts)
+        self._append(clip.name, survey, numbers, clip.digest)
 
     def append_unopened(self, name: str) -> None:
-        """Add a clip of which nothing is known but its name."""
+        """Add a clip of which only the name is known."""
+        self._append(name, ClipSurvey(0, ""), (0,) * len(self._numbers))
+
+    def _append(
+        self, name: str, survey: ClipSurvey, numbers: Iterable[int], digest: str = ""
+    ) -> None:
         self._names.append(name)
-        self._digests.append("")
-        for column in self._numbers.values():
-            column.append(0)
-        self._surveys.append(json.dumps([*ClipSurvey(0, "")]))
+        self._digests += bytes.fromhex(digest) or bytes(32)
+        for column, number in zip(self._numbers.values(), numbers, strict=True):
+            column.append(number)
+        text = json.dumps([*survey._replace(num_packets=0, num_frames=0)])
+        self._codes.append(self._surveys.setdefault(text, len(self._surveys)))
 
     def freeze(self) -> dict[str, Column]:
-        """The columns, by names that begin with `clip.`."""
+        """Return the columns; their names begin with `clip.`."""
+        surveys = pa.array(self._surveys, pa.large_string())
+        codes = pa.array(np.frombuffer(self._codes, np.int32))
         return {
-            **{f"clip.{name}": column.freeze() for name, column in self._numbers.items()},
-            "clip.name": self._names.freeze(),
-            "clip.survey": self._surveys.freeze(),
-            "clip.digest": self._digests.freeze(),
+            **{
+                f"clip.{name}": shrink(np.frombuffer(column, np.int64))
+                for name, column in self._numbers.items()
+            },
+            "clip.name": Texts.of(self._names),
+            "clip.survey": Texts(pa.DictionaryArray.from_arrays(codes, surveys)),
+            "clip.digest": to_digests(self._digests),
         }
 
 
 class ClipFiles(Files):
-    """Videos of clips, one a file; several may be of one clip, in whose columns that is.
+    """Videos of clips, one a file; several of them may be of one clip.
 
-    Columns of clips begin with `clip.`. Those of videos are, beside the usual ones, and where they
-    are not the same for all: `clip`, its number; `first` and `stop`, `begin` and `end` of its
-    segment; the sides of its box; and `lazy`, whether nobody has opened it yet, so that its segment
-    is as it was asked for.
+    Columns of a clip begin with `clip.`; see `Files`. Those of a video are, beside the usual ones:
+    `clip`, the number of its clip; `first` and `stop`, `begin` and `end` of its segment; the sides
+    of its box; and `lazy`, whether its clip is opened when it is read.
     """
 
     kind = "featx.data.clip_files:ClipFiles"
+    shared = "clip"
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
@@ -120,24 +124,19 @@ class ClipFiles(Files):
         """
         columns = {**videos, **clips.freeze()}
         count, size = len(videos["home"]), preprocessing.image_size
-        columns.setdefault("name", columns["clip.name"])
+        columns.setdefault("clip", shrink(np.arange(count)))
         columns |= {"height": constant(size, count), "width": constant(size, count)}
         columns["made_of"] = constant(np.zeros(32, np.uint8), count)
         settings = {name: getattr(preprocessing, name) for name in preprocessing.__slots__}
         notes = {"root": str(root), "homes": [*homes], "preprocessing": settings}
         files = cls(columns, notes)
         digests = files.numbers("clip.digest")
-        files._identify(np.flatnonzero(digests[files._find_clips()].any(axis=1)))
+        files._identify(np.flatnonzero(digests[files.numbers("clip")].any(axis=1)))
         return files
 
-    def _find_clips(self) -> NDArray[np.int64]:
-        """The number of the clip of each video."""
-        if "clip" in self.columns:
-            return self.numbers("clip")
-        return np.arange(len(self))
-
-    def _clip_of(self, number: int) -> int:
-        return int(self.numbers("clip")[number]) if "clip" in self.columns else number
+    def texts(self, name: str) -> Texts:
+        """Return a column of texts; videos without names of their own have those of their clips."""
+        return super().texts("clip.name" if name == "name" and name not in self.columns else name)
 
     def _identify(self, numbers: NDArray[np.int64]) -> None:
         """Note what videos are made of, now that the digests of their clips are known."""
@@ -146,7 +145,7 @@ class ClipFiles(Files):
         made_of = np.array(self.numbers("made_of"), order="C")
         digests = self.numbers("clip.digest")
         for number in numbers.tolist():
-            digest = get_hex(digests, self._clip_of(number))
+            digest = get_hex(digests, int(self.numbers("clip")[number]))
             segment, box = self._find_segment(number), self._find_box(number)
             found = identify(digest, self._preprocessing, segment, box)
             made_of[number] = np.frombuffer(bytes.fromhex(found), np.uint8)
@@ -162,7 +161,10 @@ class ClipFiles(Files):
         return self.numbers("lazy") if "lazy" in self.columns else constant(False, len(self))
 
     def _make_lazy(self, number: int) -> LazyClip:
-        clip_name, name = self.texts("clip.name")[self._clip_of(number)], self.texts("name")[number]
+        clip_name, name = (
+            self.texts("clip.name")[int(self.numbers("clip")[number])],
+            self.texts("name")[number],
+        )
         cut: dict[str, Any] = {}
         for side in ("first", "stop", "begin", "end"):
             if side in self.columns:
@@ -183,7 +185,7 @@ class ClipFiles(Files):
         )
 
     def _make(self, number: int) -> ClipFile:
-        clip = self._clip_of(number)
+        clip = int(self.numbers("clip")[number])
         clip_name, name = self.texts("clip.name")[clip], self.texts("name")[number]
         packets, frames = (int(self.numbers(f"clip.{n}")[clip]) for n in ("packets", "frames"))
         return ClipFile(
@@ -234,18 +236,13 @@ class ClipFiles(Files):
         box = Box(*(int(self.numbers(name)[number]) for name in Box._fields))
         return box if box.right > box.left else None
 
-    def _list_surveys(self) -> Collection[str]:
-        """The surveys of all clips, but for their counts."""
-        surveys = self.texts("clip.survey")
-        return surveys.words[1][1:] if surveys.words else {*surveys}
-
     def find_traits(self) -> dict[str, Some]:
         """What videos are that RGB of 8 bits is not, and which."""
         surveys = self.texts("clip.survey")
-        traits = {text: self._read_survey(text).traits for text in self._list_surveys()}
+        traits = {text: self._read_survey(text).traits for text in surveys.different}
         found: dict[str, Some] = {}
         if any(traits.values()):
-            for clip in self._find_clips().tolist():
+            for clip in self.numbers("clip").tolist():
                 for trait in traits[surveys[clip]]:
                     some = found.setdefault(trait, Some())
                     some.count += 1
@@ -255,15 +252,15 @@ class ClipFiles(Files):
 
     def find_digests(
         self,
-        numbers: NDArray[np.int64],
+        positions: NDArray[np.int64],
         sizes: NDArray[np.int64] | None,
         note: Callable[[str, CacheEntry], object],
         progress: bool,
     ) -> None:
-        """Read the clips of some videos; see `Files`."""
+        """Hash the clips of some videos; see `Manifest`."""
         digests = self.numbers("clip.digest")
-        clips = self._find_clips()
-        numbers = numbers[~self._are_lazy[numbers].astype(bool)]  # they stay closed
+        clips = self.numbers("clip")
+        numbers = positions[~self._are_lazy[positions].astype(bool)]  # lazy clips stay closed
         is_known: NDArray[np.bool_] = np.asarray(digests.any(axis=1))
         wanted, firsts = np.unique(clips[numbers], return_index=True)
         is_wanted = ~is_known[wanted]

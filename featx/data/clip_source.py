@@ -3,18 +3,18 @@
 In a tree, they are the same videos as `featx preprocess` makes of them, in the same order.
 """
 
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar, overload
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featx.console import make_bar
 from featx.data.clip_file import Needs, Opened, is_known, open_clip
 from featx.data.clip_files import ClipColumns, ClipFiles
-from featx.data.columns import Column, Index, NumberColumn, TextColumn, shrink
+from featx.data.columns import Column, Texts, shrink
 from featx.data.folders import (
     ALL,
     STANDARD_SPLITS,
@@ -140,11 +140,13 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
     splits = find_splits(settings)
     lost: dict[str, InputError] = {}
     if is_flat:
-        clips = _Listed(list_flat(root, walk_files(root), kind))
+        clips = [*list_flat(root, walk_files(root), kind)]
     else:
-        clips = _Listed(list_clips(root, lost, {*STANDARD_SPLITS, *splits}, kind))
-        lost |= find_misplaced(root, clips.index, walk_files(root), kind)
-    names = sorted({home.category for home in clips.homes if home.category is not None})
+        clips = [*list_clips(root, lost, {*STANDARD_SPLITS, *splits}, kind)]
+    listed = {clip.name for clip in clips}
+    if not is_flat:
+        lost |= find_misplaced(root, listed, walk_files(root), kind)
+    names = sorted({clip.home.category for clip in clips if clip.home.category is not None})
     categories = {name: label for label, name in enumerate(names)}
     rejected = Rejections(splits)
     for name, error in lost.items():
@@ -152,46 +154,50 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
             rejected[split][name] = error
     needs = Needs(settings.thorough)
 
-    def check_and_open(name: str) -> Opened | None:
-        path, is_lazy = join(root, name), settings.scan == "lazy"
+    def check_and_open(clip: Clip) -> Opened | None:
+        name, is_lazy = clip.name, settings.scan == "lazy"
+        path = join(root, name)
         check_name(path, name)
         if is_lazy and not is_known(path, given, needs, name, settings.scan_cache):
             return None
         return open_clip(path, given, needs, name, settings.scan_cache)
 
-    chosen = clips.choose(splits)
-    columns, lengths, lazy = ClipColumns(), NumberColumn(), NumberColumn()
-    found = np.zeros(len(chosen), bool)
-    wanted = _Chosen(clips.names, chosen)
+    ranks = {split: rank for rank, split in enumerate(splits)}
+    clips = sorted((c for c in clips if c.home.split in ranks), key=lambda c: ranks[c.home.split])
+    columns, homes, places = ClipColumns(), dict[Home, int](), list[str]()
+    codes, lengths, lazy = array("i"), array("i"), array("B")
     num_unknown = 0
     if settings.scan == "full":
-        num_unknown = sum(name not in settings.scan_cache for name in wanted)
-    with closing(map_inputs(check_and_open, wanted, num_unknown, _THREADS)) as ahead:
-        bar = make_bar(ahead, "Scanning", len(chosen), "clip", settings.progress)
-        for number, (name, opening) in enumerate(bar):
-            with rejected.collect(clips.find_home(chosen[number]).split, name):
+        num_unknown = sum(clip.name not in settings.scan_cache for clip in clips)
+    with closing(map_inputs(check_and_open, clips, num_unknown, _THREADS)) as ahead:
+        bar = make_bar(ahead, "Scanning", len(clips), "clip", settings.progress)
+        for clip, opening in bar:
+            with rejected.collect(clip.home.split, clip.name):
                 opened = opening.result()
-                lengths.append(opened.count_frames() if opened else given.num_frames)
+                lengths.append(opened.count_frames() if opened else given.num_frames or 0)
                 lazy.append(opened is None)
-                found[number] = True
+                codes.append(homes.setdefault(clip.home, len(homes)))
+                places.append(clip.place)
                 if opened is None:
-                    columns.append_unopened(name)
+                    columns.append_unopened(clip.name)
                     continue
                 columns.append(opened)
                 if opened.is_new:
-                    settings.scan_cache.note(name, opened.cache_entry)
-    for split in {*splits} - {clips.homes[code].split for code in np.unique(clips.codes[chosen])}:
+                    settings.scan_cache.note(clip.name, opened.cache_entry)
+    for split in {*splits} - {clip.home.split for clip in clips}:
         rejected[split][split] = MissingInputError(
             f"{join(root, split)}: expected clips at <category>/[<subcategory>/], found none. "
             "Give the folder that holds the splits."
         )
-    kept = chosen[found]
-    videos: dict[str, Column] = {"home": shrink(clips.codes[kept]), "length": lengths.freeze()}
+    videos: dict[str, Column] = {
+        "home": shrink(np.frombuffer(codes, np.int32)),
+        "length": shrink(np.frombuffer(lengths, np.int32)),
+    }
     if settings.scan == "lazy":
-        videos["lazy"] = lazy.freeze()
+        videos["lazy"] = shrink(np.frombuffer(lazy, np.uint8))
     if not is_flat:
-        videos["place"] = clips.places.take(kept)
-    files = ClipFiles.build(root, settings.preprocessing, columns, clips.homes, videos)
+        videos["place"] = Texts.of(places, are_words=True)
+    files = ClipFiles.build(root, settings.preprocessing, columns, homes, videos)
     manifest = Manifest(
         root,
         categories,
@@ -201,66 +207,17 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         has_times=is_flat or kind.are_folders or not settings.preprocessing.is_uniform,
     )
     rejected.check(settings, manifest.positions)
-    inputs = _Inputs(clips.index, rejected, kind)
+    inputs = _Inputs(listed, rejected, kind)
     manifest.summary = summarize_scan(
         settings, manifest, inputs, kind.is_input, walk_files(root), files.find_traits()
     )
     return manifest
 
 
-class _Listed:
-    """The clips of a listing, in columns."""
-
-    def __init__(self, clips: Iterable[Clip]) -> None:
-        names, places, codes = TextColumn(), TextColumn(are_words=True), NumberColumn()
-        self.index = Index(names)
-        homes: dict[Home, int] = {}
-        for clip in clips:
-            names.append(clip.name)
-            self.index.add(clip.name, len(names) - 1)
-            places.append(clip.place)
-            codes.append(homes.setdefault(clip.home, len(homes)))
-        self.names, self.places, self.codes = names, places.freeze(), codes.freeze()
-        self.homes = [*homes]
-
-    def choose(self, splits: Sequence[str]) -> NDArray[np.int64]:
-        """Those of some splits, in the order of these."""
-        ranks = {split: rank for rank, split in enumerate(splits)}
-        of_homes = np.array([ranks.get(home.split, -1) for home in self.homes], np.int64)
-        order = of_homes[self.codes]
-        return np.argsort(order, kind="stable")[np.count_nonzero(order < 0) :]
-
-    def find_home(self, row: int) -> Home:
-        """The home of one."""
-        return self.homes[int(self.codes[row])]
-
-
-class _Chosen(Sequence[str]):
-    """Some of many texts, which are not copied."""
-
-    def __init__(self, texts: Sequence[str], rows: NDArray[np.int64]) -> None:
-        self._texts = texts
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, number: int) -> str: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> "_Chosen": ...
-
-    def __getitem__(self, number: int | slice) -> "str | _Chosen":
-        if isinstance(number, slice):
-            return _Chosen(self._texts, self._rows[number])
-        return self._texts[int(self._rows[number])]
-
-
 class _Inputs:
     """The clips that are used or rejected, by name, and the images of those that are folders."""
 
-    def __init__(self, clips: Index, rejected: Rejections, kind: Kind) -> None:
+    def __init__(self, clips: Container[str], rejected: Rejections, kind: Kind) -> None:
         self._clips = clips
         self._rejected = rejected
         self._kind = kind
@@ -347,19 +304,12 @@ def list_flat(root: Place, found: Iterable[tuple[str, ...]], kind: Kind) -> Iter
     inputs = (parts for parts in found if kind.is_input(parts[-1]))
     if kind.are_folders:  # whose images follow each other
         inputs = (parts[:-1] for parts in inputs if len(parts) > 1)
-    column = TextColumn()
-    for parts in inputs:
-        name = "/".join(parts)
-        if not len(column) or column[-1] != name:
-            column.append(name)
-    if not len(column):
+    names = {"/".join(parts) for parts in inputs}
+    if not names:
         raise MissingInputError(f"{root}: expected {kind.what} in it, found none. Check the path.")
-    names = column.freeze()
-    keys = [natural_bytes(name) for name in names]
-    home, last = Home(ALL, None), None
-    for row in sorted(range(len(names)), key=keys.__getitem__):
-        if names[row] != last:  # a folder with images before and after other folders in it
-            yield Clip(last := names[row], last, home)
+    home = Home(ALL, None)
+    for name in sorted(names, key=natural_bytes):
+        yield Clip(name, name, home)
 
 
 def find_misplaced(

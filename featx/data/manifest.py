@@ -1,33 +1,22 @@
-"""Which videos a data set holds, in which order and with which labels.
+"""The manifest: the videos of a data set, their order and their labels.
 
-What every kind of source shares is here: a scanner is a function from `ScanSettings` to a
-`Manifest`. What it has found is in columns, of a class of its own that is a `Files`, which makes a
-`VideoFile` when one is asked for.
+A source has a function from `ScanSettings` to a `Manifest`, and a subclass of `Files`, whose
+columns hold what the scan found, and which makes a `VideoFile` from them.
 """
 
-import json
-from abc import abstractmethod
-from bisect import bisect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.data.choices import LayoutName, OnError, ScanName
-from featx.data.columns import (
-    Column,
-    Texts,
-    are_unique,
-    is_constant,
-    open_columns,
-    save_columns,
-    to_hex,
-)
+from featx.data.columns import Column, Texts, is_constant, open_columns, save_columns, to_hex
 from featx.data.pixels import PixelsName
 from featx.data.preprocessing import Preprocessing
 from featx.data.scan_cache import CacheEntry, ScanCache
@@ -39,7 +28,6 @@ from featx.errors import InputError, MissingInputError
 ANALYSIS_FILE = "configuration_analysis.json"
 """In a data set's folder, `preprocessing_info` says how its videos were made."""
 
-_COLUMNS_FILE, _NOTES_FILE = "videos.columns", "manifest.json"
 _ERRORS = {kind.__name__: kind for kind in (InputError, MissingInputError)}
 _GIVEN = "given/"  # begins the names of columns that a table has beside those with a meaning
 
@@ -86,66 +74,57 @@ class ScanSettings:
     scan: ScanName = "full"
 
 
-class Files(Sequence[VideoFile]):
-    """The files of a scan, in columns: each is made when it is asked for.
+class Files(ABC):
+    """The files of a scan as columns; a `VideoFile` is made from them when it is asked for.
 
-    Every kind has these columns, and others of its own. Of a video: `length`, `height` and `width`,
-    which are those of all frames; `name`; `place`, where that is another; and `made_of`, see
-    `MadeOf`. Of a file: `home`, which of the homes; and `start`, the position of its first video,
-    and of the one after its last, where files have not one video each.
+    Columns of a video are `length`, `height` and `width` of its frames; `home`, the number of its
+    home; `name`; `place`, where that is another; and `made_of`, see `MadeOf`. What several videos
+    share is in columns of its own, whose names begin with that of the column that tells which of
+    these rows belongs to a video: `clip` and `clip.size`, for example.
 
     Args:
         columns: The columns.
-        notes: What else there is to know, as JSON has it; of every kind `homes`, the split and the
-            category of each.
+        notes: All else, as JSON: of every kind `homes`, the split and the category of each.
     """
 
     kind: str
     """Where the class is: `module:name`."""
 
+    shared: str
+    """The column that numbers what videos share."""
+
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         self.columns = dict(columns)
         self.notes = dict(notes)
         self.homes = [Home(*home) for home in notes["homes"]]
-        self._starts = self.numbers("start").data if "start" in self.columns else None
-
-    def __reduce__(self) -> Any:  # noqa: ANN401  # whatever a pickle takes
-        return type(self), (self.columns, self.notes)
 
     @abstractmethod
     def make(self, number: int) -> VideoFile:
-        """One file."""
+        """Return one file."""
 
     @property
     def tells_content(self) -> bool:
-        """Whether what a video is made of follows from its content alone."""
+        """True if what a video is made of follows from its content alone."""
         return True
 
+    @abstractmethod
     def find_digests(
         self,
-        numbers: NDArray[np.int64],
+        positions: NDArray[np.int64],
         sizes: NDArray[np.int64] | None,
         note: Callable[[str, CacheEntry], object],
         progress: bool,
     ) -> None:
-        """Find the digests of some files, where these are not known from the scan.
-
-        Args:
-            numbers: The files.
-            sizes: Only those of files of so many bytes, or of the size of another one whose digest
-                is known; by default, of all.
-            note: Takes what is learned: the name of an input, and entry.
-            progress: Show a progress bar.
-        """
+        """Hash the files of some videos, whose digests the scan did not find; see `Manifest`."""
 
     def numbers(self, name: str) -> NDArray[Any]:
-        """A column of numbers."""
+        """Return a column of numbers."""
         column = self.columns[name]
         assert isinstance(column, np.ndarray)
         return column
 
     def texts(self, name: str) -> Texts:
-        """A column of texts."""
+        """Return a column of texts."""
         column = self.columns[name]
         assert isinstance(column, Texts)
         return column
@@ -153,38 +132,19 @@ class Files(Sequence[VideoFile]):
     def __len__(self) -> int:
         return len(self.columns["home"])
 
-    @overload
-    def __getitem__(self, numbers: int) -> VideoFile: ...
+    def __iter__(self) -> Iterator[VideoFile]:
+        return (self.make(number) for number in range(len(self)))
 
-    @overload
-    def __getitem__(self, numbers: slice) -> Sequence[VideoFile]: ...
-
-    def __getitem__(self, numbers: int | slice) -> VideoFile | Sequence[VideoFile]:
-        if isinstance(numbers, slice):
-            return [self.make(number) for number in range(len(self))[numbers]]
-        return self.make(range(len(self))[numbers])
+    def __getitem__(self, number: int) -> VideoFile:
+        return self.make(range(len(self))[number])
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Which file has the video at a position, and at which index."""
-        if self._starts is None:
-            return position, 0
-        number = bisect(self._starts, position) - 1
-        return number, position - self._starts[number]
+        """Return the number of the file that has the video at a position, and its index there."""
+        return position, 0
 
     def span(self, number: int) -> range:
-        """The positions of the videos of a file."""
-        if self._starts is None:
-            return range(number, number + 1)
-        return range(self._starts[number], self._starts[number + 1])
-
-    def repeat(self, positions: range) -> NDArray[np.int64]:
-        """The number of the file of each video."""
-        if self._starts is None or not positions:
-            return np.arange(positions.start, positions.stop)
-        first, last = (self.locate(position)[0] for position in (positions[0], positions[-1]))
-        bounds = self.numbers("start")[first : last + 2].astype(np.int64)
-        counts = np.diff(bounds.clip(positions.start, positions.stop))
-        return np.repeat(np.arange(first, last + 1), counts)
+        """Return the positions of the videos of a file."""
+        return range(number, number + 1)
 
 
 class Manifest:
@@ -225,40 +185,38 @@ class Manifest:
         self._preprocessing = preprocessing
         self.categories = categories
         self.files = files
-        self._folder: Path | None = None
+        self._path: Path | None = None
         self.lengths = files.numbers("length")
         if "splits" not in files.notes:
             files.notes["splits"] = _find_splits(files)
-        self.numbers = {split: range(*bounds) for split, bounds in files.notes["splits"].items()}
-        self.positions = {
-            split: range(files.span(numbers[0]).start, files.span(numbers[-1]).stop)
-            for split, numbers in self.numbers.items()
+        self.positions = {split: range(*rows) for split, rows in files.notes["splits"].items()}
+        self.numbers = {
+            split: range(files.locate(rows[0])[0], files.locate(rows[-1])[0] + 1)
+            for split, rows in self.positions.items()
         }
         named = files.notes.setdefault("named", {})  # the splits whose videos names tell apart
         self._ids: dict[str, Texts] = {}
         for split, rows in self.positions.items():
             self._ids[split] = files.texts("name")[rows.start : rows.stop]
             if split not in named:
-                named[split] = are_unique(self._ids[split])
+                named[split] = self._ids[split].are_unique
             if "place" in files.columns and not named[split]:
                 self._ids[split] = files.texts("place")[rows.start : rows.stop]
 
-    def save(self, folder: Path) -> None:
-        """Write all of it into a folder, which must not exist.
+    def save(self, path: Path) -> None:
+        """Write the manifest as one Arrow file, which other processes map into memory.
 
         Raises:
             OSError: It cannot be written.
         """
-        folder.mkdir(parents=True)
-        columns = {f"{_GIVEN}{name}": column for name, column in self.columns.items()}
-        save_columns(folder / _COLUMNS_FILE, {**self.files.columns, **columns})
+        path.parent.mkdir(parents=True, exist_ok=True)
         errors = {
             split: {place: [type(error).__name__, *error.args] for place, error in found.items()}
             for split, found in self.rejected.items()
         }
-        content = {
+        notes = {
             "kind": self.files.kind,
-            "notes": self.files.notes,
+            "files": self.files.notes,
             "root": self.root,
             "categories": self.categories,
             "rejected": errors,
@@ -266,44 +224,43 @@ class Manifest:
             "summary": self.summary and self.summary.to_json(),
             "has_times": self.has_times,
         }
-        (folder / _NOTES_FILE).write_text(json.dumps(content))
+        given = {f"{_GIVEN}{name}": column for name, column in self.columns.items()}
+        save_columns(path, {**self.files.columns, **given}, self.files.shared, notes)
 
     @classmethod
-    def open(cls, folder: Path) -> "Manifest":
-        """What `save` has written; its columns are mapped, and shared with other processes.
+    def open(cls, path: Path) -> "Manifest":
+        """Map a saved manifest into memory.
 
         Raises:
             OSError: It cannot be read.
         """
-        content = json.loads((folder / _NOTES_FILE).read_text())
-        columns = open_columns(folder / _COLUMNS_FILE)
+        columns, notes = open_columns(path)
         given = {name for name in columns if name.startswith(_GIVEN)}
-        module, _, name = content["kind"].partition(":")
+        module, _, name = notes["kind"].partition(":")
         files = getattr(import_module(module), name)(
-            {name: column for name, column in columns.items() if name not in given},
-            content["notes"],
+            {name: column for name, column in columns.items() if name not in given}, notes["files"]
         )
         rejected = {
             split: {place: _ERRORS[kind](*args) for place, (kind, *args) in found.items()}
-            for split, found in content["rejected"].items()
+            for split, found in notes["rejected"].items()
         }
-        summary = content["summary"]
+        summary = notes["summary"]
         manifest = cls(
-            content["root"],
-            content["categories"],
+            notes["root"],
+            notes["categories"],
             files,
             rejected,
-            content["preprocessing"],
+            notes["preprocessing"],
             summary and ScanSummary.from_json(summary),
             {name.removeprefix(_GIVEN): columns[name] for name in sorted(given)},
-            content["has_times"],
+            notes["has_times"],
         )
-        manifest._folder = folder
+        manifest._path = path
         return manifest
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401  # whatever a pickle takes
-        if self._folder:  # the columns are in it
-            return Manifest.open, (self._folder,)
+        if self._path:  # workers map the file, instead of copying it
+            return Manifest.open, (self._path,)
         return super().__reduce_ex__(protocol)
 
     def __len__(self) -> int:
@@ -321,10 +278,6 @@ class Manifest:
                 return split, position - rows.start
         raise IndexError(position)
 
-    def select(self, split: str) -> Iterator[VideoFile]:
-        """The files of a split, one by one."""
-        return map(self.files.make, self.numbers[split])
-
     def find_rows(self, split: str, rows: range | None = None) -> range:
         """The positions of rows of a split; by default, of all."""
         found = self.positions[split]
@@ -332,14 +285,15 @@ class Manifest:
 
     def find_categories(self, split: str) -> set[str]:
         """The categories that a split has videos of."""
-        numbers = self.numbers[split]
-        codes = self.files.numbers("home")[numbers.start : numbers.stop]
+        rows = self.positions[split]
+        codes = self.files.numbers("home")[rows.start : rows.stop]
         found = (self.files.homes[code].category for code in np.unique(codes).tolist())
         return {category for category in found if category is not None}
 
     def labels(self, split: str, rows: range | None = None) -> NDArray[np.int64]:
         """Label `[rows]` of each video of a split, or of some rows of it."""
-        homes = self.files.numbers("home")[self.files.repeat(self.find_rows(split, rows))]
+        chosen = self.find_rows(split, rows)
+        homes = self.files.numbers("home")[chosen.start : chosen.stop]
         categories = (home.category for home in self.files.homes)
         labels = [self.categories.get(category or "", UNLABELLED) for category in categories]
         found: NDArray[np.int64] = np.array(labels, np.int64)[homes]
@@ -376,10 +330,7 @@ class Manifest:
             note: Takes what is learned: the name of an input, and entry.
         """
         positions = self.positions[split].start + np.fromiter(rows, np.int64, len(rows))
-        numbers = positions
-        if "start" in self.files.columns:
-            numbers = np.searchsorted(self.files.numbers("start"), positions, side="right") - 1
-        self.files.find_digests(numbers, sizes, note, progress)
+        self.files.find_digests(positions, sizes, note, progress)
 
     def select_columns(self, split: str, rows: range | None = None) -> dict[str, NDArray[Any]]:
         """What else is known of the videos of a split, by name `[rows]`: numbers, or objects."""
@@ -442,7 +393,7 @@ class Manifest:
 
 
 def _find_splits(files: Files) -> dict[str, tuple[int, int]]:
-    """The number of the first file of each split, and of the one after its last; in order."""
+    """Return the position of the first video of each split, and of the one after its last."""
     homes = files.numbers("home")
     bounds = [0, len(homes)]
     if len(homes) and not is_constant(homes):

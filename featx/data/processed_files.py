@@ -1,6 +1,7 @@
 """`processed_data.pt` files that were scanned, in columns; their headers are read once more."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -9,15 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.data.columns import (
-    Column,
-    DigestColumn,
-    NumberColumn,
-    TextColumn,
-    Texts,
-    are_unique,
-    get_hex,
-)
+from featx.data.columns import Column, Texts, get_hex, shrink, to_digests
 from featx.data.folders import normalize_name
 from featx.data.manifest import Files
 from featx.data.pixels import PixelsName
@@ -27,7 +20,7 @@ from featx.data.processed_file import (
     open_processed_file,
     unreadable,
 )
-from featx.data.scan_cache import Stats
+from featx.data.scan_cache import CacheEntry, Stats
 from featx.data.storage import Place, join, open_file
 from featx.data.video_file import CPU, Home, Video, VideoFile
 from featx.errors import ChangedInputError, InputError, first_line
@@ -116,14 +109,16 @@ class Header(NamedTuple):
 
 
 class ProcessedColumns:
-    """What a scan keeps of files, while they are found."""
+    """The columns of files and their videos while a scan runs."""
 
     def __init__(self) -> None:
-        self._places, self._digests = TextColumn(), DigestColumn()
-        self._files = {name: NumberColumn() for name in ("home", "size", "time", "start")}
+        self._places: list[str] = []
+        self._digests, self._made_of = bytearray(), bytearray()
+        self._files = {name: array("q") for name in ("size", "time", "start")}
         self._homes: dict[Home, int] = {}
-        self._names, self._made_of = TextColumn(), DigestColumn()
-        self._videos = {name: NumberColumn() for name in ("index", "length", "height", "width")}
+        self._names: list[str] = []
+        names = ("file", "home", "index", "length", "height", "width")
+        self._videos = {name: array("i") for name in names}
         self._have_times = self._tells_content = True
 
     def append(self, place: str, header: Header) -> None:
@@ -132,39 +127,38 @@ class ProcessedColumns:
         home = Home(split, normalize_name(category))
         self._have_times = self._have_times and header.has_times
         self._tells_content = self._tells_content and header.tells_content
+        number, code = len(self._places), self._homes.setdefault(home, len(self._homes))
         self._places.append(place)
-        self._digests.append(header.digest)
-        code = self._homes.setdefault(home, len(self._homes))
-        start = len(self._videos["index"])
-        for column, value in zip(self._files.values(), (code, *header.stats, start), strict=True):
+        self._digests += bytes.fromhex(header.digest) or bytes(32)
+        for column, value in zip(
+            self._files.values(), (*header.stats, len(self._names)), strict=True
+        ):
             column.append(value)
-        for number, video in enumerate(header.videos):
-            for column, value in zip(self._videos.values(), video, strict=True):
+        for row, video in enumerate(header.videos):
+            for column, value in zip(self._videos.values(), (number, code, *video), strict=True):
                 column.append(value)
-            self._names.append(header.names[number] if header.names else f"{place}/{video[0]}")
-            self._made_of.append(header.made_of[number])
+            self._names.append(header.names[row] if header.names else f"{place}/{video[0]}")
+            self._made_of += bytes.fromhex(header.made_of[row]) or bytes(32)
 
     def freeze(self, root: Place, pixels: PixelsName) -> "ProcessedFiles":
-        """All of them."""
-        self._files["start"].append(len(self._videos["index"]))
-        files, names = self._places.freeze(), self._names.freeze()
+        """Return the files."""
         columns: dict[str, Column] = {
-            name: column.freeze() for name, column in (self._files | self._videos).items()
+            **{
+                f"file.{name}": shrink(np.frombuffer(column, np.int64))
+                for name, column in self._files.items()
+            },
+            "file.place": Texts.of(self._places),
+            "file.digest": to_digests(self._digests),
+            **{
+                name: shrink(np.frombuffer(column, np.int32))
+                for name, column in self._videos.items()
+            },
+            "name": (names := Texts.of(self._names)),
+            "made_of": to_digests(self._made_of),
         }
-        starts = columns["start"]
-        if len(self._videos["index"]) == len(files):  # one a file
-            del columns["start"]
-        columns |= {
-            "file": files,
-            "digest": self._digests.freeze(),
-            "name": names,
-            "made_of": self._made_of.freeze(),
-        }
-        if not are_unique(names):
-            counts = np.diff(np.asarray(starts).astype(np.int64)).tolist()
-            of_videos = (place for place, n in zip(files, counts, strict=True) for _ in range(n))
-            places = zip(of_videos, columns["index"], strict=True)
-            columns["place"] = Texts.of(f"{place}/{index}" for place, index in places)
+        if not names.are_unique:
+            of_videos = zip(self._videos["file"], self._videos["index"], strict=True)
+            columns["place"] = Texts.of(f"{self._places[n]}/{index}" for n, index in of_videos)
         notes = {
             "root": str(root),
             "homes": [*self._homes],
@@ -178,16 +172,27 @@ class ProcessedColumns:
 class ProcessedFiles(Files):
     """`processed_data.pt` files.
 
-    Columns of a file are, beside the usual ones, `file`, its place; `digest`; and `size` and `time`
-    of change. Those of a video are `index`, in the file.
+    Columns of a file begin with `file.`; see `Files`: its `place`, its `digest`, its `size` and the
+    `time` of its change. Those of a video are, beside the usual ones, `file` and `index`: which
+    video of which file it is.
     """
 
     kind = "featx.data.processed_files:ProcessedFiles"
+    shared = "file"
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
         self._root = notes["root"]
         self._pixels: PixelsName = notes["pixels"]
+
+    def find_digests(
+        self,
+        positions: NDArray[np.int64],
+        sizes: NDArray[np.int64] | None,
+        note: Callable[[str, CacheEntry], object],
+        progress: bool,
+    ) -> None:
+        """Do nothing: the headers of files have digests, so that the scan found them all."""
 
     @property
     def tells_content(self) -> bool:
@@ -199,14 +204,28 @@ class ProcessedFiles(Files):
         """Whether all files have notes of when frames are shown."""
         return bool(self.notes["have_times"])
 
+    def __len__(self) -> int:
+        return len(self.columns["file.place"])
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Return the number of the file that has the video at a position, and its index there."""
+        number = int(self.numbers("file")[position])
+        return number, position - int(self.numbers("file.start")[number])
+
+    def span(self, number: int) -> range:
+        """Return the positions of the videos of a file."""
+        starts = self.numbers("file.start")
+        stop = starts[number + 1] if number + 1 < len(starts) else len(self.columns["home"])
+        return range(int(starts[number]), int(stop))
+
     def make(self, number: int) -> "ListedFile":
-        """One file."""
-        place = self.texts("file")[number]
+        """Return one file."""
+        place = self.texts("file.place")[number]
         return ListedFile(
             join(self._root, f"{place}/{FILE_NAME}"),
             place,
-            get_hex(self.numbers("digest"), number),
-            (int(self.numbers("size")[number]), int(self.numbers("time")[number])),
+            get_hex(self.numbers("file.digest"), number),
+            (int(self.numbers("file.size")[number]), int(self.numbers("file.time")[number])),
             self,
             self.span(number),
             self._pixels,

@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from featx.console import make_bar
 from featx.data.archive import verify_checksums
-from featx.data.cells import TEXT, CellColumn, each, to_column
-from featx.data.columns import Column, Index, TextColumn, Texts
+from featx.data.cells import TEXT, CellColumn, to_column
+from featx.data.columns import Column, from_arrow
 from featx.data.folders import (
     STANDARD_SPLITS,
     check_name,
@@ -64,12 +64,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     analysis = _read_analysis(root)
     categories = _list_categories(root, splits, analysis.get("categories"))
     rejected = Rejections(splits)
-    places = TextColumn()
-    index = Index(places)
-    for split in splits:
-        for place in _list_split(root, split, rejected):
-            index.add(place, len(places))
-            places.append(place)
+    places = [place for split in splits for place in _list_split(root, split, rejected)]
     files, notes = ProcessedColumns(), _Notes()
 
     def recall(place: str) -> Found | None:
@@ -121,8 +116,8 @@ def scan_processed(settings: ScanSettings) -> Manifest:
         has_times=listed.have_times,
     )
     rejected.check(settings, manifest.positions)
-    known = _Inputs(index)
-    manifest.summary = summarize_scan(settings, manifest, known, _is_input, walk_files(root))
+    inputs = _Inputs({*places})
+    manifest.summary = summarize_scan(settings, manifest, inputs, _is_input, walk_files(root))
     return manifest
 
 
@@ -178,7 +173,7 @@ def _inspect(root: Place, place: str) -> Found:
 class _Inputs:
     """The files that were found where they should be, by their paths."""
 
-    def __init__(self, places: Index) -> None:
+    def __init__(self, places: Container[str]) -> None:
         self._places = places
 
     def __contains__(self, name: object) -> bool:
@@ -208,12 +203,13 @@ class _Notes:
 
     def freeze(self) -> dict[str, Column]:
         """Return the columns, sorted."""
-        found = {}
-        for name, cells in sorted(self._columns.items()):
-            column = to_column(cells.to_array(), False)
-            is_text = column.type == TEXT
-            found[name] = Texts.of(each(column), are_words=True) if is_text else column.to_numpy()
-        return found
+        columns = {
+            name: to_column(c.to_array(), False) for name, c in sorted(self._columns.items())
+        }
+        return {
+            name: from_arrow(cells.dictionary_encode() if cells.type == TEXT else cells)
+            for name, cells in columns.items()
+        }
 
 
 def _join(root: Place, place: str) -> str:

@@ -85,7 +85,7 @@ class Rows:
         """Return the columns of some rows that do not depend on their clips."""
         columns: dict[str, Column] = {"home": shrink(self.codes[chosen])}
         columns |= {name: shrink(values[chosen]) for name, values in self.cuts.items()}
-        columns["name"] = Texts.of(each(self.names.take(pa.array(chosen))))
+        columns["name"] = Texts(self.names.take(pa.array(chosen)))
         return columns
 
 

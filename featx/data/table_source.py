@@ -13,7 +13,7 @@ from featx.data.cells import TEXT, each
 from featx.data.clip_file import Needs, Opened, is_known, open_clip
 from featx.data.clip_files import ClipColumns, ClipFiles
 from featx.data.clip_source import check_decoder
-from featx.data.columns import NOTHING, Column, Texts, shrink
+from featx.data.columns import NOTHING, Column, from_arrow, shrink
 from featx.data.cut import Cut, find_part
 from featx.data.folders import ALL
 from featx.data.manifest import Manifest, ScanSettings
@@ -119,7 +119,7 @@ def _prefix(where: str) -> Iterator[None]:
 def _take(column: pa.Array, rows: NDArray[np.int64]) -> Column:
     """Return the cells of some rows."""
     taken = column.take(pa.array(rows))
-    return Texts.of(each(taken), are_words=True) if taken.type == TEXT else taken.to_numpy()
+    return from_arrow(taken.dictionary_encode() if taken.type == TEXT else taken)
 
 
 def _add_clip(

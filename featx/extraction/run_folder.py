@@ -95,13 +95,13 @@ class RunFolder:
         return Journal(self._scan_cache_folder / f"{rank}.jsonl")
 
     def save_manifest(self, manifest: Manifest) -> Path:
-        """Save the manifest for the other ranks, and return its folder."""
+        """Save the manifest for the other ranks, and return its path."""
         with writing(self._manifest_folder):
             self.remove_manifest()  # that of a run that was killed
             # A new name, because a network file system may still show others the old content.
-            folder = self._manifest_folder / secrets.token_hex(8)
-            manifest.save(folder)
-        return folder
+            path = self._manifest_folder / f"{secrets.token_hex(8)}.arrow"
+            manifest.save(path)
+        return path
 
     def remove_manifest(self) -> None:
         """Remove the saved manifest; if that fails, the next run does it."""
