@@ -7,7 +7,6 @@ from typing import Any, Union, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Column = Union[NDArray[Any], "Texts"]
@@ -75,7 +74,7 @@ class Texts(Sequence[str]):
     @property
     def are_unique(self) -> bool:
         """True if no two texts are equal."""
-        return bool(pc.count_distinct(self.array).as_py() == len(self))
+        return len(self.array.unique()) == len(self)
 
     def to_array(self) -> NDArray[Any]:
         """Return all texts as a NumPy array of objects."""
@@ -169,9 +168,9 @@ def save_columns(
     structs = pa.StructArray.from_arrays([*parts.values()], names=names)
     arrays[shared] = pa.DictionaryArray.from_arrays(arrays[shared].cast(pa.int32()), structs)
     metadata = {"notes": json.dumps(notes), "constants": json.dumps(constants)}
-    table = pa.table(arrays).replace_schema_metadata(metadata)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
+    batch = pa.record_batch(arrays).replace_schema_metadata(metadata)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
 
 
 def open_columns(path: Path) -> tuple[dict[str, Column], dict[str, Any]]:
@@ -183,21 +182,21 @@ def open_columns(path: Path) -> tuple[dict[str, Column], dict[str, Any]]:
     Raises:
         OSError: There is no such file, or it cannot be read.
     """
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    metadata = table.schema.metadata
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    metadata = batch.schema.metadata
     columns: dict[str, Column] = {
         name: np.broadcast_to(np.array(value, kind), (count, *np.shape(value)))
         for name, (kind, value, count) in json.loads(metadata[b"constants"]).items()
     }
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        array = column.combine_chunks()
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_dictionary(array.type) and pa.types.is_struct(array.type.value_type):
             for field, values in zip(
                 array.type.value_type, array.dictionary.flatten(), strict=True
             ):
                 columns[f"{name}.{field.name}"] = from_arrow(values)
-            array = array.indices
-        columns[name] = from_arrow(array)
+            columns[name] = from_arrow(array.indices)
+        else:
+            columns[name] = from_arrow(array)
     return columns, json.loads(metadata[b"notes"])
 
 

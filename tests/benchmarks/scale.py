@@ -89,7 +89,7 @@ def scan(folder: Path, kind: str, place: Path) -> None:
     settings = ScanSettings(folder, preprocessing=preprocessing, table=table, scan_cache=cache)
     manifest = source.scan(settings)
     tell("rank 0, scanned", begin, before)
-    manifest.save(place / "manifest")
+    manifest.save(place / "manifest.arrow")
     cache.save(place / "scan_cache")
     tell(f"rank 0, {len(manifest)} videos saved", begin, before)
 
@@ -113,7 +113,7 @@ class Locate(Dataset[int]):
 def follow(place: Path) -> None:
     """Map what rank 0 has found, and ask for all that another rank needs of each video."""
     before, begin = read_memory(), time.perf_counter()
-    manifest = Manifest.open(place / "manifest")
+    manifest = Manifest.open(place / "manifest.arrow")
     for split in manifest.positions:
         manifest.labels(split)
         manifest.preprocessing(split)
@@ -149,12 +149,12 @@ def main() -> None:
     processes = multiprocessing.get_context("spawn")
     for which in ("first", "second"):
         print(f"{args.kind}, {args.count} videos, the {which} time")
-        shutil.rmtree(place / "manifest", ignore_errors=True)
+        (place / "manifest.arrow").unlink(missing_ok=True)
         for function, arguments in ((scan, (folder, args.kind, place)), (follow, (place,))):
             process = processes.Process(target=function, args=arguments)
             process.start()
             process.join()
-        for path in (place / "manifest" / "videos.columns", *place.glob("scan_cache/*")):
+        for path in (place / "manifest.arrow", *place.glob("scan_cache/*")):
             print(f"{path.name}: {path.stat().st_size / args.count:.0f} bytes a video")
 
 

@@ -292,7 +292,7 @@ def test_videos_that_have_changed(
     """Frames of others by the same name are not shown; of how many there are none is said."""
     rng = np.random.default_rng(0)
     save("train/hello/a", random_videos(4, 9))
-    [file] = scan_processed(ScanSettings(root)).select("train")
+    [file] = scan_processed(ScanSettings(root)).files
     contents = [file.find_digest().identities[i] for i in range(4)]
     contents[1] = "0" * 64
     names = [*file.find_digest().names[:3], "train/hello/a/gone"]

@@ -61,8 +61,8 @@ def make_table(folder: Path) -> Manifest:
 def test_what_is_kept_is_what_was_found(tmp_path: Path, make: Make) -> None:
     """By all that anybody asks of it; so it is in a process that gets it as a pickle."""
     manifest = make(tmp_path / "root")
-    manifest.save(tmp_path / "kept")
-    opened = Manifest.open(tmp_path / "kept")
+    manifest.save(tmp_path / "kept.arrow")
+    opened = Manifest.open(tmp_path / "kept.arrow")
     for again in (opened, pickle.loads(pickle.dumps(opened)), pickle.loads(pickle.dumps(manifest))):
         assert again.positions == manifest.positions
         assert again.lengths.tolist() == manifest.lengths.tolist()
@@ -84,7 +84,7 @@ def test_what_is_kept_is_what_was_found(tmp_path: Path, make: Make) -> None:
             assert index == same
             assert repr(file.identity) == repr(before.identity)
             assert torch.equal(file.read(index).frames, before.read(index).frames)
-    assert len(pickle.dumps(opened)) < 500  # the folder alone
+    assert len(pickle.dumps(opened)) < 500  # the path alone
 
 
 @pytest.mark.parametrize("make", [make_processed, make_clips, make_table])
@@ -121,16 +121,16 @@ def test_a_video_takes_little_room(tmp_path: Path, root: Path, save: Save) -> No
             writer.writerow([path, "train", f"sign {row % 9}", name, *where, row % 5])
     given = ScanSettings(tmp_path, preprocessing=Preprocessing(4, 16), table=tmp_path / "t.csv")
     manifest = scan_table(given)
-    manifest.save(tmp_path / "kept")
-    assert (tmp_path / "kept" / "videos.columns").stat().st_size < 200 * 2000
+    manifest.save(tmp_path / "kept.arrow")
+    assert (tmp_path / "kept.arrow").stat().st_size < 200 * 2000
     one = save("train/category/x", random_videos(1, 2, size=2))
     for number in range(300):
         copy = root / "train" / "a category" / f"folder {number}" / one.name
         copy.parent.mkdir(parents=True)
         copy.hardlink_to(one)
     manifest = scan(root)
-    manifest.save(tmp_path / "others")
-    assert (tmp_path / "others" / "videos.columns").stat().st_size < 200 * 301
+    manifest.save(tmp_path / "others.arrow")
+    assert (tmp_path / "others.arrow").stat().st_size < 200 * 301
     assert isinstance(manifest.video_ids("train"), Texts)
     assert np.unique(manifest.lengths).tolist() == [2]
 
