@@ -9,8 +9,11 @@ import av
 import numpy as np
 from torch import Tensor
 
+from featx.data.clip_decoder import Choose, Decoded, Make, decode
 from featx.data.clip_file import ClipFile, Needs, open_clip
+from featx.data.clip_survey import ClipSurvey, demux_clip, survey_packets
 from featx.data.preprocessing import Preprocessing
+from featx.data.timeline import Timeline
 from featx.data.video_file import Home
 
 NUM_FRAMES = 36
@@ -97,3 +100,15 @@ def open_video(path: Path, preprocessing: Preprocessing) -> ClipFile:
     """A clip, as a video of a training set."""
     clip = open_clip(path, preprocessing, Needs(thorough=True))
     return clip.take("train/a/a", path.name, Home("train", "a"))
+
+
+def survey_clip(path: Path) -> tuple[ClipSurvey, Timeline | None]:
+    """What the packets of a clip tell; see `survey_packets`."""
+    with demux_clip(path) as clip:
+        return survey_packets(clip)
+
+
+def decode_clip(path: Path, choose: Choose, make: Make, whole: bool = False) -> Decoded:
+    """The frames of a clip that are wanted; see `decode`."""
+    with demux_clip(path) as clip:
+        return decode(clip, choose, make, whole)

@@ -16,7 +16,7 @@ from remote_server import BUCKET, Proxy, filled, make_client, serving
 import featx
 from featx.cli import main
 from featx.data import remote
-from featx.errors import ChangedInputError, UsageError
+from featx.errors import ChangedInputError, NetworkError, UsageError
 
 URL = f"s3://{BUCKET}/"
 
@@ -93,13 +93,28 @@ def test_clips_in_a_tree(server: Proxy, raw: Path, tmp_path: Path, num_workers: 
 
 @pytest.mark.usefixtures("tiny")
 def test_folders_of_images(server: Proxy, tmp_path: Path) -> None:
-    """They have the features that they have on the disk."""
+    """They have the features that they have on the disk; a run reads each image once."""
     save_images(tmp_path, tmp_path / "frames")
     settings: dict[str, Any] = {"source": "frames", "num_frames": 4, "image_size": 16}
     near = run(tmp_path / "frames", tmp_path / "near", **settings)
     with filled(server, tmp_path / "frames"):
         far = run(URL, tmp_path / "far", **settings)
+        # The header of the first one of each folder, by the scan, and all of each.
+        assert server.count("GET", ".png") == 3 + 3 * 6
     assert contents(far) == contents(near)
+
+
+def test_a_lost_connection_is_no_bad_clip(
+    server: Proxy, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan stops where FFmpeg cannot read a header, even if bad clips are skipped."""
+    with filled(server, raw):
+        monkeypatch.setattr(remote, "PATIENCE", 0.0)
+        server.only = "/2.mp4"
+        server.faults.extend(["cut"] * 9)
+        data = featx.VideoDataModule(URL, on_error="skip", **CLIPS)
+        with pytest.raises(NetworkError, match=r"/2\.mp4: expected an answer of the server"):
+            data.setup("predict")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -16,7 +16,6 @@ from featx.data.clip_survey import (
     ONE_FRAME_A_PACKET,
     OpenClip,
     demux,
-    demux_clip,
     find_video,
     hear_damage,
     lay_out,
@@ -64,16 +63,6 @@ Choose = Callable[[Timeline], Sequence[int]]
 
 Make = Callable[[Tensor], Tensor]
 """From a frame, uint8 RGB `[3, height, width]`, to what is kept of it."""
-
-
-def decode_clip(source: Source, choose: Choose, make: Make, whole: bool = False) -> Decoded:
-    """Open a clip, and decode the frames that are wanted; see `decode`.
-
-    Raises:
-        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
-    """
-    with demux_clip(source) as clip:
-        return decode(clip, choose, make, whole)
 
 
 def decode(clip: OpenClip, choose: Choose, make: Make, whole: bool = False) -> Decoded:

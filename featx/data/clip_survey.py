@@ -302,16 +302,6 @@ def survey_header(path: Place) -> ClipSurvey:
     return survey._replace(damage=damage, is_thorough=False)
 
 
-def survey_clip(source: Source) -> tuple[ClipSurvey, Timeline | None]:
-    """Open a clip, read all of its packets, and compare them with what it declares.
-
-    Raises:
-        InputError: It cannot be opened, has no video in it, or cannot be read to its end.
-    """
-    with demux_clip(source) as clip:
-        return survey_packets(clip)
-
-
 def survey_packets(clip: OpenClip) -> tuple[ClipSurvey, Timeline | None]:
     """Compare the packets of a clip with what it declares.
 

@@ -238,12 +238,10 @@ class _Listing:
     Attributes:
         root: The folder.
         folders: What is in each folder, by its address and by name.
-        uses: How many contexts use it.
     """
 
     root: str
     folders: dict[str, dict[str, Status]] = field(default_factory=dict)
-    uses: int = 1
 
     def add(self, parts: Sequence[str], status: Status) -> None:
         """Add a file or a folder, and the folders that it is in."""

@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import encode
+from clips import decode_clip, encode
 
 from featx.data import clip_decoder, clip_survey
-from featx.data.clip_decoder import Decoded, decode_clip
+from featx.data.clip_decoder import Decoded
 from featx.data.clip_survey import open_container
 from featx.data.timeline import Timeline
 

@@ -9,12 +9,10 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import encode, open_video, sample_clip
+from clips import decode_clip, encode, open_video, sample_clip, survey_clip
 from helpers import grey_levels
 
-from featx.data.clip_decoder import decode_clip
 from featx.data.clip_file import write_clip
-from featx.data.clip_survey import survey_clip
 from featx.data.preprocessing import Preprocessing
 from featx.data.timeline import Timeline
 from featx.errors import InputError

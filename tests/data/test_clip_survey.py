@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from clips import NUM_FRAMES, encode, open_video, sample_clip, turn
+from clips import NUM_FRAMES, encode, open_video, sample_clip, survey_clip, turn
 from helpers import TINY_JOB, EagerWriter, grey_levels
 from lightning.pytorch import Trainer
 
@@ -23,7 +23,7 @@ import featx
 from featx import FeatureExtractor, VideoDataModule
 from featx.cli import main
 from featx.data.clip_file import write_clip
-from featx.data.clip_survey import hear_damage, survey_clip
+from featx.data.clip_survey import hear_damage
 from featx.data.preprocessing import Preprocessing
 from featx.errors import InputError
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clips import survey_clip
 from helpers import grey_levels
 from PIL import Image
 
 from featx.data.clip_file import Needs, open_clip, write_clip
-from featx.data.clip_survey import survey_clip
 from featx.data.frames_folder import stamp_frames
 from featx.data.preprocessing import Preprocessing
 from featx.data.scan_cache import CacheEntry, FileStamp, Journal, ScanCache, stamp_file
