@@ -72,7 +72,7 @@ def find_part(cut: Cut, clip: Opened) -> Segment | None:
         if left < 0 or top < 0 or right > width or bottom > height:
             raise InputError(
                 f"expected a box in the frame of {width} x {height} pixels, found left {left}, "
-                f"top {top}, right {right}, bottom {bottom}. Mend the row."
+                f"top {top}, right {right}, bottom {bottom}. Fix the row."
             )
     return segment
 
@@ -93,7 +93,7 @@ def _find_segment(cut: Cut, clip: Opened) -> Segment:
             if moment is not None and moment >= limit:
                 raise InputError(
                     f"expected {name} within the {show(seconds)} s of {clip.path}, "
-                    f"found {show(moment)}. Mend the row."
+                    f"found {show(moment)}. Fix the row."
                 )
         segment = timeline.cut(_to_fraction(cut.begin), _to_fraction(cut.end))
         # Only by time does it matter when, in the time of its first frame, a segment begins.
@@ -103,7 +103,7 @@ def _find_segment(cut: Cut, clip: Opened) -> Segment:
         name, value = ("start_frame", first) if first >= count else ("end_frame", stop)
         raise InputError(
             f"expected {name} within the {count} frames of {clip.path}, found {value}. "
-            "Mend the row."
+            "Fix the row."
         )
     return Segment(first, stop)
 
