@@ -102,8 +102,7 @@ def _find_segment(cut: Cut, clip: Opened) -> Segment:
     if first >= count or stop > count:
         name, value = ("start_frame", first) if first >= count else ("end_frame", stop)
         raise InputError(
-            f"expected {name} within the {count} frames of {clip.path}, found {value}. "
-            "Fix the row."
+            f"expected {name} within the {count} frames of {clip.path}, found {value}. Fix the row."
         )
     return Segment(first, stop)
 
