@@ -1,9 +1,8 @@
 """Ranks share counters and results, and notice when one of them has ended."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import jobs
 import pytest
 
 from featx.extraction.ranks import Ranks, warn_of_shared_store
@@ -53,9 +52,10 @@ def test_two_processes(
     tmp_path: Path, how: str, statuses: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """They share counters, do something while they wait, and notice when one has ended."""
+    script = tmp_path / "member.py"
+    script.write_text(MEMBER)
     members = [
-        subprocess.Popen([sys.executable, "-c", MEMBER, str(rank), tmp_path / "store", how])
-        for rank in range(2)
+        jobs.run_script(script, rank, tmp_path / "store", how, folder=tmp_path) for rank in range(2)
     ]
     assert [member.wait(120) for member in members] == statuses
     assert ("IncompleteError" in capfd.readouterr().err) == (how == "ends")
