@@ -50,19 +50,11 @@ _NO_CATEGORY = "unlabelled"  # the folder of videos without a category
 
 
 class Job(NamedTuple):
-    """A video to be made.
-
-    Attributes:
-        clip: The clip, or the part of it.
-        target: The file that the video goes into.
-        columns: Its cells of a table's other columns.
-        record: All that the video depends on; see `_make_record`.
-    """
+    """A video to be made of a clip: the file that it goes into, and the notes about it there."""
 
     clip: ClipFile
     target: Path
-    columns: Mapping[str, Any]
-    record: str
+    notes: dict[str, Any]
 
 
 def main(args: Sequence[str], summary: str) -> int:
@@ -115,110 +107,99 @@ def preprocess(
     if source == "processed":
         raise UsageError("source: expected clips or frames, found processed. It is what is made.")
     videos = VideoSettings(root=raw_dir, source=source, **inputs)
-    manifest, failures = _scan(videos)
     settings = videos.preprocessing
+    manifest, failures = _scan(videos)
     subcategory = None
     if videos.table is not None or videos.layout == "flat":
         origin = Path(resolve(locate(videos.table or raw_dir)))
         subcategory = (origin.stem if videos.table else origin.name).lstrip(".") or "videos"
-    jobs, misnamed = _plan(manifest, processed_dir, subcategory, dtype)
-    groups = {target: [*group] for target, group in groupby(jobs, key=lambda job: job.target)}
+    groups = _plan(manifest, processed_dir, subcategory, dtype, failures)
     _sort_out(processed_dir, groups.keys(), manifest, subcategory)
     stale = [
         job
-        for target, group in groups.items()
-        if _read_notes(target).get("record") != [job.record for job in group]
-        for job in group
+        for target, jobs in groups.items()
+        if _read(target).get("record") != [job.notes["record"] for job in jobs]
+        for job in jobs
     ]
 
     def decode(job: Job) -> Decoded:
         frames, _, damage, times, _ = job.clip.read()
-        notes: dict[str, Any] = {"clips": job.clip.name, "record": job.record}
         if settings.keep_damaged:
-            notes["damage"] = damage
+            job.notes["damage"] = damage
         if manifest.has_times and times is not None:
-            notes["times"] = times.tolist()
-        if job.columns:
-            notes["columns"] = dict(job.columns)
-        return notes, normalize(frames) if dtype == "float32" else frames
+            job.notes["times"] = times.tolist()
+        return job.notes, normalize(frames) if dtype == "float32" else frames
 
-    failed: dict[str, str] = {}
     threads = num_workers or count_cores()
     with closing(map_ahead(decode, stale, threads, "decoding")) as results:
         bar = make_bar(results, "Preprocessing", len(stale), "clip")
         for target, group in groupby(bar, key=lambda result: result[0].target):
-            failed |= _save(target, group, as_list=not settings.is_uniform)
-    _write_analysis(processed_dir, manifest, settings.describe(dtype), subcategory is not None)
-    if manifest.summary:
-        for line in manifest.summary.to_lines():
-            print(f"{manifest.root}: {line}", file=sys.stderr)
-    return [*failures, *misnamed, *failed.values()]
+            failures += _save(target, group, as_list=not settings.is_uniform)
+    analysis: dict[str, Any] = {
+        "preprocessing_info": settings.describe(dtype),
+        "scan": manifest.summary and manifest.summary.to_json(),
+    }
+    if subcategory is not None:  # then labels and splits do not follow from the folders' names
+        analysis["categories"] = {_NO_CATEGORY: UNLABELLED, **manifest.categories}
+        splits = (split for split in manifest.rejected if (processed_dir / split).is_dir())
+        analysis["table_splits"] = [*splits]
+    with writing(processed_dir):
+        processed_dir.mkdir(parents=True, exist_ok=True)
+        replace_file(processed_dir / ANALYSIS_FILE, json.dumps(analysis, indent=2).encode())
+    for line in manifest.summary.to_lines() if manifest.summary else ():
+        print(f"{manifest.root}: {line}", file=sys.stderr)
+    return failures
 
 
 def _scan(videos: VideoSettings) -> tuple[Manifest, list[str]]:
-    """Return the videos to be made, and errors about others."""
+    """Return the videos to be made, and errors about other inputs."""
     settings = replace(videos.to_scan(), thorough=True, strict=False)
-    splits = None
+    failures: list[str] = []
     if videos.table is None and videos.layout == "tree":
-        splits = list_folders(settings.root)
-        settings = replace(settings, splits=splits)
-    manifest = choose_source(videos.source, settings).scan(settings)
-    misplaced = {}
-    if splits is not None:  # what is in none of them
+        settings = replace(settings, splits=list_folders(settings.root))
         top = ((item.name,) for item in list_entries(settings.root))
         misplaced = find_misplaced(settings.root, (), top, _KINDS[videos.source])
-    failures = [*map(str, misplaced.values())] + [
-        str(error)
-        for split, errors in manifest.rejected.items()
-        for place, error in errors.items()
-        if not (place == split and isinstance(error, MissingInputError))  # it has no clips
-    ]
+        failures += map(str, misplaced.values())
+    manifest = choose_source(videos.source, settings).scan(settings)
+    for split, errors in manifest.rejected.items():
+        for place, error in errors.items():
+            if not (place == split and isinstance(error, MissingInputError)):  # it has no clips
+                failures.append(str(error))
     return manifest, failures
 
 
 def _plan(
-    manifest: Manifest, processed_dir: Path, subcategory: str | None, dtype: str
-) -> tuple[list[Job], list[str]]:
-    """Return the videos to be made, those of a file together, and errors about the others.
+    manifest: Manifest,
+    processed_dir: Path,
+    subcategory: str | None,
+    dtype: str,
+    failures: list[str],
+) -> dict[Path, list[Job]]:
+    """Return the videos of each file; add errors about the others to `failures`.
 
-    Args:
-        manifest: The videos.
-        processed_dir: Folder of the files.
-        subcategory: That of all videos; None if each has its place in a tree.
-        dtype: Of the pixels.
+    The note `record` of a video has all that it depends on: if it is equal, it is up to date.
     """
     columns = {
         name: [*cells] if isinstance(cells, Texts) else cells.tolist()
         for name, cells in manifest.columns.items()
     }
-    jobs: list[Job] = []
-    misnamed: list[str] = []
+    groups: dict[Path, list[Job]] = {}
     for position, file in enumerate(manifest.files):
         clip = cast(ClipFile, file)
         place = clip.place
         if subcategory is not None:
             category = _NO_CATEGORY if clip.category is None else clip.category
             if "/" in category or is_hidden(category):
-                misnamed.append(
+                failures.append(
                     f"{clip.name}: expected a category that a folder can be named after, found "
                     f"{category!r}. Rename it."
                 )
                 continue
             place = f"{clip.split}/{category}/{subcategory}"
         cells = {name: values[position] for name, values in columns.items()}
-        record = _make_record(clip, cells, dtype)
-        jobs.append(Job(clip, processed_dir / place / FILE_NAME, cells, record))
-    order = {target: number for number, target in enumerate(dict.fromkeys(j.target for j in jobs))}
-    return sorted(jobs, key=lambda job: order[job.target]), misnamed
-
-
-def _make_record(clip: ClipFile, cells: Mapping[str, Any], dtype: str) -> str:
-    """Return all that a video depends on, as JSON; if it is equal, the video is up to date."""
-    settings = clip.preprocessing
-    return json.dumps(
-        {
-            **settings.describe(dtype),
-            "keep_damaged": settings.keep_damaged,
+        record = {
+            **clip.preprocessing.describe(dtype),
+            "keep_damaged": clip.preprocessing.keep_damaged,
             "clip": clip.name,
             "stats": clip.stats,
             "shape": clip.shapes[0],
@@ -226,45 +207,44 @@ def _make_record(clip: ClipFile, cells: Mapping[str, Any], dtype: str) -> str:
             "box": clip.box,
             "columns": cells,
         }
-    )
+        notes: dict[str, Any] = {"clips": clip.name, "record": json.dumps(record)}
+        if cells:
+            notes["columns"] = cells
+        target = processed_dir / place / FILE_NAME
+        groups.setdefault(target, []).append(Job(clip, target, notes))
+    return groups
 
 
-def _read_notes(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> Mapping[str, Any]:
     """Return what a processed_data.pt file holds; nothing if there is none, or not of featx."""
-    try:
+    with suppress(InputError):
         data = read_archive(path).data
-    except InputError:
-        return {}
-    return data if isinstance(data, dict) and "record" in data else {}
+        if isinstance(data, dict) and "record" in data:
+            return data
+    return {}
 
 
 def _sort_out(
     processed_dir: Path, wanted: Collection[Path], manifest: Manifest, subcategory: str | None
 ) -> None:
-    """Remove outdated files, and warn of files of other clips, which are kept.
+    """Remove outdated files that are not wanted, and warn of files of other clips, which are kept.
 
-    Outdated are, of a tree, the files without a good clip that have a bad one; of a table or a flat
-    folder, its files of categories that it no longer has.
-
-    Args:
-        processed_dir: Folder of the files.
-        wanted: The files to be made.
-        manifest: The videos.
-        subcategory: That of all videos; None if each has its place in a tree.
+    Outdated are, of a tree, files that have a clip that is bad now; of a table or a flat folder,
+    all of its files.
     """
     bad = {name for errors in manifest.rejected.values() for name in errors}
     others = []
     for path in sorted({*processed_dir.rglob(FILE_NAME)} - {*wanted}):
-        clips = {*_read_notes(path).get("clips", ())}
+        clips = {*_read(path).get("clips", ())}
         if not clips or not (path.parent.name == subcategory if subcategory else clips & bad):
             others.append(path)
             continue
         with writing(path):
             path.unlink()
         if subcategory:
-            for folder in (path.parent, path.parent.parent):
-                with suppress(OSError):  # there are other files in it
-                    folder.rmdir()
+            with suppress(OSError):  # there are other files in it
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
     if others:
         warnings.warn(
             f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
@@ -273,52 +253,21 @@ def _sort_out(
         )
 
 
-def _save(
-    target: Path, results: Iterable[tuple[Job, Future[Decoded]]], as_list: bool
-) -> dict[str, str]:
-    """Save the clips that can be decoded; return the errors of the others, by name."""
-    failures: dict[str, str] = {}
+def _save(target: Path, results: Iterable[tuple[Job, Future[Decoded]]], as_list: bool) -> list[str]:
+    """Save the clips that can be decoded; return the errors of the others."""
+    failures: list[str] = []
 
     def decoded() -> Iterator[Decoded]:
-        for job, result in results:
+        for _, result in results:
             try:
-                video = result.result()
+                yield result.result()
             except NetworkError:  # the clip may be good
                 raise
             except FeatxError as error:
-                failures[job.clip.name] = str(error)
-            else:
-                yield video
+                failures.append(str(error))
 
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if save_videos(target, decoded(), as_list) == 0:
             target.unlink(missing_ok=True)  # it is outdated: its clips no longer decode
     return failures
-
-
-def _write_analysis(
-    processed_dir: Path, manifest: Manifest, info: Mapping[str, Any], has_labels: bool
-) -> None:
-    """Write the analysis beside the files.
-
-    Args:
-        processed_dir: Folder of the files.
-        manifest: The videos.
-        info: How they are made.
-        has_labels: Whether labels and splits do not follow from the names of folders, so that they
-            are recorded for the runs that read the files.
-    """
-    path = processed_dir / ANALYSIS_FILE
-    analysis: dict[str, Any] = {
-        "preprocessing_info": info,
-        "scan": manifest.summary and manifest.summary.to_json(),
-    }
-    if has_labels:
-        analysis["categories"] = {_NO_CATEGORY: UNLABELLED, **manifest.categories}
-        analysis["table_splits"] = [
-            split for split in manifest.rejected if (processed_dir / split).is_dir()
-        ]
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(analysis, indent=2).encode())

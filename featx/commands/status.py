@@ -10,13 +10,7 @@ from typing import Any
 from featx.commands.parser import ConciseParser
 from featx.console import format_speed
 from featx.errors import shorten
-from featx.extraction.status import (
-    STATUS_FOLDER,
-    Heartbeat,
-    Phase,
-    read_heartbeats,
-    sum_up,
-)
+from featx.extraction.status import STATUS_FOLDER, Heartbeat, Phase, read_heartbeats, sum_up
 from featx.features.resume import STAGING_FOLDER
 from featx.features.resume.rows import FinishedCounts, count_finished
 from featx.files import expand
@@ -36,7 +30,7 @@ def main(args: Sequence[str], summary: str) -> int:
     run = _describe_run(beats, now)
     if given.as_json:
         processes = [
-            asdict(beat) | {"state": _judge(beat, now), "seconds_ago": now - beat.time}
+            asdict(beat) | {"state": beat.judge(now), "seconds_ago": now - beat.time}
             for beat in beats
         ]
         print(json.dumps({"run": run, "processes": processes, **found._asdict()}, indent=2))
@@ -48,7 +42,7 @@ def main(args: Sequence[str], summary: str) -> int:
 
 def _describe_run(beats: Sequence[Heartbeat], now: float) -> dict[str, Any] | None:
     """Describe the run that is going on; None if none of its processes is alive."""
-    phases = {beat.phase for beat in beats if beat.is_alive(now)}
+    phases = {beat.phase for beat in beats if beat.judge(now) == "alive"}
     if not phases:
         return None
     totals = sum_up(beats, now)
@@ -94,7 +88,7 @@ def _format_run(run: dict[str, Any]) -> str:
 
 
 def _format_process(beat: Heartbeat, now: float) -> str:
-    state = _judge(beat, now)
+    state = beat.judge(now)
     note = "" if state == "alive" else f", {state}"
     device = f", {beat.device}" if beat.device else ""
     return (
@@ -102,12 +96,3 @@ def _format_process(beat: Heartbeat, now: float) -> str:
         f"{beat.videos:,} videos, {beat.rate:,.1f} frames/s, {max(now - beat.time, 0):.0f} s "
         f"ago{note}"
     )
-
-
-def _judge(beat: Heartbeat, now: float) -> str:
-    """Return the state of a process: `alive`, `ended`, or `stale`."""
-    if beat.is_local and not beat.is_alive(now):
-        return "ended"
-    if beat.is_stale(now) and (beat.phase == "extraction" or not beat.is_local):
-        return "stale"
-    return "alive"

@@ -1,10 +1,9 @@
 """The LightningDataModule: streams the videos of a data set to every rank."""
 
 import logging
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,11 +16,7 @@ from torch.utils.data import DataLoader
 
 from featx.data.batches import VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
-from featx.data.manifest import (
-    ANALYSIS_FILE,
-    Manifest,
-    missing_categories,
-)
+from featx.data.manifest import ANALYSIS_FILE, Manifest, missing_categories
 from featx.data.pixels import PixelsName, PixelWatch
 from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC, DecoderName, ResizeName
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
@@ -33,49 +28,9 @@ from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.ranks import Ranks
 from featx.extraction.run_folder import find_owner
-from featx.files import writing
 from featx.parallel import count_cores
 
 _log = logging.getLogger(__name__)
-
-_MANIFEST_SECONDS = 90
-
-
-def _open_manifest(folder: Path) -> Manifest:
-    """Open the manifest that rank 0 has saved.
-
-    A network file system may show it to other machines only after some time.
-
-    Raises:
-        OutputError: It does not appear.
-    """
-    for _ in range(_MANIFEST_SECONDS):
-        try:
-            return Manifest.open(folder)
-        except FileNotFoundError:
-            time.sleep(1)
-    with writing(folder):
-        return Manifest.open(folder)
-
-
-@dataclass(slots=True)
-class Work:
-    """The work of one run; the data module makes it, and shares it with the writer.
-
-    Attributes:
-        ranks: The ranks of the run.
-        manifest: The videos.
-        done: Which videos `[num_videos]` earlier runs have finished; None until that is known.
-    """
-
-    ranks: Ranks
-    manifest: Manifest
-    done: NDArray[np.bool_] | None = None
-
-    def take_blocks(self, num_blocks: int) -> Iterator[int]:
-        """Yield the numbers of this rank's blocks; the next one is taken when one is done."""
-        while (taken := self.ranks.count("blocks", 1)) <= num_blocks:
-            yield taken - 1
 
 
 @documented
@@ -98,7 +53,9 @@ class VideoDataModule(LightningDataModule):
 
     Attributes:
         videos: Which videos, and which of their frames.
-        work: The work of a run; made by `setup`.
+        manifest: The videos; set by `setup`.
+        ranks: The ranks of the run; set by `setup`.
+        done: Which videos `[num_videos]` earlier runs have finished; set with the loader.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -127,26 +84,13 @@ class VideoDataModule(LightningDataModule):
         columns: dict[str, str] | None = None,
         scan: ScanName = "full",
     ) -> None:
+        given = locals()
         super().__init__()
         check_at_least(1, batch_size=batch_size)
         check_at_least(0, num_workers=num_workers)
         check_choice("on_error", on_error, get_args(OnError))
         self.videos = VideoSettings(
-            root,
-            splits,
-            source=source,
-            layout=layout,
-            table=table,
-            columns=columns,
-            num_frames=num_frames,
-            stride=stride,
-            fps=fps,
-            frame_rate=frame_rate,
-            image_size=image_size,
-            resize=resize,
-            pixels=pixels,
-            keep_damaged=keep_damaged,
-            decoder=decoder,
+            **{each.name: given[each.name] for each in fields(VideoSettings)}
         )
         self.videos.check_scan(scan)
         if verify_inputs and self.videos.are_clips:
@@ -163,27 +107,24 @@ class VideoDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
-        self.work: Work
+        self.manifest: Manifest
         # A rank without videos is not a mistake: there may be more ranks than videos.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Scan the data set: every header is read and checked before the first forward pass."""
         self._watch = PixelWatch(self.videos.pixels)
-        ranks = Ranks()
-        owner = find_owner(self.trainer)
+        self.ranks, owner = Ranks(), find_owner(self.trainer)
         if owner is None:
-            self.work = Work(ranks, ranks.from_first(lambda: self._scan(ScanCache())))
-            return
-        run = owner.run_folder
-        ranks.from_first(run.open)
-        folder = ranks.from_first(lambda: run.save_manifest(self._scan(run.load_scan_cache())))
-        self.work = Work(ranks, _open_manifest(folder))
-
-    @property
-    def manifest(self) -> Manifest:
-        """The videos, after `setup`."""
-        return self.work.manifest
+            self.manifest = self.ranks.from_first(lambda: self._scan(ScanCache()))
+        else:
+            run = owner.run_folder
+            self.ranks.from_first(run.open)
+            folder = self.ranks.from_first(
+                lambda: run.save_manifest(self._scan(run.load_scan_cache()))
+            )
+            self.manifest = run.open_manifest(folder)
+        self.done = np.zeros(len(self.manifest), np.bool_)
 
     def find_splits(self) -> list[str]:
         """Return the splits of a run.
@@ -252,12 +193,10 @@ class VideoDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[VideoBatch]:
         """Return a loader of the videos that are not finished, in row order."""
-        work, owner = self.work, find_owner(self.trainer)
+        owner = find_owner(self.trainer)
         if owner and self.trainer:
-            work.done = owner.find_finished(self.trainer)
-        else:
-            work.done = np.zeros(len(work.manifest), np.bool_)
-        pending = np.flatnonzero(~work.done)
+            self.done = owner.find_finished(self.trainer)
+        pending = np.flatnonzero(~self.done)
         device = self._find_decoding_device()
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         num_workers = self._choose_num_workers(on_cuda, device) if len(pending) else 0
@@ -286,17 +225,22 @@ class VideoDataModule(LightningDataModule):
         If the Trainer has a limit that is a share of all batches, ranks get fixed shares instead,
         because Lightning must know the number of batches.
         """
-        lengths = self.work.manifest.lengths[pending]
+        lengths = self.manifest.lengths[pending]
         rank, num_ranks, limit = 0, 1, 1.0
         if self.trainer:
             rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
             limit = self.trainer.limit_predict_batches
         if num_ranks > 1 and (isinstance(limit, int) or limit == 1):
             bounds = cut_blocks(lengths, num_ranks, self.batch_size)
-            blocks: Iterable[int] = self.work.take_blocks(len(bounds) - 1)
+            blocks: Iterable[int] = self._take_blocks(len(bounds) - 1)
         else:
             bounds, blocks = cut_shares(lengths, num_ranks), [rank]
         return BlockSampler(pending, bounds, blocks, looks_ahead)
+
+    def _take_blocks(self, num_blocks: int) -> Iterator[int]:
+        """Yield the numbers of this rank's blocks; the next one is taken when one is done."""
+        while (taken := self.ranks.count("blocks", 1)) <= num_blocks:
+            yield taken - 1
 
     def make_dataset(self, order: Iterable[int] = (), device: torch.device = CPU) -> VideoDataset:
         """Return the videos by position; see `VideoDataset`."""

@@ -1,6 +1,7 @@
 """The whole job in one call."""
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -74,6 +75,7 @@ def extract(
     Raises:
         FeatxError: A setting, an input or the output folder is not what it should be.
     """
+    given = locals()  # has every parameter of the two classes below, under its own name
     writer = FeatureWriter(output_dir, overwrite, rows_per_file)
     with without_chatter():
         trainer = Trainer(
@@ -84,42 +86,9 @@ def extract(
             logger=False,
             enable_checkpointing=False,
         )
-    extractor = FeatureExtractor(
-        backbone,
-        weights=weights,
-        multi_scale=multi_scale,
-        scales=scales,
-        frames_per_forward=frames_per_forward,
-        compile=compile,
-        allow_tf32=allow_tf32,
-        input_size=input_size,
-        feature_dim=feature_dim,
-        scale_average=scale_average,
-        scale_align=scale_align,
-    )
-    data = VideoDataModule(
-        root,
-        splits,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        on_error=on_error,
-        verify_inputs=verify_inputs,
-        source=source,
-        num_frames=num_frames,
-        image_size=image_size,
-        pixels=pixels,
-        keep_damaged=keep_damaged,
-        decoder=decoder,
-        stride=stride,
-        fps=fps,
-        frame_rate=frame_rate,
-        resize=resize,
-        layout=layout,
-        table=table,
-        columns=columns,
-        scan=scan,
-    )
-    # Not the writer's own: in a notebook with several devices, that one works in other processes.
+    extractor = FeatureExtractor(**{n: given[n] for n in signature(FeatureExtractor).parameters})
+    data = VideoDataModule(**{n: given[n] for n in signature(VideoDataModule).parameters})
+    # Not `writer.paths`: with several devices in a notebook, the writer works in other processes.
     paths = {
         split: writer.output_dir / file_name(split, multi_scale) for split in data.find_splits()
     }

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from featx.extraction.status import STATUS_FOLDER, HeartbeatFile
 from featx.features.lock import RunLock
 from featx.features.resume import STAGING_FOLDER
 from featx.files import remove, writing
+
+_MANIFEST_SECONDS = 90
 
 
 class RunFolder:
@@ -70,8 +73,7 @@ class RunFolder:
 
     def start_heartbeat(self, rank: int) -> HeartbeatFile:
         """Return the heartbeat of this rank; rank 0 has one since `open`."""
-        if self.heartbeat is None:
-            self.heartbeat = HeartbeatFile(self._status_folder, rank)
+        self.heartbeat = self.heartbeat or HeartbeatFile(self._status_folder, rank)
         return self.heartbeat
 
     def stop_heartbeat(self) -> None:
@@ -103,6 +105,15 @@ class RunFolder:
             manifest.save(path)
         return path
 
+    def open_manifest(self, folder: Path) -> Manifest:
+        """Open the manifest of rank 0; a network file system may show it only after some time."""
+        for _ in range(_MANIFEST_SECONDS):
+            with suppress(FileNotFoundError):
+                return Manifest.open(folder)
+            time.sleep(1)
+        with writing(folder):
+            return Manifest.open(folder)
+
     def remove_manifest(self) -> None:
         """Remove the saved manifest; if that fails, the next run does it."""
         with suppress(OSError):
@@ -110,11 +121,7 @@ class RunFolder:
 
 
 class RunOwner(ABC):
-    """A Trainer callback that owns the run's folder; the data module finds it with `find_owner`.
-
-    Attributes:
-        run_folder: The folder.
-    """
+    """The FeatureWriter, for the data module: a Trainer callback that owns the run's folder."""
 
     run_folder: RunFolder
 

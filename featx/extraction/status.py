@@ -33,7 +33,6 @@ class Heartbeat:
 
     Attributes:
         rank: The rank.
-        num_ranks: Number of ranks of the run; 0 until it is known.
         host: Name of its machine.
         pid: Its process number there.
         device: Device of its backbone.
@@ -50,7 +49,6 @@ class Heartbeat:
     """
 
     rank: int = 0
-    num_ranks: int = 0
     host: str = ""
     pid: int = 0
     device: str = ""
@@ -65,71 +63,42 @@ class Heartbeat:
     skipped: int = 0
     reasons: tuple[str, ...] = ()
 
-    @property
-    def is_local(self) -> bool:
-        """Whether its rank runs on this machine."""
-        return self.host == socket.gethostname()
-
     def is_stale(self, now: float) -> bool:
         """Whether it was not rewritten for ten minutes."""
         return now - self.time > _STALE_SECONDS
 
-    def is_alive(self, now: float) -> bool:
-        """Whether its process exists; of another machine, whether the heartbeat is not stale."""
-        if not self.is_local:
-            return not self.is_stale(now)
+    def judge(self, now: float) -> Literal["alive", "ended", "stale"]:
+        """Return the state of the process; of another machine, only the heartbeat tells it."""
+        if self.host != socket.gethostname():
+            return "stale" if self.is_stale(now) else "alive"
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
-            return False
+            return "ended"
         except OSError:  # the process belongs to another user
             pass
-        return True
+        return "alive"
 
 
 class RunTotals(NamedTuple):
-    """Progress of a run over all ranks.
-
-    Attributes:
-        videos: Number of videos that are finished or skipped in this run.
-        frames: Number of frames of these videos.
-        rate: Frames per second of all ranks that extract.
-        slowest: Of several such ranks, the heartbeat with the lowest rate.
-        fastest: Of several such ranks, the heartbeat with the highest rate.
-        seconds_left: Time for the rest at this rate; None if no rank extracts.
-    """
+    """Sum over the ranks of a run: videos and frames done, frames per second, and time left."""
 
     videos: int
     frames: int
     rate: float
-    slowest: Heartbeat | None
-    fastest: Heartbeat | None
     seconds_left: float | None
 
 
 def sum_up(heartbeats: Collection[Heartbeat], now: float) -> RunTotals:
-    """Sum up the heartbeats of all ranks.
+    """Sum up the heartbeats of one rank or more, at a time in seconds since 1970.
 
     The counts of dead ranks are included, because their finished rows are on disk.
-
-    Args:
-        heartbeats: One per rank.
-        now: Seconds since 1970.
     """
-    working = [beat for beat in heartbeats if beat.rate > 0 and not beat.is_stale(now)]
-    working.sort(key=lambda beat: beat.rate)
-    rate = sum(beat.rate for beat in working)
+    rate = sum(beat.rate for beat in heartbeats if not beat.is_stale(now))
     frames = sum(beat.frames for beat in heartbeats)
-    left = max((beat.total_frames for beat in heartbeats), default=0) - frames
-    several = len(working) > 1
-    return RunTotals(
-        sum(beat.videos for beat in heartbeats),
-        frames,
-        rate,
-        working[0] if several else None,
-        working[-1] if several else None,
-        max(left, 0) / rate if rate else None,
-    )
+    left = max(0, max(beat.total_frames for beat in heartbeats) - frames)
+    videos = sum(beat.videos for beat in heartbeats)
+    return RunTotals(videos, frames, rate, left / rate if rate else None)
 
 
 def read_heartbeats(folder: Path) -> list[Heartbeat]:
@@ -155,7 +124,7 @@ class HeartbeatFile:
         rank: This rank.
 
     Attributes:
-        heartbeat: What the next write will report.
+        beat: What the next write will report.
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
@@ -163,32 +132,32 @@ class HeartbeatFile:
         self._path, self._temporary = folder / f"{rank}.json", folder / f"{rank}.tmp"
         self._extraction_start = self._last_write = self._last_read = 0.0
         self._others: list[Heartbeat] = []
-        self.heartbeat = Heartbeat(rank, host=socket.gethostname(), pid=os.getpid())
+        self.beat = Heartbeat(rank, host=socket.gethostname(), pid=os.getpid())
         self.enter("scan")
 
     def enter(self, phase: Phase) -> None:
         """Report a new phase."""
-        self.heartbeat.phase = phase
+        self.beat.phase = phase
         self._extraction_start = time.monotonic()
         self.write(at_once=True)
 
     def advance(self, videos: int, frames: int) -> None:
         """Count videos, and their frames, as done."""
-        self.heartbeat.videos += videos
-        self.heartbeat.frames += frames
+        self.beat.videos += videos
+        self.beat.frames += frames
 
     def skip(self, reason: str) -> None:
         """Count an input as skipped."""
-        self.heartbeat.skipped += 1
-        if len(self.heartbeat.reasons) < _MAX_REASONS:
-            self.heartbeat.reasons += (reason,)
+        self.beat.skipped += 1
+        if len(self.beat.reasons) < _MAX_REASONS:
+            self.beat.reasons += (reason,)
 
     def write(self, at_once: bool = False) -> None:
         """Replace the file, at most once a second unless `at_once` is set.
 
         It is not synced to disk, because after a power failure it would be wrong anyway.
         """
-        beat, now = self.heartbeat, time.monotonic()
+        beat, now = self.beat, time.monotonic()
         if not at_once and now - self._last_write < _WRITE_SECONDS:
             return
         self._last_write = now
@@ -202,8 +171,8 @@ class HeartbeatFile:
 
     def sum_up(self, at_once: bool = False) -> RunTotals:
         """Sum up all ranks; the other ranks' files are read every five seconds, or `at_once`."""
-        beat, now = self.heartbeat, time.monotonic()
-        if beat.num_ranks != 1 and (at_once or now - self._last_read >= _READ_SECONDS):
+        beat, now = self.beat, time.monotonic()
+        if at_once or now - self._last_read >= _READ_SECONDS:
             self._last_read = now
             with suppress(OSError):
                 beats = read_heartbeats(self._folder)

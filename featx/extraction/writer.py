@@ -109,7 +109,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # it would save the backbone, and the parts are enough
         warn_of_shared_store()
-        self._data, self._work, self._skips = data, data.work, data.on_error == "skip"
+        self._data, self._ranks, self._manifest = data, data.ranks, data.manifest
         self.paths = {
             split: self.output_dir / file_name(split, pl_module.multi_scale)
             for split in data.manifest.positions
@@ -130,10 +130,9 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
 
     def _start_heartbeat(self, trainer: Trainer) -> None:
         self._heartbeat = self.run_folder.start_heartbeat(trainer.global_rank)
-        self._heartbeat.heartbeat.num_ranks = trainer.world_size
-        self._heartbeat.heartbeat.device = str(trainer.strategy.root_device)
+        self._heartbeat.beat.device = str(trainer.strategy.root_device)
         if trainer.is_global_zero:
-            for errors in self._work.manifest.rejected.values():
+            for errors in self._manifest.rejected.values():
                 for error in errors.values():
                     self._heartbeat.skip(str(error))
 
@@ -145,19 +144,19 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self._interruption = Interruption(trainer)
         self._interruption.at_once = True
         self._files = self._lay_out(trainer)
-        done, plans = self._work.ranks.from_first(self._plan, self._interruption.check)
+        done, plans = self._ranks.from_first(self._plan, self._interruption.check)
         self._is_planned = True
         for split, file in self._files.items():
             file.follow(plans[split])
         self._writers = {
-            split: PartWriter(file, self._pool, self._skips, self.part_limits)
+            split: PartWriter(file, self._pool, self._data.on_error == "skip", self.part_limits)
             for split, file in self._files.items()
         }
         return done
 
     def _lay_out(self, trainer: Trainer) -> dict[str, PendingFile]:
         """Lay out the feature file of each split."""
-        manifest, extractor = self._work.manifest, trainer.lightning_module
+        manifest, extractor = self._manifest, trainer.lightning_module
         assert isinstance(extractor, FeatureExtractor)  # as `setup` has checked
         run = {
             **extractor.settings(),
@@ -180,17 +179,16 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         for change in plan_files([*self._files.values()], self.overwrite):
             rank_zero_info(str(change))
         self.run_folder.save_scan_cache()
-        done = np.zeros(len(self._work.manifest), np.bool_)
+        done = np.zeros(len(self._manifest), np.bool_)
         for split, file in self._files.items():
-            done[self._work.manifest.positions[split].start + file.locations.numbers()] = True
+            done[self._manifest.positions[split].start + file.locations.numbers()] = True
         return done, {split: file.plan for split, file in self._files.items()}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the extraction: from now on, a signal or a dead rank ends it between batches."""
         self._interruption.at_once = False
-        done, lengths = self._work.done, self._work.manifest.lengths
-        assert done is not None
-        beat = self._heartbeat.heartbeat
+        done, lengths = self._data.done, self._manifest.lengths
+        beat = self._heartbeat.beat
         beat.total_videos, beat.found = int((~done).sum()), int(done.sum())
         beat.total_frames = int(lengths.sum() - lengths[done].sum())
         self._heartbeat.enter("extraction")
@@ -204,12 +202,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         """Show the progress of all ranks."""
         if self._progress:
             run = self._heartbeat.sum_up(at_once)
-            speed = format_speed(run.rate, run.seconds_left)
-            if run.slowest and run.fastest:
-                slow, fast = run.slowest, run.fastest
-                speed += f", from {slow.rate:,.1f} of process {slow.rank}"
-                speed += f" to {fast.rate:,.1f} of process {fast.rank}"
-            self._progress.show(run.videos, run.frames, speed)
+            self._progress.show(run.videos, run.frames, format_speed(run.rate, run.seconds_left))
 
     def write_on_batch_end(
         self,
@@ -225,11 +218,11 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         for video, features in zip(batch.videos, prediction, strict=True):
             self._add(video, features)
         for position, error in batch.errors.items():
-            split, row = self._work.manifest.locate_row(position)
+            split, row = self._manifest.locate_row(position)
             self._writers[split].skip(row, error)
             self._heartbeat.skip(str(error))
         positions = [*batch.positions, *batch.errors]
-        lengths = self._work.manifest.lengths[positions]
+        lengths = self._manifest.lengths[positions]
         self._heartbeat.advance(len(positions), int(lengths.sum()))
         self._heartbeat.write()
         _drop_positions(trainer, batch_idx)
@@ -238,7 +231,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
 
     def _add(self, video: VideoItem, features: Tensor) -> None:
         """Add the features of one video to its file."""
-        split, row = self._work.manifest.locate_row(video.position)
+        split, row = self._manifest.locate_row(video.position)
         for other, writer in self._writers.items():
             if other != split:  # because rows come in order: the split before it is done
                 writer.flush()
@@ -251,7 +244,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
     def _note(self, position: int, made_of: MadeOf) -> None:
         """Note what reading a clip has told about it, for the scans of later runs."""
         line = made_of.line
-        entry = self._work.manifest.locate(position)[0].cache_entry
+        entry = self._manifest.locate(position)[0].cache_entry
         if not line and entry and made_of.file_digest:
             name, found = entry
             line = format_line(name, replace(found, digest=made_of.file_digest))
@@ -264,7 +257,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             self.find_finished(trainer)
         self._flush()
         self._heartbeat.enter("waiting")
-        ranks = self._work.ranks
+        ranks = self._ranks
         ranks.wait(self._wait)
         self._close_progress()
         self._interruption.at_once = True
@@ -329,7 +322,7 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         self.run_folder.load_scan_cache()  # with the journals of all ranks
         self.run_folder.save_scan_cache()
         if published:
-            write_analysis(self.output_dir, published, self._work.manifest)
+            write_analysis(self.output_dir, published, self._manifest)
         for split, path in published.items():
             with open_feature_file(path) as opened:
                 count = opened.attrs["num_videos"]

@@ -54,7 +54,7 @@ def say(out: Path, rank: int, **said: Any) -> None:  # noqa: ANN401
     folder = out / ".featx" / "status"
     folder.mkdir(parents=True, exist_ok=True)
     usual: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-    beat = Heartbeat(rank, 2, **(usual | said))
+    beat = Heartbeat(rank, **(usual | said))
     (folder / f"{rank}.json").write_text(json.dumps(asdict(beat)))
 
 

@@ -135,7 +135,7 @@ def load_ranks(root: Path, num_ranks: int, **settings: int) -> list[Iterator[Vid
         data = VideoDataModule(root, **settings)  # type: ignore[arg-type]
         data.trainer = FakeTrainer(rank, num_ranks)  # type: ignore[assignment]
         data.setup("predict")
-        data.work.ranks = ranks
+        data.ranks = ranks
         loaders.append(iter(data.predict_dataloader()))
     return loaders
 

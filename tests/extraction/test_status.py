@@ -15,7 +15,7 @@ from featx.extraction.status import Heartbeat, HeartbeatFile, read_heartbeats, s
 
 
 def test_all_ranks_count_but_only_those_at_work_have_a_rate() -> None:
-    """A rank that waits is neither slow nor fast; nor is one with a stale heartbeat."""
+    """A rank that waits has no rate, and that of a stale heartbeat is not counted."""
     working = [
         Heartbeat(rank, time=1000, videos=10, frames=100, rate=rank + 1.0, total_frames=1000)
         for rank in range(3)
@@ -24,10 +24,8 @@ def test_all_ranks_count_but_only_those_at_work_have_a_rate() -> None:
     stale = Heartbeat(4, time=300, videos=1, frames=10, rate=100.0, total_frames=1000)
     found = sum_up([*working, ended, stale], 1001)
     assert (found.videos, found.frames, found.rate) == (36, 360, 6)
-    assert found.slowest == working[0]
-    assert found.fastest == working[2]
     assert found.seconds_left == pytest.approx(640 / 6)
-    assert sum_up([working[0]], 1001)[3:] == (None, None, 900)
+    assert sum_up([working[0]], 1001).seconds_left == 900
     assert sum_up([ended], 1001).seconds_left is None
 
 
@@ -35,14 +33,13 @@ def test_all_ranks_count_but_only_those_at_work_have_a_rate() -> None:
 def test_who_is_alive() -> None:
     """On this machine, the process is looked up; on another one, the heartbeat must be recent."""
     here = Heartbeat(host=socket.gethostname(), pid=os.getpid(), time=0)
-    assert here.is_alive(1000)
-    assert here.is_stale(1000)
+    assert here.judge(1000) == "alive"
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    assert not replace(here, pid=process.pid, time=1000).is_alive(1000)
+    assert replace(here, pid=process.pid, time=1000).judge(1000) == "ended"
     there = Heartbeat(host="another.machine", pid=os.getpid(), time=1000)
-    assert there.is_alive(1599)
-    assert not there.is_alive(1601)
+    assert there.judge(1599) == "alive"
+    assert there.judge(1601) == "stale"
 
 
 def test_a_heartbeat_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +49,7 @@ def test_a_heartbeat_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder = tmp_path / "status"
     file = HeartbeatFile(folder, 1)
     (folder / "7.json").write_text('{"rank": 7}')
-    file.heartbeat.total_videos = 9
+    file.beat.total_videos = 9
     file.enter("extraction")
     file.advance(2, 20)
     for number in range(5):
