@@ -23,14 +23,9 @@ from featx.backbones.runtime import (
 )
 from featx.backbones.transforms import IMAGENET_MEAN, IMAGENET_STD
 from featx.backbones.weights import state_dict_sha256
-from featx.data.batches import VideoBatch, VideoItem
+from featx.data.batches import VideoBatch
 from featx.errors import UsageError, check_at_least, check_choice
-from featx.extraction.temporal import (
-    DEFAULT_SCALES,
-    ScaleAlign,
-    ScaleAverage,
-    average_scales,
-)
+from featx.extraction.temporal import DEFAULT_SCALES, ScaleAlign, ScaleAverage, average_scales
 
 _MAX_SCALE = 100
 _CHANGED = ", changed since"  # appended to the name of weights that were replaced later
@@ -95,12 +90,8 @@ class FeatureExtractor(LightningModule):
             raise UsageError(
                 f"scales: expected one or more, above 0 and up to {_MAX_SCALE}, found {[*scales]}."
             )
-        check_at_least(
-            1,
-            frames_per_forward=frames_per_forward,
-            input_size=input_size,
-            feature_dim=feature_dim,
-        )
+        check_at_least(1, frames_per_forward=frames_per_forward)
+        check_at_least(1, input_size=input_size, feature_dim=feature_dim)
         check_choice("scale_average", scale_average, get_args(ScaleAverage))
         check_choice("scale_align", scale_align, get_args(ScaleAlign))
         if weights == "random":
@@ -140,8 +131,7 @@ class FeatureExtractor(LightningModule):
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Stay in eval mode for any `mode`, because the backbone is frozen."""
-        super().train(False)
-        return self
+        return super().train(False)
 
     def cpu(self) -> "FeatureExtractor":
         """Do nothing after compilation for a GPU, because CUDA graphs hold addresses of weights.
@@ -149,10 +139,7 @@ class FeatureExtractor(LightningModule):
         At the end of a run, Lightning would move the weights to the CPU and free their memory. The
         CUDA graphs of a second run would then read freed memory.
         """
-        if self.compiled and self.device.type == "cuda":
-            return self
-        super().cpu()
-        return self
+        return self if self.compiled and self.device.type == "cuda" else super().cpu()
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -168,7 +155,7 @@ class FeatureExtractor(LightningModule):
         Raises:
             UsageError: Other weights were compiled into the backbone.
         """
-        digest = self._module_sha256()
+        digest = state_dict_sha256(self.backbone.state_dict())
         self.weights, self.weights_sha256 = self._known.setdefault(
             digest, (f"{self.weights.removesuffix(_CHANGED)}{_CHANGED}", digest)
         )
@@ -242,19 +229,16 @@ class FeatureExtractor(LightningModule):
         if batch.errors and not batch.skips:
             raise next(iter(batch.errors.values()))
         per_frame: list[Tensor] = []
-        for _, group in groupby(batch.videos, key=_find_kind):
+        for _, group in groupby(batch.videos, key=lambda v: (v.frames.shape[1:], v.frames.dtype)):
             videos = [*group]
             frames = torch.cat([v.frames for v in videos]) if len(videos) > 1 else videos[0].frames
             lengths = [len(video.frames) for video in videos]
             per_frame += self(frames, videos[0].white).split_with_sizes(lengths)
+        indices = (video.frame_index for video in batch.videos)
+        scaling = self.scales, self.scale_average, self.scale_align
         return [
-            average_scales(
-                features if video.frame_index is None else features[video.frame_index],
-                self.scales,
-                self.scale_average,
-                self.scale_align,
-            )
-            for video, features in zip(batch.videos, per_frame, strict=True)
+            average_scales(features if index is None else features[index], *scaling)
+            for features, index in zip(per_frame, indices, strict=True)
         ]
 
     def forward(self, frames: Tensor, white: float | None = None) -> Tensor:
@@ -304,7 +288,6 @@ class FeatureExtractor(LightningModule):
 
         A single scale is neither averaged nor aligned: the defaults are recorded then.
         """
-        average, align = self.scale_average, self.scale_align
         return {
             "backbone": self.backbone_name,
             "weights": self.weights,
@@ -312,17 +295,12 @@ class FeatureExtractor(LightningModule):
             "input": self.transform._asdict(),
             "multi_scale": self.multi_scale,
             "scales": [*self.scales],
-            "scale_average": average if self.multi_scale else "zeros",
-            "scale_align": align if self.multi_scale else "index",
+            "scale_average": self.scale_average if self.multi_scale else "zeros",
+            "scale_align": self.scale_align if self.multi_scale else "index",
             "frames_per_forward": self.frames_per_forward,
             "compile": self.compiled,
             "allow_tf32": self.allow_tf32,
         }
-
-
-def _find_kind(video: VideoItem) -> tuple[torch.Size, torch.dtype, float | None]:
-    """Return what videos must have in common to share forward passes."""
-    return video.frames.shape[1:], video.frames.dtype, video.white
 
 
 def _find_dtype(module: nn.Module) -> torch.dtype:

@@ -10,9 +10,9 @@ import socket
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from featx.files import read_json
 
@@ -61,7 +61,7 @@ class Heartbeat:
     total_frames: int = 0
     found: int = 0
     skipped: int = 0
-    reasons: tuple[str, ...] = ()
+    reasons: list[str] = field(default_factory=list)
 
     def is_stale(self, now: float) -> bool:
         """Whether it was not rewritten for ten minutes."""
@@ -102,35 +102,24 @@ def sum_up(heartbeats: Collection[Heartbeat], now: float) -> RunTotals:
 
 
 def read_heartbeats(folder: Path) -> list[Heartbeat]:
-    """Return the heartbeats in a folder, by rank; files of another form are ignored."""
-    default = json.loads(json.dumps(asdict(Heartbeat())))
+    """Return the heartbeats in a folder, by rank; files with other fields are ignored."""
     heartbeats = []
     for path in folder.glob("[0-9]*.json"):
-        content = read_json(path)
-        fits = content.keys() == default.keys() and all(
-            isinstance(content[name], type(value)) for name, value in default.items()
-        )
-        if fits and content["phase"] in get_args(Phase):
-            content["reasons"] = tuple(content["reasons"])
-            heartbeats.append(Heartbeat(**content))
+        with suppress(TypeError):
+            heartbeats.append(Heartbeat(**read_json(path)))
     return sorted(heartbeats, key=lambda beat: beat.rank)
 
 
 class HeartbeatFile:
-    """Writes the heartbeat of this rank, and reads those of the other ranks.
+    """Writes the heartbeat `beat` of this rank, and reads those of the other ranks.
 
-    Args:
-        folder: The folder of the files. It is created, and removed with its last file.
-        rank: This rank.
-
-    Attributes:
-        beat: What the next write will report.
+    The folder of the files is created, and removed with its last file.
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._folder = folder
         self._path, self._temporary = folder / f"{rank}.json", folder / f"{rank}.tmp"
-        self._extraction_start = self._last_write = self._last_read = 0.0
+        self._last_write = self._last_read = 0.0
         self._others: list[Heartbeat] = []
         self.beat = Heartbeat(rank, host=socket.gethostname(), pid=os.getpid())
         self.enter("scan")
@@ -138,7 +127,7 @@ class HeartbeatFile:
     def enter(self, phase: Phase) -> None:
         """Report a new phase."""
         self.beat.phase = phase
-        self._extraction_start = time.monotonic()
+        self._phase_start = time.monotonic()
         self.write(at_once=True)
 
     def advance(self, videos: int, frames: int) -> None:
@@ -150,7 +139,7 @@ class HeartbeatFile:
         """Count an input as skipped."""
         self.beat.skipped += 1
         if len(self.beat.reasons) < _MAX_REASONS:
-            self.beat.reasons += (reason,)
+            self.beat.reasons.append(reason)
 
     def write(self, at_once: bool = False) -> None:
         """Replace the file, at most once a second unless `at_once` is set.
@@ -161,7 +150,7 @@ class HeartbeatFile:
         if not at_once and now - self._last_write < _WRITE_SECONDS:
             return
         self._last_write = now
-        seconds = now - self._extraction_start
+        seconds = now - self._phase_start
         beat.rate = beat.frames / seconds if beat.phase == "extraction" and seconds > 0 else 0.0
         beat.time = time.time()
         with suppress(OSError):

@@ -115,7 +115,11 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             for split in data.manifest.positions
         }
         self._is_planned = False
-        self._start_heartbeat(trainer)
+        self._heartbeat = self.run_folder.start_heartbeat(trainer.global_rank)
+        self._heartbeat.beat.device = str(trainer.strategy.root_device)
+        for errors in self._manifest.rejected.values() if trainer.is_global_zero else ():
+            for error in errors.values():
+                self._heartbeat.skip(str(error))
         self._journal = self.run_folder.make_journal(trainer.global_rank)
         self._undo.enter_context(warnings.catch_warnings())
         # Lightning warns of a run without videos, but all of them may be finished already.
@@ -127,14 +131,6 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
             # Otherwise a thread that waits for a copy takes memory of the first GPU.
             *((torch.cuda.set_device, (device,)) if device.type == "cuda" else ()),
         )
-
-    def _start_heartbeat(self, trainer: Trainer) -> None:
-        self._heartbeat = self.run_folder.start_heartbeat(trainer.global_rank)
-        self._heartbeat.beat.device = str(trainer.strategy.root_device)
-        if trainer.is_global_zero:
-            for errors in self._manifest.rejected.values():
-                for error in errors.values():
-                    self._heartbeat.skip(str(error))
 
     def find_finished(self, trainer: Trainer) -> NDArray[np.bool_]:
         """Plan the feature files, and return which videos `[num_videos]` are finished already.
@@ -167,8 +163,8 @@ class FeatureWriter(BasePredictionWriter, RunOwner):
         files = {}
         for split, path in self.paths.items():
             run["preprocessing"] = manifest.preprocessing(split)
-            is_first = trainer.is_global_zero
-            layout = plan_layout(manifest, split, extractor.feature_dim, run, is_first)
+            dim, is_first = extractor.feature_dim, trainer.is_global_zero
+            layout = plan_layout(manifest, split, dim, run, is_first)
             lookup = look_up_content(manifest, split, self.run_folder.scan_cache)
             files[split] = PendingFile(path, layout, lookup, self.rows_per_file)
         return files

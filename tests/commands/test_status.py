@@ -96,7 +96,7 @@ def test_a_run_that_lives(out: Path, capsys: pytest.CaptureFixture[str]) -> None
     work = {"phase": "extraction", "total_videos": 100, "total_frames": 1000, "found": 7}
     say(out, 0, **work, device="cuda:0", videos=10, frames=100, rate=2.0)
     say(
-        out, 1, **work, host="other", videos=20, frames=200, rate=5.0, skipped=2, reasons=("a", "b")
+        out, 1, **work, host="other", videos=20, frames=200, rate=5.0, skipped=2, reasons=["a", "b"]
     )
     assert main(["status", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -164,7 +164,7 @@ def test_in_the_midst_of_a_run(
     extract_eagerly(root, out)
     assert statuses == [0, 0, 0]
     assert '"state": "alive"' in capsys.readouterr().out
-    assert not (out / ".featx").exists()
+    assert not (out / ".featx" / "status").exists()
     assert main(["status", str(out)]) == 0
 
 
