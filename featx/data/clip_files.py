@@ -29,7 +29,7 @@ from featx.data.manifest import Files
 from featx.data.preprocessing import Preprocessing, to_fraction
 from featx.data.scan_cache import CacheEntry, FileStamp
 from featx.data.storage import Place, is_below, join
-from featx.data.summary import Some
+from featx.data.summary import Examples
 from featx.data.timeline import Segment
 from featx.data.video_file import Home
 from featx.errors import ChangedInputError
@@ -113,11 +113,11 @@ class ClipFiles(Files):
         homes: Collection[Home],
         videos: Mapping[str, Column],
     ) -> "ClipFiles":
-        """All that a scan has found.
+        """Make the files from the results of a scan.
 
         Args:
             root: The data set's folder.
-            preprocessing: How clips become videos.
+            preprocessing: The settings that turn clips into videos.
             clips: The clips.
             homes: The homes of the videos.
             videos: The columns of the videos, beside those that follow.
@@ -139,7 +139,7 @@ class ClipFiles(Files):
         return super().texts("clip.name" if name == "name" and name not in self.columns else name)
 
     def _identify(self, numbers: NDArray[np.int64]) -> None:
-        """Note what videos are made of, now that the digests of their clips are known."""
+        """Compute the content hashes of videos, after the digests of their clips are known."""
         if not len(numbers):
             return
         made_of = np.array(self.numbers("made_of"), order="C")
@@ -152,12 +152,12 @@ class ClipFiles(Files):
         self.columns["made_of"] = made_of
 
     def make(self, number: int) -> ClipFile | LazyClip:
-        """One video."""
+        """Return one video."""
         return self._make_lazy(number) if self._are_lazy[number] else self._make(number)
 
     @property
     def _are_lazy(self) -> NDArray[Any]:
-        """Whether videos are of clips that nobody has opened."""
+        """True for videos whose clips are opened when they are read."""
         return self.numbers("lazy") if "lazy" in self.columns else constant(False, len(self))
 
     def _make_lazy(self, number: int) -> LazyClip:
@@ -236,15 +236,15 @@ class ClipFiles(Files):
         box = Box(*(int(self.numbers(name)[number]) for name in Box._fields))
         return box if box.right > box.left else None
 
-    def find_traits(self) -> dict[str, Some]:
-        """What videos are that RGB of 8 bits is not, and which."""
+    def find_traits(self) -> dict[str, Examples]:
+        """Return the traits of videos that 8-bit RGB cannot show, such as HDR, with examples."""
         surveys = self.texts("clip.survey")
         traits = {text: self._read_survey(text).traits for text in surveys.different}
-        found: dict[str, Some] = {}
+        found: dict[str, Examples] = {}
         if any(traits.values()):
             for clip in self.numbers("clip").tolist():
                 for trait in traits[surveys[clip]]:
-                    some = found.setdefault(trait, Some())
+                    some = found.setdefault(trait, Examples())
                     some.count += 1
                     if some.count <= _EXAMPLES:
                         some.examples.append(self.texts("clip.name")[clip])

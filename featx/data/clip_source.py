@@ -41,7 +41,7 @@ _CONTAINERS = (
     "roq swf tp trp ts vc1 vc2 viv vob vvc webm wmv wtv y4m"
 )
 CLIP_SUFFIXES = tuple(f".{suffix}" for suffix in _CONTAINERS.split())
-"""Of the containers of video that FFmpeg knows by their suffix. Files of others are told."""
+"""The suffixes of video containers that FFmpeg knows; a scan lists files of other suffixes."""
 
 _THREADS = 4
 
@@ -52,9 +52,9 @@ class Kind(NamedTuple):
     """A kind of clips.
 
     Attributes:
-        is_input: Whether a file of a name is a clip, or an image of one.
-        are_folders: Whether a clip is a folder of such files.
-        what: What a person calls them.
+        is_input: Returns True if a file of this name is a clip, or an image of one.
+        are_folders: True if a clip is a folder of such files.
+        what: The word for them in messages.
     """
 
     is_input: Callable[[str], bool]
@@ -112,7 +112,7 @@ def scan_frames(settings: ScanSettings) -> Manifest:
 
 
 def find_splits(settings: ScanSettings) -> list[str]:
-    """The splits that a scan of folders is of.
+    """Return the splits that a scan of folders covers.
 
     Raises:
         MissingInputError: One does not exist.
@@ -207,15 +207,15 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         has_times=is_flat or kind.are_folders or not settings.preprocessing.is_uniform,
     )
     rejected.check(settings, manifest.positions)
-    inputs = _Inputs(listed, rejected, kind)
+    inputs = _ListedPaths(listed, rejected, kind)
     manifest.summary = summarize_scan(
         settings, manifest, inputs, kind.is_input, walk_files(root), files.find_traits()
     )
     return manifest
 
 
-class _Inputs:
-    """The clips that are used or rejected, by name, and the images of those that are folders."""
+class _ListedPaths:
+    """The paths of all clips, used or rejected, and of the images of clips that are folders."""
 
     def __init__(self, clips: Container[str], rejected: Rejections, kind: Kind) -> None:
         self._clips = clips
@@ -234,10 +234,10 @@ class _Inputs:
 
 
 def check_decoder(settings: ScanSettings) -> None:
-    """Check that there is what is to decode clips, before the first of them is opened.
+    """Check that the decoder can be imported, before the first clip is opened.
 
     Raises:
-        MissingDependencyError: There is not.
+        MissingDependencyError: It cannot.
     """
     if settings.preprocessing.decoder == "torchcodec":
         import featx.data.torchcodec_decoder  # noqa: F401  # it is optional
@@ -249,13 +249,13 @@ def list_clips(
     splits: Collection[str] | None = None,
     kind: Kind | None = None,
 ) -> Iterator[Clip]:
-    """All clips at `RAW_DIR/<split>/<category>/[<subcategory>/]`, sorted by these and by name.
+    """Yield all clips at `RAW_DIR/<split>/<category>/[<subcategory>/]`, in order.
 
     Args:
         raw_dir: The folder.
-        unreadable: Where to put folders that cannot be read, by their names, and why.
-        splits: Which splits; by default, all folders.
-        kind: Which kind of clips; by default, files.
+        unreadable: Takes the error of each folder that cannot be read, by its name.
+        splits: The splits; by default, all folders.
+        kind: The kind of clips; by default, files.
 
     Raises:
         MissingInputError: The folder does not exist, or has no clips.
@@ -291,12 +291,12 @@ def list_clips(
 
 
 def list_flat(root: Place, found: Iterable[tuple[str, ...]], kind: Kind) -> Iterator[Clip]:
-    """All clips below a folder, wherever they are, in natural order.
+    """Yield all clips below a folder, at any depth, in natural order.
 
     Args:
         root: The folder.
         found: All files in it; see `walk_files`.
-        kind: Which kind of clips.
+        kind: The kind of clips.
 
     Raises:
         MissingInputError: There is none.
@@ -318,13 +318,13 @@ def find_misplaced(
     found: Iterable[tuple[str, ...]],
     kind: Kind | None = None,
 ) -> dict[str, InputError]:
-    """Clips that are in no category's folder, or too deep in it, among the files that there are.
+    """Return an error for each clip that is in no category's folder, or too deep in it.
 
     Args:
         raw_dir: The folder.
         clips: The names of all others.
         found: All files in it; see `walk_files`.
-        kind: Which kind of clips; by default, files.
+        kind: The kind of clips; by default, files.
     """
     kind = kind or FILES
     up = int(kind.are_folders)  # a clip is the folder of its images
@@ -340,7 +340,7 @@ def find_misplaced(
 
 
 def is_clip(name: str) -> bool:
-    """Whether a file of this name is a clip."""
+    """Return True if a file of this name is a clip."""
     return Path(name).suffix.lower() in CLIP_SUFFIXES and not is_hidden(name)
 
 

@@ -37,25 +37,25 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
-    """What a scanner is asked for.
+    """The settings of a scan.
 
     Attributes:
         root: The data set's folder.
-        splits: Which splits; by default, whichever of train, val and test exist.
-        on_error: Whether bad inputs stop the scan, all of them reported together, or are left out.
+        splits: The splits to scan; by default, whichever of train, val and test exist.
+        on_error: `stop` reports all bad inputs together as one error; `skip` leaves them out.
         verify: Read every byte, and compare it with the files' own checksums, where they have some.
-        preprocessing: How clips become videos.
+        preprocessing: The settings that turn clips into videos.
         progress: Show a progress bar.
-        pixels: What floating pixels are, where files do not say.
+        pixels: The range of floating pixels, where files do not record it.
         thorough: Read every packet of a clip, which tells most damage; otherwise, what can wait is
             found when a clip is read.
-        strict: Whether bad inputs are an error at all, if that is what `on_error` says.
-        layout: How clips lie in the folder.
+        strict: If False, bad inputs are collected and never raised.
+        layout: `tree` (split, category and subcategory), or `flat`.
         table: A table of the videos, instead of folders.
-        columns: What the columns of the table are called, by what they are.
-        scan_cache: What earlier scans have found.
-        scan: Whether every input is opened; or, of clips whose lengths follow without it, those of
-            which nothing is known are when they are read, and bad ones are found then.
+        columns: The names of the columns in the table, by their meaning.
+        scan_cache: The results of earlier scans.
+        scan: `full` opens every input. `lazy` leaves clips that are not in the scan cache closed
+            until they are read; bad ones are found then.
     """
 
     root: Place
@@ -84,11 +84,11 @@ class Files(ABC):
 
     Args:
         columns: The columns.
-        notes: All else, as JSON: of every kind `homes`, the split and the category of each.
+        notes: All other data, as JSON; `homes` are pairs of a split and a category.
     """
 
     kind: str
-    """Where the class is: `module:name`."""
+    """The import path of the class, `module:name`."""
 
     shared: str
     """The column that numbers what videos share."""
@@ -148,7 +148,7 @@ class Files(ABC):
 
 
 class Manifest:
-    """All videos of the splits asked for, each at its position.
+    """The videos of the splits that were asked for, each at its position.
 
     The splits follow each other in the order asked for. Within a split, categories and
     subcategories are sorted by name, and videos keep their order in the file.
@@ -161,9 +161,9 @@ class Manifest:
         numbers: Numbers of the files of each split, in order.
         positions: Positions of the videos of each split: its rows, in order.
         rejected: For each split, the videos, files and folders that are left out, and why.
-        summary: What the scan has found, and what it has left out; None if nobody has looked.
-        columns: What else is known of each video, by name `[num_videos]`: text or numbers.
-        has_times: Whether it is worth recording when frames are shown.
+        summary: Counts of what the scan used and left out; None before they are made.
+        columns: The other columns of the table, text or numbers, by name `[num_videos]`.
+        has_times: True if the feature file records the times of frames.
     """
 
     def __init__(
@@ -267,31 +267,31 @@ class Manifest:
         return len(self.lengths)
 
     def locate(self, position: int) -> tuple[VideoFile, int]:
-        """The file that holds the video at `position`, and its index in that file."""
+        """Return the file that holds the video at `position`, and its index in that file."""
         number, index = self.files.locate(position)
         return self.files.make(number), index
 
     def locate_row(self, position: int) -> tuple[str, int]:
-        """The split of the video at `position`, and its row in the split's feature file."""
+        """Return the split of the video at `position`, and its row in the split's feature file."""
         for split, rows in self.positions.items():
             if position in rows:
                 return split, position - rows.start
         raise IndexError(position)
 
     def find_rows(self, split: str, rows: range | None = None) -> range:
-        """The positions of rows of a split; by default, of all."""
+        """Return the positions of rows of a split; by default, of all."""
         found = self.positions[split]
         return found if rows is None else found[rows.start : rows.stop]
 
     def find_categories(self, split: str) -> set[str]:
-        """The categories that a split has videos of."""
+        """Return the categories that a split has videos of."""
         rows = self.positions[split]
         codes = self.files.numbers("home")[rows.start : rows.stop]
         found = (self.files.homes[code].category for code in np.unique(codes).tolist())
         return {category for category in found if category is not None}
 
     def labels(self, split: str, rows: range | None = None) -> NDArray[np.int64]:
-        """Label `[rows]` of each video of a split, or of some rows of it."""
+        """Return the label `[rows]` of each video of a split, or of some of its rows."""
         chosen = self.find_rows(split, rows)
         homes = self.files.numbers("home")[chosen.start : chosen.stop]
         categories = (home.category for home in self.files.homes)
@@ -300,7 +300,7 @@ class Manifest:
         return found
 
     def identities(self, split: str, rows: range | None = None) -> NDArray[np.bytes_]:
-        """What each video of a split is made of, as far as it is known; see `MadeOf`.
+        """Return the content hash of each video of a split; see `MadeOf`.
 
         Returns:
             SHA-256 in hexadecimal digits `[rows]`, S64; empty where it is not known.
@@ -316,24 +316,24 @@ class Manifest:
         progress: bool = False,
         note: Callable[[str, CacheEntry], object] = lambda name, entry: None,
     ) -> None:
-        """Find the digests of the files of some videos of a split.
+        """Hash the files of some videos of a split.
 
-        Those of clips are not known until all of their bytes are read. A file that has changed
-        since the scan, or cannot be read, stays without: that is told when its turn comes.
+        A scan does not read all bytes of a clip, and so its digest may not be known. A file that
+        has changed since the scan, or cannot be read, is skipped here and refused when it is read.
 
         Args:
             split: The split.
             rows: The videos.
-            sizes: Only those of files of so many bytes, or of the size of another one whose digest
-                is known: which may be copies; by default, of all.
+            sizes: Hash only files of one of these sizes in bytes, or of the size of a file whose
+                digest is known, as only these may be copies; by default, hash all.
             progress: Show a progress bar.
-            note: Takes what is learned: the name of an input, and entry.
+            note: Is called with the name and the cache entry of each input that was hashed.
         """
         positions = self.positions[split].start + np.fromiter(rows, np.int64, len(rows))
         self.files.find_digests(positions, sizes, note, progress)
 
     def select_columns(self, split: str, rows: range | None = None) -> dict[str, NDArray[Any]]:
-        """What else is known of the videos of a split, by name `[rows]`: numbers, or objects."""
+        """Return the other columns of a split, by name `[rows]`: numbers, or objects for text."""
         chosen = self.find_rows(split, rows)
         found = {}
         for name, column in self.columns.items():
@@ -342,12 +342,12 @@ class Manifest:
         return found
 
     def video_ids(self, split: str, rows: range | None = None) -> Texts:
-        """Name of each video of a split; that of its clip, if they tell all videos apart."""
+        """Return the id of each video of a split: its name, or its place if names recur."""
         ids = self._ids[split]
         return ids if rows is None else ids[rows.start : rows.stop]
 
     def preprocessing(self, split: str | None = None) -> dict[str, Any]:
-        """How the videos of the data set, or of one split, were made from clips.
+        """Return the preprocessing of the data set, or of one split.
 
         What is recorded counts, where it is true of the videos. Otherwise it follows from them; a
         value is None where they differ, or where it is unknown.
@@ -358,12 +358,12 @@ class Manifest:
 
     @property
     def untrue(self) -> dict[str, Any]:
-        """What the record of the data set says that is not true of its videos."""
+        """The recorded settings that are not true of the videos."""
         untrue = self._find_untrue(self._find_preprocessing())
         return {name: (self._preprocessing or {}).get(name) for name in untrue}
 
     def _find_untrue(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """What is true of videos instead of what is recorded, where the two differ."""
+        """Return the true values of the recorded settings that are not true of the videos."""
         recorded, untrue = self._preprocessing or {}, {}
         for name in ("frames_per_video", "image_size"):
             value = recorded.get(name)
@@ -386,7 +386,7 @@ class Manifest:
     def find_values(
         self, name: Literal["length", "height", "width"], split: str | None = None
     ) -> set[int]:
-        """The different lengths, heights or widths of the videos of all splits, or of one."""
+        """Return the different lengths, heights or widths of all videos, or of one split."""
         rows = self.positions[split] if split else range(len(self))
         values = self.files.numbers(name)[rows.start : rows.stop]
         return {*np.unique(values[:1] if is_constant(values) else values).tolist()}
@@ -408,7 +408,7 @@ def _find_splits(files: Files) -> dict[str, tuple[int, int]]:
 
 
 def missing_categories(manifest: Manifest) -> dict[str, list[str]]:
-    """Categories without a video, for each split that lacks some."""
+    """Return the categories without a video, for each split that has such categories."""
     missing = {}
     for split in manifest.positions:
         present = manifest.find_categories(split)

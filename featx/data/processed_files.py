@@ -27,18 +27,18 @@ from featx.errors import ChangedInputError, InputError, first_line
 
 
 class Header(NamedTuple):
-    """What a scan has to know of a file.
+    """The contents of a file that a scan needs.
 
     Attributes:
         digest: See `VideoFile`.
         stats: See `file_stats`.
         videos: For each video its index in the file, and `T`, `H` and `W` of it.
-        names: What each is called, if the file says so.
-        made_of: What each is made of.
-        rejected: Index of each video that featx does not accept, and why.
-        columns: What else a table has said of each.
-        has_times: Whether the file has notes of when frames are shown.
-        tells_content: Whether what a video is made of follows from its own content alone.
+        names: The name of each video, if the file has names.
+        made_of: The content hash of each video.
+        rejected: The error of each video that featx does not accept, by its index.
+        columns: The other columns of a table, for each video.
+        has_times: True if the file records the times of frames.
+        tells_content: True if content hashes depend on the content of the video alone.
     """
 
     digest: str
@@ -53,7 +53,7 @@ class Header(NamedTuple):
 
     @classmethod
     def of(cls, file: ProcessedFile) -> "Header":
-        """Of a file that was opened."""
+        """Make the header of a file that was opened."""
         shapes = zip(file.indices, file.shapes, strict=True)
         return cls(
             file.digest,
@@ -68,9 +68,9 @@ class Header(NamedTuple):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What is kept of it for the next time, beside digest and stats.
+        """Return the header for the scan cache, without digest and stats.
 
-        Nothing is of a file with videos that are rejected: the errors name its path.
+        It is empty for a file with rejected videos, because their errors name its path.
         """
         if self.rejected:
             return {}
@@ -93,7 +93,7 @@ class Header(NamedTuple):
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any], digest: str, stats: Stats) -> "Header | None":
-        """What was kept; None if it is nothing of the kind."""
+        """Return a header from the scan cache; None if the entry has another form."""
         try:
             header = kept["header"]
             videos = [
@@ -196,12 +196,12 @@ class ProcessedFiles(Files):
 
     @property
     def tells_content(self) -> bool:
-        """Whether all files have notes of what their videos are made of."""
+        """True if all files record the content hashes of their videos."""
         return bool(self.notes["tells_content"])
 
     @property
     def have_times(self) -> bool:
-        """Whether all files have notes of when frames are shown."""
+        """True if all files record the times of frames."""
         return bool(self.notes["have_times"])
 
     def __len__(self) -> int:
@@ -240,7 +240,7 @@ class ListedFile(VideoFile):
         stats: See `file_stats`.
         files: All files of the scan.
         positions: The positions of its videos.
-        pixels: What they are, where they are floating point.
+        pixels: The range of floating pixels.
     """
 
     stats: Stats
@@ -270,7 +270,7 @@ class ListedFile(VideoFile):
 
     @property
     def identities(self) -> list[str]:
-        """What each video is made of."""
+        """Content hash of each video."""
         made_of = self._select("made_of")
         return [get_hex(made_of, number) for number in range(len(made_of))]
 
@@ -286,10 +286,10 @@ class ListedFile(VideoFile):
 
 @lru_cache(2)
 def _open(path: str, pixels: PixelsName, digest: str, stats: Stats) -> ProcessedFile:
-    """A file as it was scanned.
+    """Open a file, and check that it is the one that was scanned.
 
     Raises:
-        ChangedInputError: It is another by now.
+        ChangedInputError: It is another file, or cannot be read.
     """
     try:
         with open_file(path):

@@ -67,10 +67,10 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     places = [place for split in splits for place in _list_split(root, split, rejected)]
     files, notes = ProcessedColumns(), _Notes()
 
-    def recall(place: str) -> Found | None:
+    def recall(place: str) -> ScannedFile | None:
         return None if settings.verify else _recall(root, place, settings.scan_cache)
 
-    def prepare(place: str) -> Found | None:
+    def prepare(place: str) -> ScannedFile | None:
         """Have what takes time done: threads read ahead, but one alone interprets what they read.
 
         Several would only contend for the interpreter.
@@ -81,7 +81,7 @@ def scan_processed(settings: ScanSettings) -> Manifest:
             verify_checksums(path) if settings.verify else _read_ends(path)
         return found or (_inspect(root, place) if is_remote(root) else None)
 
-    def inspect(place: str) -> Found:
+    def inspect(place: str) -> ScannedFile:
         return prepare(place) or _inspect(root, place)
 
     num_unknown = (
@@ -116,18 +116,18 @@ def scan_processed(settings: ScanSettings) -> Manifest:
         has_times=listed.have_times,
     )
     rejected.check(settings, manifest.positions)
-    inputs = _Inputs({*places})
+    inputs = _ListedPaths({*places})
     manifest.summary = summarize_scan(settings, manifest, inputs, _is_input, walk_files(root))
     return manifest
 
 
-class Found(NamedTuple):
-    """What is known of a file.
+class ScannedFile(NamedTuple):
+    """A file that a scan has read, or has found in the scan cache.
 
     Attributes:
-        stamp: What the file system has said of it.
-        header: What it says of itself.
-        is_new: Whether nobody knew it before.
+        stamp: Its size, times and inode.
+        header: Its header.
+        is_new: False if it was in the scan cache.
     """
 
     stamp: FileStamp
@@ -136,14 +136,14 @@ class Found(NamedTuple):
 
     @property
     def cache_entry(self) -> CacheEntry:
-        """What is worth knowing of it the next time."""
+        """The entry of the file for the scan cache."""
         header, (stats, file, is_settled) = self.header, self.stamp
         is_settled = is_settled and stats == header.stats and not header.rejected
         return CacheEntry(stats, header.digest, header.to_json(), file, is_settled)
 
 
-def _recall(root: Place, place: str, cache: ScanCache) -> Found | None:
-    """What is known of a file from before; None if it is not, or has changed since."""
+def _recall(root: Place, place: str, cache: ScanCache) -> ScannedFile | None:
+    """Return a file from the scan cache; None if it is not there, or has changed since."""
     if place not in cache:
         return None
     try:
@@ -152,10 +152,10 @@ def _recall(root: Place, place: str, cache: ScanCache) -> Found | None:
         return None
     entry = cache.find(place, stamp.stats, stamp.file)
     header = Header.from_json(entry.survey, entry.digest, entry.stats) if entry else None
-    return Found(stamp, header, is_new=False) if header else None
+    return ScannedFile(stamp, header, is_new=False) if header else None
 
 
-def _inspect(root: Place, place: str) -> Found:
+def _inspect(root: Place, place: str) -> ScannedFile:
     """Read the header of a file.
 
     Raises:
@@ -167,11 +167,11 @@ def _inspect(root: Place, place: str) -> Found:
         stamp = stamp_file(path)  # as it is before it is read
     except OSError:
         stamp = FileStamp((0, 0), (0, 0), is_settled=False)
-    return Found(stamp, Header.of(open_processed_file(path)), is_new=True)
+    return ScannedFile(stamp, Header.of(open_processed_file(path)), is_new=True)
 
 
-class _Inputs:
-    """The files that were found where they should be, by their paths."""
+class _ListedPaths:
+    """The paths of the files that the scan uses or rejects."""
 
     def __init__(self, places: Container[str]) -> None:
         self._places = places

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from featx.data.batches import outlive_signals
 from featx.data.folders import natural_key
 from featx.data.manifest import Manifest, ScanSettings
-from featx.data.summary import ScanSummary, Some, Used, summarize
+from featx.data.summary import Examples, ScanSummary, Used, summarize
 from featx.errors import FeatxError, IncompleteError, InputError, combine, first_line
 from featx.parallel import count_cores, map_ahead
 
@@ -170,7 +170,7 @@ def summarize_scan(
     known: Container[str],
     is_input: Callable[[str], bool],
     found: Iterable[tuple[str, ...]],
-    traits: Mapping[str, Some] | None = None,
+    traits: Mapping[str, Examples] | None = None,
 ) -> ScanSummary:
     """Summarize what a scan has found and left out; see `summarize`."""
     used = [

@@ -1,4 +1,4 @@
-"""The scan cache: what earlier scans and runs found in inputs that have not changed since.
+"""The scan cache: the results of earlier scans and runs, for inputs that have not changed.
 
 With it, a second scan opens no input that it knows, and a rerun hashes none again. An entry counts
 only if the size, the times and the inode of the input are as they were, as in git's index. The
@@ -54,12 +54,12 @@ FileMarks = tuple[int, int]
 
 
 class FileStamp(NamedTuple):
-    """What the file system says of an input at one moment.
+    """Size, times and inode of an input at one moment.
 
     Attributes:
         stats: Its size and time of change.
         file: Its inode, and the time of change of its status.
-        is_settled: Whether a later change would change these times, as the last one was long ago.
+        is_settled: True if a later change would change these times, as the last one was long ago.
     """
 
     stats: Stats
@@ -88,12 +88,12 @@ def stamp_file(path: Place, status: Status | None = None) -> FileStamp:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """What is known of one input.
+    """The entry of one input.
 
     Attributes:
         stats: Its size and time of change.
-        digest: SHA-256 of its content in hexadecimal digits; empty if nobody has read it all.
-        survey: What its source has found in it, as JSON; empty if nobody has opened it.
+        digest: SHA-256 of its content in hexadecimal digits; empty if it was not hashed.
+        survey: The result of its scan, as JSON; empty if it was not opened.
         file: Its inode, and the time of change of its status.
         is_settled: See `FileStamp`.
     """
@@ -317,7 +317,7 @@ def _open(path: Path) -> pa.Table:
 
 
 class Journal:
-    """What one process finds out about inputs while it reads them, a line each.
+    """A file to which one process appends entries while it reads inputs, a line each.
 
     Args:
         path: Its file, which is made with the first line.

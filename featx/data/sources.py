@@ -1,4 +1,4 @@
-"""What a data set may be made of: a scanner for each kind of source.
+"""The table of sources: a scanner for each kind of data set.
 
 A new kind is a scanner in a file beside `processed_source` and `clip_source`, the class of its
 files beside `processed_file` and `clip_file`, and here its name and its entry.
@@ -23,7 +23,7 @@ class Source(NamedTuple):
     Attributes:
         scan: Lists the videos: from settings to a manifest.
         find_splits: The splits that a scan will be of.
-        max_workers: How many processes per rank are worth while, where a GPU waits for videos.
+        max_workers: Number of workers per rank by default, where a GPU waits for videos.
     """
 
     scan: Scan

@@ -1,4 +1,4 @@
-"""What a scan has found in a folder, and what it has left out."""
+"""The summary of a scan: counts of used, rejected and left out inputs."""
 
 import re
 from collections import Counter
@@ -23,12 +23,12 @@ _LIKE_A_SPLIT = re.compile(r"(mini)?(train|val|dev|test|eval|held.?out|hold.?out
 
 
 class Used(NamedTuple):
-    """What is used of a split.
+    """The files and videos of a split that a scan uses.
 
     Attributes:
         split: Its name.
-        num_files: How many files.
-        num_videos: How many videos there are in them.
+        num_files: Number of files.
+        num_videos: Number of videos in these files.
         categories: Their categories.
     """
 
@@ -39,11 +39,11 @@ class Used(NamedTuple):
 
 
 @dataclass(slots=True)
-class Some:
-    """Things, by the names of a few of them.
+class Examples:
+    """A count of things, with the names of the first ones.
 
     Attributes:
-        count: How many there are.
+        count: Number of things.
         examples: Names of the first ones.
     """
 
@@ -57,23 +57,23 @@ class Some:
             self.examples.append(name)
 
     def __str__(self) -> str:
-        """Their names, as far as they are known."""
+        """Return the names, and the number of the others."""
         more = self.count - len(self.examples)
         return shorten(self.examples) + f" and {more} more" * (more > 0)
 
 
 @dataclass(slots=True)
 class ScanSummary:
-    """What a scan has found, and what it has left out.
+    """Counts of the inputs that a scan used, rejected and left out.
 
     Attributes:
         files: Number of files that are used, for each split.
         videos: Number of videos that are used, for each split.
         categories: Number of categories.
         rejected: Number of bad inputs, for each split.
-        left_out: What is in the folder beside these, by kind.
+        left_out: Other files in the folder, by kind.
         empty: Categories without a video, for each split that has some.
-        unasked: Number of inputs in each folder that has some, and is of no split asked for.
+        unasked: Number of inputs in each folder that is no split that was asked for.
         traits: Videos that are shown otherwise than RGB of 8 bits can show them.
     """
 
@@ -81,10 +81,10 @@ class ScanSummary:
     videos: dict[str, int]
     categories: int
     rejected: dict[str, int]
-    left_out: dict[str, Some] = field(default_factory=dict)
+    left_out: dict[str, Examples] = field(default_factory=dict)
     empty: dict[str, list[str]] = field(default_factory=dict)
     unasked: dict[str, int] = field(default_factory=dict)
-    traits: dict[str, Some] = field(default_factory=dict)
+    traits: dict[str, Examples] = field(default_factory=dict)
 
     @property
     def split_like(self) -> list[str]:
@@ -137,16 +137,16 @@ class ScanSummary:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ScanSummary":
-        """What `to_json` gives."""
+        """Make a summary from the result of `to_json`."""
         return cls(
             content["files"],
             content["videos"],
             content["categories"],
             content["rejected"],
-            {kind: Some(**some) for kind, some in content["left_out"].items()},
+            {kind: Examples(**some) for kind, some in content["left_out"].items()},
             content["categories_without_videos"],
             content["folders_not_asked_for"],
-            {trait: Some(**some) for trait, some in content["shown_otherwise"].items()},
+            {trait: Examples(**some) for trait, some in content["shown_otherwise"].items()},
         )
 
 
@@ -158,19 +158,19 @@ def summarize(
     is_input: Callable[[str], bool],
     found: Iterable[tuple[str, ...]],
     in_splits: bool = True,
-    traits: Mapping[str, Some] | None = None,
+    traits: Mapping[str, Examples] | None = None,
 ) -> ScanSummary:
-    """Compare what a scan uses with all that is in a folder.
+    """Compare the inputs that a scan uses with all files of a folder.
 
     Args:
         root: The folder.
-        used: What is used of each split.
+        used: The files and videos of each split.
         rejected: Places of bad inputs, for each split that is asked for.
         known: Paths below the folder of all inputs that were found where they should be, bad ones
             included.
-        is_input: Whether a file of this name is an input.
+        is_input: Returns True if a file of this name is an input.
         found: All files that there are; see `walk_files`.
-        in_splits: Whether each split is a folder.
+        in_splits: True if each split is a folder.
         traits: Videos that are shown otherwise than RGB of 8 bits can show them.
     """
     splits = [*rejected]
@@ -199,13 +199,13 @@ def summarize(
             if inputs and not hidden:
                 counts[parts[0]] += 1
         elif kind := _find_kind(parts, inputs, hidden, "/".join(parts) in known):
-            summary.left_out.setdefault(kind, Some()).note("/".join(parts))
+            summary.left_out.setdefault(kind, Examples()).note("/".join(parts))
     summary.unasked = dict(counts)
     return summary
 
 
-def describe_traits(traits: Mapping[str, Some]) -> list[str]:
-    """One line for each way in which clips are shown otherwise than RGB of 8 bits can show them."""
+def describe_traits(traits: Mapping[str, Examples]) -> list[str]:
+    """Return a line for each trait that 8-bit RGB cannot show."""
     return [
         f"{some.count} {trait}: {some}. Like ffmpeg, featx {_TREATMENT[trait]}"
         for trait, some in traits.items()
@@ -213,7 +213,7 @@ def describe_traits(traits: Mapping[str, Some]) -> list[str]:
 
 
 def _find_kind(parts: tuple[str, ...], inputs: bool, hidden: bool, known: bool) -> str:
-    """What kind of left out file this is; empty if it is none that is worth a word."""
+    """Return the kind of a file that is left out; empty if it is not reported."""
     if known or (hidden and not inputs):
         return ""
     if inputs:

@@ -1,4 +1,4 @@
-"""One file of videos, of whatever kind, and a video as it was read."""
+"""The interface of all files of videos, and a video that was read from one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Home(NamedTuple):
-    """Where a video belongs.
+    """The split and the category of a video.
 
     Attributes:
         split: Its split.
@@ -36,10 +36,10 @@ class Video(NamedTuple):
     Attributes:
         frames: Pixels `[T, 3, H, W]`.
         span: The lowest and the highest of floating pixels.
-        damage: What is missing or damaged; empty for nearly all.
+        damage: A description of missing or damaged frames; empty for nearly all videos.
         times: When each frame is shown, float32 `[T]`, in seconds from the beginning of its clip;
             NaN where that is not known; None if nobody has noted it.
-        made_of: What it is made of.
+        made_of: The content hash of the video.
     """
 
     frames: Tensor
@@ -50,14 +50,13 @@ class Video(NamedTuple):
 
 
 class MadeOf(NamedTuple):
-    """What a video is made of.
+    """The content hash of a video.
 
     Attributes:
         sha256: Of its content, and of what was taken of it: segment, box, sampling and size. Names,
             places and labels are no part of it.
         file_digest: SHA-256 of its file, if all of that has been read.
-        line: What is worth knowing of the file the next time, as a `Journal` has it, if no scan has
-            found that.
+        line: The entry of the file for a `Journal` of the scan cache, if no scan has made one.
     """
 
     sha256: str
@@ -67,7 +66,7 @@ class MadeOf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VideoFile(ABC):
-    """One file of videos, of whatever kind.
+    """One file of videos; each source has a subclass.
 
     Attributes:
         path: Its path.
@@ -96,21 +95,21 @@ class VideoFile(ABC):
 
     @property
     def pixels(self) -> PixelsName:
-        """What its pixels are, where they are floating point; uint8 is raw RGB."""
+        """The range of floating pixels; uint8 pixels are raw RGB."""
         return "normalized"
 
     @property
     def traits(self) -> Sequence[str]:
-        """What its videos are that RGB of 8 bits is not, such as HDR."""
+        """The traits of its videos that 8-bit RGB cannot show, such as HDR."""
         return ()
 
     @property
     @abstractmethod
     def identities(self) -> Sequence[str]:
-        """What each video is made of, see `MadeOf`; empty as long as it is not known."""
+        """Content hash of each video, see `MadeOf`; empty as long as it is not known."""
 
     def find_digest(self) -> "VideoFile":
-        """The same file with its digest, for which all of it may have to be read.
+        """Return the same file with its digest; this may read all of it.
 
         Raises:
             ChangedInputError: It has changed since the scan, or cannot be read any more.
@@ -119,12 +118,12 @@ class VideoFile(ABC):
 
     @property
     def size(self) -> int | None:
-        """Bytes of it, if that is worth knowing."""
+        """Its size in bytes; None if it needs no digest."""
         return self.cache_entry[1].stats[0] if self.cache_entry else None
 
     @property
     def cache_entry(self) -> tuple[str, CacheEntry] | None:
-        """Its name, and what is worth knowing of it the next time; None if nothing is."""
+        """Its name and its entry for the scan cache; None if it has none."""
         return None
 
     @abstractmethod
@@ -157,7 +156,7 @@ class VideoFile(ABC):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What tells it from others, in the data set or out of it."""
+        """The values that tell it from all other files."""
         return self.place, name_of(self.path), self.digest
 
     def name_place(self, index: int) -> str:

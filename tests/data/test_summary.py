@@ -17,7 +17,7 @@ from featx.data.folders import walk_files
 from featx.data.manifest import ScanSettings
 from featx.data.preprocessing import Preprocessing
 from featx.data.processed_source import scan_processed
-from featx.data.summary import ScanSummary, Some
+from featx.data.summary import Examples, ScanSummary
 
 SOUND = """
 302 722 aa aa3 aac aax ac3 ac4 acm adp ads adts adx aea afc aif aifc aiff aix al alp amr ape
@@ -177,7 +177,7 @@ def test_many_are_counted(root: Path, save: Save) -> None:
     [line] = [line for line in summary_of(root).to_lines() if line.startswith("left out")]
     places = ", ".join(f"train/a/x/000{n}.jpg" for n in range(3))
     assert line == f"left out: 1000 of .jpg: {places} and 997 more"
-    assert str(Some()) == ""
+    assert str(Examples()) == ""
 
 
 def test_links_around_are_walked_once(root: Path, save: Save) -> None:
