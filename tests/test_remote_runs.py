@@ -226,10 +226,10 @@ def test_two_processes(server: Proxy, raw: Path, tmp_path: Path) -> None:
     """They have the features of one; each clip is fetched by one of them."""
     with filled(server, raw):
         found = []
-        for devices in (1, 2):
+        for number, ranks in enumerate(({}, jobs.TWO), start=1):
             server.requests.clear()
-            out = tmp_path / f"out {devices}"
-            found.append(jobs.run(URL, out, devices=devices, delay=0, data=CLIPS))
+            out = tmp_path / f"out {number}"
+            found.append(jobs.run(URL, out, delay=0, **ranks, data=CLIPS))
             # The header, by the scan, and all of it.
             assert (server.count("GET", ".mp4"), server.count("GET", ".avi")) == (2, 2)
     assert found[0] == found[1]
