@@ -233,18 +233,21 @@ def _sort_out(
     all of its files.
     """
     bad = {name for errors in manifest.rejected.values() for name in errors}
-    others = []
+    others, outdated = [], 0
     for path in sorted({*processed_dir.rglob(FILE_NAME)} - {*wanted}):
         clips = {*_read(path).get("clips", ())}
         if not clips or not (path.parent.name == subcategory if subcategory else clips & bad):
             others.append(path)
             continue
+        outdated += 1
         with writing(path):
             path.unlink()
         if subcategory:
             with suppress(OSError):  # there are other files in it
                 path.parent.rmdir()
                 path.parent.parent.rmdir()
+    if outdated:
+        print(f"{processed_dir}: removed {outdated} outdated files", file=sys.stderr)
     if others:
         warnings.warn(
             f"{processed_dir}: {len(others)} files are of other clips, and were kept: "
