@@ -45,7 +45,6 @@ class RunFolder:
         # When a rank dies, torchrun restarts the run under the same name.
         run = os.environ.get("TORCHELASTIC_RUN_ID", "")
         self._lock = RunLock(self.staging / "lock", run)
-        self._is_new = False
         self._status_folder = self.staging / STATUS_FOLDER
         self._manifest_folder = self.staging / "manifest"
         self._scan_cache_folder = self.staging / "scan_cache"
@@ -56,7 +55,6 @@ class RunFolder:
         Raises:
             OutputError: Another run holds the lock, or the folder cannot be written.
         """
-        self._is_new = not self.path.exists()
         self._lock.acquire()
         if self._status_folder.exists():  # heartbeats of a run that was killed
             with writing(self._status_folder):
@@ -67,9 +65,6 @@ class RunFolder:
         """Stop the heartbeat and release the lock, whether `open` was successful or not."""
         self.stop_heartbeat()
         self._lock.release()
-        if self._is_new:
-            with suppress(OSError):  # there are files in it
-                self.path.rmdir()
 
     def start_heartbeat(self, rank: int) -> HeartbeatFile:
         """Return the heartbeat of this rank; rank 0 has one since `open`."""

@@ -64,13 +64,14 @@ class RunLock:
             self._file.flush()
 
     def release(self) -> None:
-        """Remove the file and let the lock go, if it is held."""
-        if self._file is not None:
-            with suppress(OSError):  # a file that stays does no harm, nor does a folder with parts
+        """Release the lock, if it is held, and remove its file and the folders made for it."""
+        with suppress(OSError):  # a file that stays does no harm, nor does a folder with parts
+            if self._file is not None:
                 self.path.unlink()
-                self.path.parent.rmdir()
-                if self._has_made_folder:  # if nothing came of the run
-                    self.path.parent.parent.rmdir()
+            self.path.parent.rmdir()
+            if self._has_made_folder:  # if nothing came of the run
+                self.path.parent.parent.rmdir()
+        if self._file is not None:
             with suppress(OSError):  # on a full disk, the holder's name is still to be written
                 self._file.close()
             self._file = None
