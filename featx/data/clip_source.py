@@ -199,7 +199,6 @@ def _scan(settings: ScanSettings, kind: Kind) -> Manifest:
         videos["place"] = Texts.of(places, are_words=True)
     files = ClipFiles.build(root, settings.preprocessing, columns, homes, videos)
     manifest = Manifest(
-        root,
         categories,
         files,
         rejected,

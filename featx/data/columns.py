@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featx.errors import first_line
+
 Column = Union[NDArray[Any], "Texts"]
 """Numbers or digests `[rows, ...]`, or texts."""
 
@@ -87,6 +89,8 @@ class Texts(Sequence[str]):
 
 def shrink(values: NDArray[Any]) -> NDArray[Any]:
     """Return the same numbers in the smallest type that fits; see `constant`."""
+    if values.dtype == bool:
+        values = values.view(np.uint8)
     if not len(values):
         return values
     first = values[:1]
@@ -180,9 +184,12 @@ def open_columns(path: Path) -> tuple[dict[str, Column], dict[str, Any]]:
         The columns, and the notes.
 
     Raises:
-        OSError: There is no such file, or it cannot be read.
+        OSError: There is no such file, or no whole one yet.
     """
-    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{path}: expected a whole Arrow file, found: {first_line(error)}") from error
     metadata = batch.schema.metadata
     columns: dict[str, Column] = {
         name: np.broadcast_to(np.array(value, kind), (count, *np.shape(value)))
@@ -206,7 +213,7 @@ def _to_arrow(column: Column) -> pa.Array:
     if column.ndim == 2:
         buffer = pa.py_buffer(np.ascontiguousarray(column))
         return pa.FixedSizeBinaryArray.from_buffers(_DIGEST, len(column), [None, buffer])
-    return pa.array(column.astype(np.uint8) if column.dtype == bool else column)
+    return pa.array(column)
 
 
 def from_arrow(array: pa.Array) -> Column:

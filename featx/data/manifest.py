@@ -84,7 +84,7 @@ class Files(ABC):
 
     Args:
         columns: The columns.
-        notes: All other data, as JSON; `homes` are pairs of a split and a category.
+        notes: All other data, as JSON: `root`, and `homes`, pairs of a split and a category.
     """
 
     kind: str
@@ -168,7 +168,6 @@ class Manifest:
 
     def __init__(
         self,
-        root: Place,
         categories: dict[str, int],
         files: Files,
         rejected: Mapping[str, Mapping[str, InputError]],
@@ -177,7 +176,7 @@ class Manifest:
         columns: Mapping[str, Column] | None = None,
         has_times: bool = False,
     ) -> None:
-        self.root = str(root)
+        self.root: str = files.notes["root"]
         self.columns = columns or {}
         self.has_times = has_times
         self.summary = summary
@@ -217,7 +216,6 @@ class Manifest:
         notes = {
             "kind": self.files.kind,
             "files": self.files.notes,
-            "root": self.root,
             "categories": self.categories,
             "rejected": errors,
             "preprocessing": self._preprocessing,
@@ -246,7 +244,6 @@ class Manifest:
         }
         summary = notes["summary"]
         manifest = cls(
-            notes["root"],
             notes["categories"],
             files,
             rejected,
@@ -320,6 +317,9 @@ class Manifest:
 
         A scan does not read all bytes of a clip, and so its digest may not be known. A file that
         has changed since the scan, or cannot be read, is skipped here and refused when it is read.
+
+        Hashes that a process finds after the manifest was saved stay in this process; workers find
+        them again when they read a clip.
 
         Args:
             split: The split.

@@ -182,7 +182,7 @@ class ProcessedFiles(Files):
 
     def __init__(self, columns: Mapping[str, Column], notes: Mapping[str, Any]) -> None:
         super().__init__(columns, notes)
-        self._root = notes["root"]
+        self._root: str = notes["root"]
         self._pixels: PixelsName = notes["pixels"]
 
     def find_digests(

@@ -107,7 +107,6 @@ def scan_processed(settings: ScanSettings) -> Manifest:
     listed = files.freeze(root, settings.pixels)
     recorded = analysis.get("preprocessing_info")
     manifest = Manifest(
-        root,
         categories,
         listed,
         rejected,

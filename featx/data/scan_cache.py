@@ -105,16 +105,12 @@ class CacheEntry:
     is_settled: bool = field(default=True, compare=False)
 
 
-_Row = tuple[int, int, int, int, bytes | None, str]
-"""An entry as it is kept while it is new: its numbers, its digest, and its survey as JSON."""
-
-
 class ScanCache:
     """The entries of the inputs of a data set, by their names in it."""
 
     def __init__(self) -> None:
         self._stored = _Stored(_SCHEMA.empty_table())
-        self._new: dict[str, _Row] = {}
+        self._new: dict[str, CacheEntry] = {}
         self._is_saved = True
 
     @classmethod
@@ -151,8 +147,8 @@ class ScanCache:
 
     def find(self, name: str, stats: Stats, file: FileMarks = (0, 0)) -> CacheEntry | None:
         """Return the entry of an input; None if there is none, or the input has changed since."""
-        row = self._find(name)
-        return _to_entry(row) if row and row[:4] == (*stats, *file) else None
+        entry = self._find(name)
+        return entry if entry and (entry.stats, entry.file) == (stats, file) else None
 
     def find_sizes(self) -> NDArray[np.int64]:
         """Return the different sizes of the inputs whose digests are known."""
@@ -174,7 +170,7 @@ class ScanCache:
         self._join(name, entry)
         return True
 
-    def _find(self, name: str) -> _Row | None:
+    def _find(self, name: str) -> CacheEntry | None:
         if new := self._new.get(name):
             return new
         number = self._stored.find(name)
@@ -182,8 +178,7 @@ class ScanCache:
 
     def _join(self, name: str, entry: CacheEntry) -> None:
         """Add an entry; of an input that has not changed, what was known before stays known."""
-        row = self._find(name)
-        before = _to_entry(row) if row else None
+        before = self._find(name)
         if before and (before.stats, before.file) == (entry.stats, entry.file):
             entry = replace(
                 entry,
@@ -191,7 +186,7 @@ class ScanCache:
                 survey={**before.survey, **entry.survey},
             )
         if entry != before:
-            self._new[name] = _to_row(entry)
+            self._new[name] = entry
             self._is_saved = False
             if len(self._new) >= _BATCH:
                 self._store()
@@ -230,26 +225,30 @@ class _Stored:
             place += 1
         return None
 
-    def read(self, number: int) -> _Row:
+    def read(self, number: int) -> CacheEntry:
         """Return an entry."""
         size, mtime, inode, ctime = (column[number].as_py() for column in self._numbers)
-        form, values = self._forms[number].as_py(), self._values[number].as_py()
+        first, *others = self._forms[number].as_py().split(_GAP)
+        values = self._values[number].as_py().split(" ")
+        parts = (value + other for value, other in zip(values, others, strict=False))
         digest = self._digests[number].as_py()
-        return size, mtime, inode, ctime, digest, _fill_in(form, values)
+        survey = json.loads(first + "".join(parts))
+        return CacheEntry((size, mtime), digest.hex() if digest else "", survey, (inode, ctime))
 
-    def extend(self, new: Mapping[str, _Row]) -> "_Stored":
+    def extend(self, new: Mapping[str, CacheEntry]) -> "_Stored":
         """Return all entries and new ones, which replace those of the same names."""
         replaced = [number for name in new if (number := self.find(name)) is not None]
         stays = np.ones(len(self.table), bool)
         stays[replaced] = False
         before = self.table.filter(pa.array(stays)) if replaced else self.table
-        numbers = zip(*(row[:4] for row in new.values()), strict=True)
+        entries = new.values()
+        surveys = [json.dumps(entry.survey, separators=(",", ":")) for entry in entries]
         columns = [
             map(_encode, new),
-            *numbers,
-            (row[4] for row in new.values()),
-            (_VALUE.sub(_GAP, row[5]) for row in new.values()),
-            (" ".join(_VALUE.findall(row[5])) for row in new.values()),
+            *zip(*((*entry.stats, *entry.file) for entry in entries), strict=True),
+            (bytes.fromhex(entry.digest) or None for entry in entries),
+            (_VALUE.sub(_GAP, survey) for survey in surveys),
+            (" ".join(_VALUE.findall(survey)) for survey in surveys),
         ]
         arrays = [
             pa.array(values, field.type.value_type).dictionary_encode()
@@ -269,24 +268,6 @@ def _iterate(column: pa.Array) -> Iterator[bytes]:
 
 def _encode(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
-
-
-def _fill_in(form: str, values: str) -> str:
-    """Return the JSON of a survey, from its form and its values."""
-    first, *others = form.split(_GAP)
-    return first + "".join(v + o for v, o in zip(values.split(" "), others, strict=False))
-
-
-def _to_row(entry: CacheEntry) -> _Row:
-    digest = bytes.fromhex(entry.digest) if entry.digest else None
-    survey = json.dumps(entry.survey, separators=(",", ":"))
-    return *entry.stats, *entry.file, digest, survey
-
-
-def _to_entry(row: _Row) -> CacheEntry:
-    size, mtime, inode, ctime, digest, survey = row
-    hexadecimal = digest.hex() if digest else ""
-    return CacheEntry((size, mtime), hexadecimal, json.loads(survey), (inode, ctime))
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -325,10 +306,6 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    def note(self, name: str, entry: CacheEntry) -> None:
-        """Add the entry of an input."""
-        self.write(format_line(name, entry))
 
     def write(self, line: str) -> None:
         """Add a line, unless it is empty."""

@@ -91,11 +91,11 @@ class ScanSummary:
         """Folders that look like splits, and were not asked for."""
         return [name for name in self.unasked if _LIKE_A_SPLIT.match(name)]
 
-    def to_lines(self, told: Mapping[str, Collection[str]] | None = None) -> list[str]:
+    def to_lines(self, known_empty: Mapping[str, Collection[str]] | None = None) -> list[str]:
         """For a person.
 
         Args:
-            told: Categories without a video that the person knows of, for each split.
+            known_empty: Categories without a video that were reported before, for each split.
         """
         splits = ", ".join(f"{split} {count}" for split, count in self.videos.items())
         num_files, num_videos = sum(self.files.values()), sum(self.videos.values())
@@ -107,7 +107,9 @@ class ScanSummary:
         for kind, some in sorted(self.left_out.items()):
             lines.append(f"left out: {some.count} {kind}: {some}")
         for split, names in self.empty.items():
-            if unknown := [name for name in names if name not in (told or {}).get(split, ())]:
+            if unknown := [
+                name for name in names if name not in (known_empty or {}).get(split, ())
+            ]:
                 lines.append(f"categories without a video in {split}: {shorten(unknown)}")
         if alike := self.split_like:
             found = ", ".join(f"{name} ({self.unasked[name]})" for name in alike)

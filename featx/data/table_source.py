@@ -92,7 +92,6 @@ def scan_table(settings: ScanSettings) -> Manifest:
         del videos["name"]
     files = ClipFiles.build(settings.root, settings.preprocessing, columns, rows.homes, videos)
     manifest = Manifest(
-        settings.root,
         rows.categories,
         files,
         rejected,

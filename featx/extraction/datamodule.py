@@ -163,7 +163,7 @@ class VideoDataModule(LightningDataModule):
             )
         self._warn_of_unused(manifest)
         missing = missing_categories(manifest)
-        for line in manifest.summary.to_lines(told=missing) if manifest.summary else ():
+        for line in manifest.summary.to_lines(known_empty=missing) if manifest.summary else ():
             rank_zero_info(f"{self.root}: {line}")
         for split, names in missing.items():
             rank_zero_warn(

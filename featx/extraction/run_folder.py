@@ -103,7 +103,7 @@ class RunFolder:
     def open_manifest(self, folder: Path) -> Manifest:
         """Open the manifest of rank 0; a network file system may show it only after some time."""
         for _ in range(_MANIFEST_SECONDS):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 return Manifest.open(folder)
             time.sleep(1)
         with writing(folder):

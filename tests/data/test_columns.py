@@ -119,5 +119,5 @@ def test_a_file_of_columns(tmp_path: Path, count: int) -> None:
 def test_no_file_of_columns(tmp_path: Path, content: bytes) -> None:
     """A file of another kind is refused."""
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(ValueError):  # noqa: PT011  # Arrow words it
+    with pytest.raises(OSError, match="expected a whole Arrow file"):
         open_columns(tmp_path / "file")

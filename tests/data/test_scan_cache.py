@@ -13,7 +13,14 @@ from PIL import Image
 from featx.data.clip_file import Needs, open_clip, write_clip
 from featx.data.frames_folder import stamp_frames
 from featx.data.preprocessing import Preprocessing
-from featx.data.scan_cache import CacheEntry, FileStamp, Journal, ScanCache, stamp_file
+from featx.data.scan_cache import (
+    CacheEntry,
+    FileStamp,
+    Journal,
+    ScanCache,
+    format_line,
+    stamp_file,
+)
 from featx.data.video_file import Home
 from featx.errors import ChangedInputError
 from featx.files import file_stats
@@ -41,8 +48,8 @@ def test_journals_are_joined(tmp_path: Path) -> None:
     cache.note("a", CacheEntry((5, LONG_AGO), "", {"survey": [1]}))
     cache.note("b", CacheEntry((5, LONG_AGO), OLD))
     cache.save(tmp_path)
-    Journal(tmp_path / "0.jsonl").note("a", CacheEntry((5, LONG_AGO), ABC))
-    Journal(tmp_path / "1.jsonl").note("b", CacheEntry((6, LONG_AGO), NEW))
+    Journal(tmp_path / "0.jsonl").write(format_line("a", CacheEntry((5, LONG_AGO), ABC)))
+    Journal(tmp_path / "1.jsonl").write(format_line("b", CacheEntry((6, LONG_AGO), NEW)))
     with (tmp_path / "1.jsonl").open("a") as file:
         file.write('["c", [5, 1')
     joined = ScanCache.load(tmp_path)
@@ -64,7 +71,7 @@ def test_what_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
     fresh = CacheEntry((5, LONG_AGO), ABC, is_settled=False)
     cache = ScanCache()
     assert not cache.note("a", fresh)
-    Journal(tmp_path / "0.jsonl").note("a", fresh)
+    Journal(tmp_path / "0.jsonl").write(format_line("a", fresh))
     assert cache.find("a", fresh.stats) is None
     assert [*tmp_path.iterdir()] == []
 

@@ -153,7 +153,7 @@ def test_what_is_asked_for_is_not_told(messy: Path) -> None:
     """Nor is a category that a person knows of."""
     summary = summary_of(messy, splits=["train", "val", "validation", "Train"])
     assert summary.split_like == []
-    told = summary.to_lines(told={split: ["a", "b", "c"] for split in summary.videos})
+    told = summary.to_lines(known_empty={split: ["a", "b", "c"] for split in summary.videos})
     assert not any("categories without" in line for line in told)
 
 
