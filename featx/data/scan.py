@@ -110,7 +110,7 @@ def _map_in_processes(
         _Chunks(function, items),
         batch_size=None,
         num_workers=processes,
-        collate_fn=_keep,
+        collate_fn=list,  # a chunk stays as it is
         worker_init_fn=outlive_signals,
         multiprocessing_context="fork",  # because the data of the function must not be copied
         generator=torch.Generator(),  # so that the random state of the process stays
@@ -157,11 +157,6 @@ class _Chunks(Dataset[list[Any]]):
             return self._function(item)
         except FeatxError as error:
             return error
-
-
-def _keep(outcomes: list[Any]) -> list[Any]:
-    """Return a chunk unchanged, instead of collating it."""
-    return outcomes
 
 
 def summarize_scan(
