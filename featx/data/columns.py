@@ -82,10 +82,6 @@ class Texts(Sequence[str]):
         """Return all texts as a NumPy array of objects."""
         return np.fromiter(self, object, len(self))
 
-    def take(self, rows: NDArray[np.int64]) -> "Texts":
-        """Return a copy of some rows, in their order."""
-        return Texts(self.array.take(pa.array(rows)))
-
 
 def shrink(values: NDArray[Any]) -> NDArray[Any]:
     """Return the same numbers in the smallest type that fits; see `constant`."""

@@ -38,7 +38,6 @@ def test_texts_are_like_a_list(texts: list[str], are_words: bool, some: slice) -
     assert found.are_unique == (len({*texts}) == len(texts))
     if texts:
         assert found[-1] == texts[-1]
-        assert found.take(np.array([0, len(texts) - 1])) == [texts[0], texts[-1]]
     with pytest.raises(IndexError):
         found[len(texts)]
     assert found.__eq__("no list") is NotImplemented
