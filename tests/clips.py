@@ -9,12 +9,12 @@ import av
 import numpy as np
 from torch import Tensor
 
-from featx.data.clip_decoder import Choose, Decoded, Make, decode
-from featx.data.clip_file import ClipFile, Needs, open_clip
-from featx.data.clip_survey import ClipSurvey, demux_clip, survey_packets
-from featx.data.preprocessing import Preprocessing
-from featx.data.timeline import Timeline
-from featx.data.video_file import Home
+from featx.data.media.clip import ClipFile, Needs, open_clip
+from featx.data.media.decoder import Choose, Decoded, Make, decode
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.media.survey import ClipSurvey, demux_clip, survey_packets
+from featx.data.media.timeline import Timeline
+from featx.data.media.video_file import Home
 
 NUM_FRAMES = 36
 

@@ -13,7 +13,7 @@ from helpers import TINY, Save, grey_levels, random_video, random_videos
 from threadpoolctl import threadpool_limits
 
 from featx.backbones import architectures
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from helpers import (
 )
 
 from featx.backbones import architectures
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 from featx.errors import OutputError
 from featx.features.feature_file import FileLayout, to_digests, write_chunks
 from featx.features.resume import rows as rows_module

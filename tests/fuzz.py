@@ -20,8 +20,8 @@ import torch
 from helpers import complete, finish, make_rows, plan, prepare, random_video, random_videos
 from torch import Tensor
 
-from featx.data.archive import verify_checksums
-from featx.data.processed_file import open_processed_file
+from featx.data.media.processed_file import open_processed_file
+from featx.data.media.torch_archive import verify_checksums
 from featx.errors import FeatxError, InputError
 from featx.features.resume.parts import PendingFile
 

@@ -20,7 +20,7 @@ from featx.backbones.architectures import ARCHITECTURES, Architecture
 from featx.data.batches import VideoBatch, VideoItem
 from featx.data.choices import OnError
 from featx.data.manifest import Manifest, ScanSettings
-from featx.data.processed_source import scan_processed
+from featx.data.sources.processed import scan_processed
 from featx.features.feature_file import (
     FileLayout,
     create,

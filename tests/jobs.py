@@ -27,7 +27,7 @@ TWO: dict[str, object] = {"devices": 2, "strategy": "ddp_fork"}
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["featx.extraction.run", "featx.commands.predict", "featx.data.clip_file"]
+    ["featx.extraction.run", "featx.commands.predict", "featx.data.media.clip"]
 )
 
 

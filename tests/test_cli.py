@@ -16,7 +16,7 @@ from helpers import Evil, Save, grey_levels, random_videos
 from lightning.pytorch import Trainer
 
 from featx.cli import COMMANDS, main
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 from featx.errors import InputError
 
 Run = Callable[..., tuple[int, str]]

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from featx import FeatureExtractor, VideoDataModule
 from featx.data.batches import VideoBatch
-from featx.data.clip_file import ClipFile, write_clip
-from featx.data.processed_file import save_videos
+from featx.data.media.clip import ClipFile, write_clip
+from featx.data.media.processed_file import save_videos
 from featx.data.storage import Content, fetch
 from featx.errors import IncompleteError, OutputError
 
@@ -279,7 +279,7 @@ def test_what_is_read(contents: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         before_its_turn.append(Path(clip.path).stem)
         return find_digest(clip)
 
-    monkeypatch.setattr("featx.data.clip_file.fetch", fetch_and_note)
+    monkeypatch.setattr("featx.data.media.clip.fetch", fetch_and_note)
     monkeypatch.setattr(ClipFile, "find_digest", find)
     old = [
         Entry(split, "a", f"{number}", number) for split, number in zip(SPLITS, (1, 3), strict=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "featx"
-ROOT_FILES = {"errors", "version", "files", "console", "parallel"}
+ROOT_FILES = {"errors", "version", "durable", "progress", "parallel"}
 PILLARS = {"data", "backbones", "features"}
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
-    "files": {"errors"},
-    "console": {"errors"},
+    "durable": {"errors"},
+    "progress": {"errors"},
     "parallel": {"errors"},
-    "backbones": {"errors", "files"},
+    "backbones": {"errors", "durable"},
     "data": ROOT_FILES,
     "features": ROOT_FILES,
     "extraction": PILLARS | ROOT_FILES,
@@ -33,8 +33,9 @@ KNOWING = {
     "sklearn": ("analysis",),
     "plotly": ("commands.inspect",),
     "fsspec": ("data.remote",),
-    "torchcodec": ("data.torchcodec_decoder",),
-    "av": ("data.clip_decoder", "data.clip_file", "data.clip_survey"),
+    "pyarrow": ("data",),
+    "torchcodec": ("data.media.torchcodec",),
+    "av": ("data.media.decoder", "data.media.clip", "data.media.survey"),
 }
 """Where a library may be known."""
 
@@ -84,6 +85,12 @@ def test_imports_go_down(module: str) -> None:
     assert "featx" not in GRAPH[module]  # the public surface is for others
     used = {box(other) for other in GRAPH[module] if other in MODULES}
     assert used - MAY_IMPORT[box(module)] - {box(module)} == set()
+
+
+def test_no_folder_is_a_heap() -> None:
+    """A folder has at most 14 files, so that a person finds the file of a subject."""
+    folders = [path.parent for path in MODULES.values()]
+    assert {str(f) for f in folders if folders.count(f) > 14} == set()
 
 
 def test_no_circle() -> None:

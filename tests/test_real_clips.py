@@ -11,7 +11,7 @@ import featx
 from featx.backbones.architectures import ARCHITECTURES
 from featx.commands.inspect.command import inspect
 from featx.commands.preprocess import preprocess
-from featx.data.clip_source import CLIP_SUFFIXES
+from featx.data.sources.clips import CLIP_SUFFIXES
 
 FOLDER = os.environ.get("FEATX_REAL_CLIPS")
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.protocol import Fold
-from featx.console import make_bar
 from featx.errors import require
+from featx.progress import make_bar
 
 NUM_NEIGHBOURS = 20
 TEMPERATURE = 0.07

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName
 from featx.analysis.vectors import Videos, gather_vectors, read_vectors
-from featx.console import make_bar
 from featx.features.dataset import FeatureDataset
+from featx.progress import make_bar
 
 DIMS = 256
 _SAMPLE = 4096  # videos by which the components are found

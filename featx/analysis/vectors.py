@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.pooling import PoolName, pool_frames, pooled_dim
-from featx.console import make_bar
 from featx.errors import InputError
 from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import UNLABELLED
+from featx.progress import make_bar
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def frozen(max_sizes: int = 64) -> Iterator[None]:
         raise MissingDependencyError(
             "compile: expected torch.compile to work (it needs a C++ compiler, and Triton on CUDA; "
             f"and at most {max_sizes} sizes of frames), found: {first_line(error)}. "
-            "Mend that, or set compile to false."
+            "Fix that, or set compile to false."
         ) from error
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones.runtime import num_threads
+from featx.durable import load_tensors
 from featx.errors import PROGRAM_ERRORS, WeightsError, first_line, shorten
-from featx.files import load_tensors
 
 _STEP_COUNTER = "num_batches_tracked"  # of a batch norm; it plays no part in the features
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which checkpoints have weights

@@ -15,10 +15,10 @@ from featx.commands.inspect.page import check_plotly
 from featx.commands.parser import ConciseParser
 from featx.commands.preprocess import preprocess
 from featx.commands.probe.command import probe_all
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
+from featx.durable import expand, writing
 from featx.errors import MissingDependencyError, check_at_least
 from featx.extraction.run import extract
-from featx.files import expand, writing
 
 _DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 _CLIP_FRAMES, _CLIP_SIZE = 48, 128

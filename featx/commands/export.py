@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from featx.commands.parser import ConciseParser
-from featx.console import make_bar
+from featx.durable import expand, replace_file, writing
 from featx.errors import InputError, OutputError
 from featx.features.feature_file import (
     DAMAGE,
@@ -24,7 +24,7 @@ from featx.features.feature_file import (
 )
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
-from featx.files import expand, replace_file, writing
+from featx.progress import make_bar
 
 INDEX = "index.csv"
 

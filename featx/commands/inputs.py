@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from featx.data.choices import OnError
-from featx.data.pixels import PIXELS
-from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, DecoderName
+from featx.data.media.pixels import PIXELS
+from featx.data.media.preprocessing import IMAGE_SIZE, NUM_FRAMES, DecoderName
 from featx.data.settings import VideoSettings
 from featx.features.provenance import Provenance
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featx.commands.parser import ConciseParser
+from featx.durable import expand
 from featx.errors import shorten
 from featx.features.merge import merge_files
-from featx.files import expand
 
 
 def main(args: Sequence[str], summary: str) -> int:

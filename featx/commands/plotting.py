@@ -7,8 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featx.durable import check_replaceable, replace_file, writing
 from featx.errors import OutputError, UsageError, require
-from featx.files import check_replaceable, replace_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

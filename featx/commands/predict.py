@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from featx.commands.parser import ConciseParser
-from featx.console import without_chatter
 from featx.errors import UsageError
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.writer import FeatureWriter
+from featx.progress import without_chatter
 
 _HELP = """
 the options that matter first:

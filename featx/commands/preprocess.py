@@ -15,18 +15,18 @@ from torch import Tensor
 
 from featx.backbones.transforms import normalize
 from featx.commands.parser import ConciseParser
-from featx.console import make_bar
-from featx.data.archive import read_archive
 from featx.data.choices import SourceName
-from featx.data.clip_file import ClipFile
-from featx.data.clip_source import FILES, FOLDERS, find_misplaced
 from featx.data.columns import Texts
-from featx.data.folders import is_hidden, list_entries, list_folders
 from featx.data.manifest import ANALYSIS_FILE, UNLABELLED, Manifest
-from featx.data.processed_file import FILE_NAME, save_videos
+from featx.data.media.clip import ClipFile
+from featx.data.media.processed_file import FILE_NAME, save_videos
+from featx.data.media.torch_archive import read_archive
 from featx.data.settings import VideoSettings
 from featx.data.sources import choose_source
+from featx.data.sources.clips import FILES, FOLDERS, find_misplaced
 from featx.data.storage import locate, resolve
+from featx.data.tree import is_hidden, list_entries, list_folders
+from featx.durable import expand, replace_file, writing
 from featx.errors import (
     FeatxError,
     InputError,
@@ -36,8 +36,8 @@ from featx.errors import (
     check_at_least,
     shorten,
 )
-from featx.files import expand, replace_file, writing
 from featx.parallel import count_cores, map_ahead
+from featx.progress import make_bar
 
 DTypeName = Literal["uint8", "float32"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from featx.commands.parser import ConciseParser
 from featx.data.choices import SourceName
-from featx.data.folders import walk_files
 from featx.data.manifest import Manifest
-from featx.data.processed_file import FILE_NAME
+from featx.data.media.processed_file import FILE_NAME
 from featx.data.settings import VideoSettings
 from featx.data.sources import choose_source
 from featx.data.storage import listed, locate
+from featx.data.tree import walk_files
 
 
 def main(args: Sequence[str], summary: str) -> int:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from featx.commands.parser import ConciseParser
-from featx.console import format_speed
+from featx.durable import expand
 from featx.errors import shorten
 from featx.extraction.status import STATUS_FOLDER, Heartbeat, Phase, read_heartbeats, sum_up
 from featx.features.resume import STAGING_FOLDER
 from featx.features.resume.rows import FinishedCounts, count_finished
-from featx.files import expand
+from featx.progress import format_speed
 
 _ORDER: tuple[Phase, ...] = ("scan", "extraction", "merging", "waiting")
 

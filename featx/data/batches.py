@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from featx.data.manifest import Manifest
-from featx.data.pixels import PIXELS, Span
-from featx.data.video_file import CPU, MadeOf
+from featx.data.media.pixels import PIXELS, Span
+from featx.data.media.video_file import CPU, MadeOf
 from featx.errors import FeatxError, NetworkError
 
 _GRACE_SECONDS = 5

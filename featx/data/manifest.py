@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from featx.data.choices import LayoutName, OnError, ScanName
 from featx.data.columns import Column, Texts, is_constant, open_columns, save_columns, to_hex
-from featx.data.pixels import PixelsName
-from featx.data.preprocessing import Preprocessing
+from featx.data.media.pixels import PixelsName
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.media.video_file import Home, VideoFile
 from featx.data.scan_cache import CacheEntry, ScanCache
 from featx.data.storage import Place
 from featx.data.summary import ScanSummary
-from featx.data.video_file import Home, VideoFile
 from featx.errors import InputError, MissingInputError
 
 ANALYSIS_FILE = "configuration_analysis.json"

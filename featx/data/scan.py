@@ -19,9 +19,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from featx.data.batches import outlive_signals
-from featx.data.folders import natural_key
 from featx.data.manifest import Manifest, ScanSettings
 from featx.data.summary import Examples, ScanSummary, Used, summarize
+from featx.data.tree import natural_key
 from featx.errors import FeatxError, IncompleteError, InputError, combine, first_line
 from featx.parallel import count_cores, map_ahead
 
@@ -68,7 +68,7 @@ class Rejections(dict[str, dict[str, InputError]]):
             for _, error in sorted(found.items(), key=lambda item: natural_key(item[0]))
         ]
         if errors:
-            others, way_out = f"{len(errors)} others", "Mend or remove them"
+            others, way_out = f"{len(errors)} others", "Fix or remove them"
             if skips:
                 others += " and no good one beside them"
             else:

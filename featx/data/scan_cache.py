@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featx.data.storage import Place, Status, stat
-from featx.files import publish_file, to_int64
+from featx.durable import publish_file, to_int64
 
 _FORMAT = 1  # to be raised when the survey of an input gets another meaning
 _FILE = f"inputs-{_FORMAT}.arrow"

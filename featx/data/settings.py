@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from featx.data.choices import LayoutName, ScanName, SourceName
-from featx.data.pixels import PIXELS, PixelsName
-from featx.data.preprocessing import IMAGE_SIZE, DecoderName, Preprocessing, ResizeName
+from featx.data.media.pixels import PIXELS, PixelsName
+from featx.data.media.preprocessing import IMAGE_SIZE, DecoderName, Preprocessing, ResizeName
 from featx.data.storage import locate, parent_of
 from featx.errors import UsageError, check_choice
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from featx.data.remote import ask, missing
+from featx.durable import ADDRESS, conceal, expand, to_int64
 from featx.errors import ChangedInputError, InputError, OutputError, UsageError, first_line
-from featx.files import ADDRESS, conceal, expand, to_int64
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from featx.data.folders import is_hidden, list_folders, normalize_name
-from featx.data.preprocessing import SLOWER
+from featx.data.media.preprocessing import SLOWER
 from featx.data.storage import Place, join
+from featx.data.tree import is_hidden, list_folders, normalize_name
 from featx.errors import InputError, shorten
 
 _EXAMPLES = 3

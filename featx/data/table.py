@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from featx.data.cells import TEXT, Cell, CellColumn, to_column
-from featx.data.folders import is_name
 from featx.data.storage import Place, at_hand, exists, is_file, is_remote, join, name_of
+from featx.data.tree import is_name
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
 
 NAMES = ("path", "split", "label", "id")

@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader
 from featx.data.batches import VideoBatch, VideoDataset, join, outlive_signals
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
 from featx.data.manifest import ANALYSIS_FILE, Manifest, missing_categories
-from featx.data.pixels import PixelsName, PixelWatch
-from featx.data.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC, DecoderName, ResizeName
+from featx.data.media.pixels import PixelsName, PixelWatch
+from featx.data.media.preprocessing import IMAGE_SIZE, NUM_FRAMES, NVDEC, DecoderName, ResizeName
+from featx.data.media.video_file import CPU
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
 from featx.data.scan_cache import ScanCache
 from featx.data.settings import VideoSettings, documented
 from featx.data.sources import choose_source
 from featx.data.storage import join as join_place
-from featx.data.video_file import CPU
 from featx.errors import InputError, UsageError, check_at_least, check_choice, shorten
 from featx.extraction.ranks import Ranks
 from featx.extraction.run_folder import find_owner

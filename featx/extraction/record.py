@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from featx.data.manifest import ANALYSIS_FILE, Manifest
 from featx.data.scan_cache import ScanCache
 from featx.data.storage import resolve
+from featx.durable import read_json, replace_file, writing
 from featx.extraction.temporal import output_length
 from featx.features.feature_file import FileLayout, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.resume import STAGING_FOLDER
 from featx.features.resume.parts import ContentLookup
 from featx.features.shards import describe_structure
-from featx.files import read_json, replace_file, writing
 
 
 def plan_layout(

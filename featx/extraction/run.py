@@ -6,15 +6,15 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from featx.console import without_chatter
 from featx.data.choices import LayoutName, OnError, ScanName, SourceName
-from featx.data.pixels import PixelsName
-from featx.data.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
+from featx.data.media.pixels import PixelsName
+from featx.data.media.preprocessing import IMAGE_SIZE, DecoderName, ResizeName
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.extractor import BackboneChoice, FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES, ScaleAlign, ScaleAverage
 from featx.extraction.writer import FeatureWriter
 from featx.features.feature_file import file_name
+from featx.progress import without_chatter
 
 
 def extract(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from featx.data.manifest import Manifest
 from featx.data.scan_cache import Journal, ScanCache
+from featx.durable import remove, writing
 from featx.extraction.status import STATUS_FOLDER, HeartbeatFile
 from featx.features.lock import RunLock
 from featx.features.resume import STAGING_FOLDER
-from featx.files import remove, writing
 
 _MANIFEST_SECONDS = 90
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from featx.files import read_json
+from featx.durable import read_json
 
 STATUS_FOLDER = "status"
 """In the staging folder."""

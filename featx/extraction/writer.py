@@ -21,11 +21,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featx.console import Progress, format_speed
 from featx.data.batches import VideoBatch, VideoItem
 from featx.data.manifest import ANALYSIS_FILE
+from featx.data.media.video_file import MadeOf
 from featx.data.scan_cache import format_line
-from featx.data.video_file import MadeOf
+from featx.durable import check_replaceable, expand, writing
 from featx.errors import (
     FeatureError,
     IncompleteError,
@@ -44,7 +44,7 @@ from featx.features.provenance import Provenance
 from featx.features.resume.parts import USUAL_LIMITS, PartWriter, PendingFile, Plan
 from featx.features.resume.plan import plan_files
 from featx.features.resume.publish import MergedShard, merge_share, publish
-from featx.files import check_replaceable, expand, writing
+from featx.progress import Progress, format_speed
 
 _COMPRESSION_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))  # each takes some 40 MB/s
 _NO_POSITIONS: list[int] = []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from featx.durable import expand, file_stats
 from featx.errors import ChangedInputError
 from featx.features.feature_file import (
     DAMAGE,
@@ -35,7 +36,6 @@ from featx.features.feature_file import (
 from featx.features.names import Names
 from featx.features.provenance import Provenance
 from featx.features.shards import Shard, find_shards, open_shard
-from featx.files import expand, file_stats
 from featx.parallel import count_cores, map_ahead
 
 T = TypeVar("T")

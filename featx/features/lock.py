@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from featx.durable import writing
 from featx.errors import OutputError
-from featx.files import writing
 
 _PATIENCE_SECONDS = 60.0  # torchrun kills within half of it what does not end
 _POLL_SECONDS = 0.2

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.durable import check_replaceable, publish_file, writing
 from featx.errors import InputError, OutputError, UsageError, shorten
 from featx.features.feature_file import (
     UNLABELLED,
@@ -24,7 +25,6 @@ from featx.features.feature_file import (
 from featx.features.provenance import Provenance
 from featx.features.resume.rows import RowFile, RowLocations, copy_rows
 from featx.features.validation import find_problems
-from featx.files import check_replaceable, publish_file, writing
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featx.console import make_bar
 from featx.errors import InputError, first_line
 from featx.features.feature_file import (
     COLUMNS,
@@ -20,6 +19,7 @@ from featx.features.feature_file import (
 )
 from featx.features.provenance import Provenance
 from featx.features.shards import find_shards, open_shard
+from featx.progress import make_bar
 
 
 def find_problems(

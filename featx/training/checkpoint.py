@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from featx.durable import load_tensors
 from featx.errors import InputError, MissingInputError, first_line
-from featx.files import load_tensors
 
 _NAMES = ("feature_dim", "input_dim")
 _SETTINGS = ("hyper_parameters", "hparams", "config", "args", "model_config", "model", "data")

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from featx.durable import expand
 from featx.errors import (
     InputError,
     MissingInputError,
@@ -23,7 +24,6 @@ from featx.errors import (
 )
 from featx.features.dataset import FeatureDataset, FeatureItem
 from featx.features.folder import check_together, find_feature_files
-from featx.files import expand
 from featx.parallel import count_cores
 from featx.training.augmentation import draw_frames
 from featx.training.batches import BatchLayout, collate

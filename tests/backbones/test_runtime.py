@@ -94,7 +94,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
         "C++ compiler, and Triton on CUDA; and at most 64 sizes of frames), found: "
         "InvalidCxxCompiler: No working C++ compiler"
     )
-    assert done.stderr.endswith("Mend that, or set compile to false.\n")
+    assert done.stderr.endswith("Fix that, or set compile to false.\n")
 
 
 def test_other_errors_stay_what_they_are() -> None:

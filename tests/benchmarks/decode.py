@@ -35,11 +35,11 @@ FEATX = """
 import resource, sys, time, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from featx.data.clip_file import open_clip
+from featx.data.media.clip import open_clip
 path = Path(sys.argv[1])
 try:
-    from featx.data.video_file import Home
-    from featx.data.preprocessing import Preprocessing
+    from featx.data.media.video_file import Home
+    from featx.data.media.preprocessing import Preprocessing
     clip = open_clip(path, Preprocessing()).take("a/a/a", "clip", Home("a", "a"))
 except ImportError:  # an older featx
     clip = open_clip(path, "a/a/a", "clip", 64, 256)

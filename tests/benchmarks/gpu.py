@@ -49,7 +49,7 @@ def describe(folder: Path) -> Found:
     if ON_GPU:
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "memory_gb": round(properties.total_memory / 2**30, 1)}
-    for name, module in (("av", "av"), ("torchcodec", "featx.data.torchcodec_decoder")):
+    for name, module in (("av", "av"), ("torchcodec", "featx.data.media.torchcodec")):
         try:
             __import__(module)
             found[name] = "there"

@@ -19,9 +19,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.console import without_chatter
-from featx.data.processed_file import save_videos
+from featx.data.media.processed_file import save_videos
 from featx.extraction import writer as writer_module
+from featx.progress import without_chatter
 
 NUM_FRAMES, SIZE, FEATURE_DIM, PER_FILE = 64, 8, 1280, 100
 

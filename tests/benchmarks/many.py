@@ -23,8 +23,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.console import without_chatter
-from featx.data.processed_file import save_videos
+from featx.data.media.processed_file import save_videos
+from featx.progress import without_chatter
 
 NUM_FRAMES, SIZE, FEATURE_DIM, PER_FILE = 4, 4, 16, 1_000
 BATCH_SIZE = 32

@@ -17,7 +17,7 @@ from featx import FeatureExtractor
 from featx.backbones.runtime import keep_freed_memory
 from featx.data.batches import VideoDataset, drop_repeats
 from featx.data.manifest import ScanSettings
-from featx.data.processed_source import scan_processed
+from featx.data.sources.processed import scan_processed
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from featx.data.clip_file import write_clip
 from featx.data.manifest import Manifest, ScanSettings
-from featx.data.preprocessing import Preprocessing
-from featx.data.processed_file import FILE_NAME, save_videos
+from featx.data.media.clip import write_clip
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.media.processed_file import FILE_NAME, save_videos
 from featx.data.scan_cache import ScanCache
 from featx.data.sources import SOURCES, TABLE
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.clip_file import write_clip
-from featx.data.clip_source import scan_clips
 from featx.data.manifest import ScanSettings
+from featx.data.media.clip import write_clip
 from featx.data.scan_cache import ScanCache
+from featx.data.sources.clips import scan_clips
 
 PER_FOLDER = 100
 

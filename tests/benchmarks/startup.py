@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 
 IMPORTS = "import torch, torchvision, lightning.pytorch"
 REACHED = 9

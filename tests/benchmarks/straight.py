@@ -19,7 +19,7 @@ from decode import make
 from lightning.pytorch import Trainer
 
 from featx import FeatureExtractor, FeatureWriter, VideoDataModule
-from featx.console import without_chatter
+from featx.progress import without_chatter
 
 
 def run(extractor: FeatureExtractor, root: Path, out: Path) -> float:

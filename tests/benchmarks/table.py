@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from featx import VideoDataModule
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 from featx.extraction.record import plan_layout
 
 

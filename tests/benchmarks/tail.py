@@ -22,7 +22,7 @@ from analysis import known
 from featx import FeatureDataset, extract
 from featx.analysis.pooling import PoolName
 from featx.analysis.probing import Probed, compare, probe
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 from featx.extraction.temporal import DEFAULT_SCALES, ScaleAlign, ScaleAverage, average_scales
 from featx.features.folder import open_feature_files
 

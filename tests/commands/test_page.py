@@ -24,9 +24,9 @@ from featx.analysis.overview import look_over
 from featx.cli import main
 from featx.commands.inspect.command import inspect
 from featx.commands.inspect.page import choose_detailed, fill_template, write_page
-from featx.data.clip_file import write_clip
 from featx.data.manifest import ScanSettings
-from featx.data.processed_source import scan_processed
+from featx.data.media.clip import write_clip
+from featx.data.sources.processed import scan_processed
 from featx.errors import OutputError, UsageError, shorten
 from featx.features.folder import open_feature_files
 

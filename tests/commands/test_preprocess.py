@@ -18,9 +18,9 @@ from helpers import grey_levels, scan
 from featx import VideoDataModule
 from featx.commands import preprocess as preprocess_module
 from featx.commands.preprocess import preprocess
-from featx.data.clip_file import ClipFile, write_clip
-from featx.data.clip_source import list_clips
-from featx.data.video_file import Video
+from featx.data.media.clip import ClipFile, write_clip
+from featx.data.media.video_file import Video
+from featx.data.sources.clips import list_clips
 from featx.errors import MissingInputError, OutputError, UsageError
 
 
@@ -194,7 +194,7 @@ def test_an_error_ends_the_threads(
         raise OutputError("on purpose")
 
     monkeypatch.setattr(preprocess_module, "save_videos", save)
-    monkeypatch.setattr("featx.console.is_watched", lambda: True)
+    monkeypatch.setattr("featx.progress.is_watched", lambda: True)
     with pytest.raises(OutputError, match="on purpose") as kept:
         run(raw, tmp_path / "out", num_workers=2)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoding")]

@@ -7,7 +7,7 @@ import pytest
 from helpers import Save, grey_levels, random_videos
 
 from featx.cli import main
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 
 
 @pytest.mark.parametrize("options", [[], ["--source", "clips"]])

@@ -16,7 +16,7 @@ import featx
 from featx.backbones import architectures
 from featx.cli import main
 from featx.commands.verify.command import verify
-from featx.data.clip_file import write_clip
+from featx.data.media.clip import write_clip
 from featx.errors import InputError, UsageError
 
 

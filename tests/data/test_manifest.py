@@ -10,7 +10,7 @@ import torch
 from helpers import Save, random_videos, scan
 
 from featx.data.manifest import ScanSettings, missing_categories
-from featx.data.processed_source import scan_processed
+from featx.data.sources.processed import scan_processed
 from featx.errors import InputError, MissingInputError
 
 
@@ -166,8 +166,8 @@ def test_an_interruption_ends_the_threads(
     def stop(path: Path, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featx.data.processed_source.open_processed_file", stop)
-    monkeypatch.setattr("featx.console.is_watched", lambda: True)
+    monkeypatch.setattr("featx.data.sources.processed.open_processed_file", stop)
+    monkeypatch.setattr("featx.progress.is_watched", lambda: True)
     with pytest.raises(KeyboardInterrupt) as kept:
         scan_processed(ScanSettings(small_root, progress=True))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from helpers import Save, grey_levels, random_videos, scan
 
-from featx.data.clip_file import write_clip
-from featx.data.clip_source import scan_clips
 from featx.data.columns import Texts
 from featx.data.manifest import Manifest, ScanSettings, missing_categories
-from featx.data.preprocessing import Preprocessing
-from featx.data.processed_file import save_videos
-from featx.data.table_source import scan_table
+from featx.data.media.clip import write_clip
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.media.processed_file import save_videos
+from featx.data.sources.clips import scan_clips
+from featx.data.sources.table import scan_table
 
 Make = Callable[[Path], Manifest]
 

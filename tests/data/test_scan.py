@@ -9,11 +9,11 @@ import torch
 from helpers import Save, grey_levels, random_videos, scan
 
 from featx.data import scan as scanning
-from featx.data.clip_file import write_clip
-from featx.data.clip_source import scan_clips
 from featx.data.manifest import Manifest, ScanSettings
-from featx.data.preprocessing import Preprocessing
+from featx.data.media.clip import write_clip
+from featx.data.media.preprocessing import Preprocessing
 from featx.data.scan import map_inputs
+from featx.data.sources.clips import scan_clips
 from featx.errors import IncompleteError, InputError
 
 

@@ -10,9 +10,10 @@ from clips import survey_clip
 from helpers import grey_levels
 from PIL import Image
 
-from featx.data.clip_file import Needs, open_clip, write_clip
-from featx.data.frames_folder import stamp_frames
-from featx.data.preprocessing import Preprocessing
+from featx.data.media.clip import Needs, open_clip, write_clip
+from featx.data.media.images import stamp_frames
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.media.video_file import Home
 from featx.data.scan_cache import (
     CacheEntry,
     FileStamp,
@@ -21,9 +22,8 @@ from featx.data.scan_cache import (
     format_line,
     stamp_file,
 )
-from featx.data.video_file import Home
+from featx.durable import file_stats
 from featx.errors import ChangedInputError
-from featx.files import file_stats
 
 LONG_AGO = 1_000_000_000
 ABC, OLD, NEW = ("abc" + f"{number:061}" for number in range(3))
@@ -161,7 +161,7 @@ def test_a_known_clip_is_not_opened(
     def fail(path: Path) -> None:
         raise AssertionError("it was opened")
 
-    monkeypatch.setattr("featx.data.clip_survey.open_container", fail)
+    monkeypatch.setattr("featx.data.media.survey.open_container", fail)
     again = open_clip(path, Preprocessing(), needs, "a", cache)
     assert again.found.survey == first.found.survey
     assert repr(again.found.timeline) == repr(first.found.timeline)

@@ -12,7 +12,6 @@ import pytest
 from remote_server import BUCKET, Proxy, filled, make_client, serving
 
 from featx.data import remote, storage
-from featx.data.folders import list_entries, list_folders, walk_files
 from featx.data.scan_cache import stamp_file
 from featx.data.storage import (
     RangeReader,
@@ -33,6 +32,7 @@ from featx.data.storage import (
     stat,
     status_of,
 )
+from featx.data.tree import list_entries, list_folders, walk_files
 from featx.errors import (
     ChangedInputError,
     InputError,

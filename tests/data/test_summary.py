@@ -11,13 +11,13 @@ from helpers import TINY_JOB, Save, grey_levels, random_videos
 
 import featx
 from featx.cli import main
-from featx.data.clip_file import write_clip
-from featx.data.clip_source import CLIP_SUFFIXES, is_clip, scan_clips
-from featx.data.folders import walk_files
 from featx.data.manifest import ScanSettings
-from featx.data.preprocessing import Preprocessing
-from featx.data.processed_source import scan_processed
+from featx.data.media.clip import write_clip
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.sources.clips import CLIP_SUFFIXES, is_clip, scan_clips
+from featx.data.sources.processed import scan_processed
 from featx.data.summary import Examples, ScanSummary
+from featx.data.tree import walk_files
 
 SOUND = """
 302 722 aa aa3 aac aax ac3 ac4 acm adp ads adts adx aea afc aif aifc aiff aix al alp amr ape

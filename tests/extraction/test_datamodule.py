@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from featx.data.batches import VideoBatch, VideoDataset
-from featx.data.processed_files import ListedFile
+from featx.data.media.video_file import CPU, Video
 from featx.data.sampler import BlockSampler, cut_blocks, cut_shares
-from featx.data.video_file import CPU, Video
+from featx.data.sources.processed_rows import ListedFile
 from featx.errors import InputError, UsageError
 from featx.extraction.datamodule import VideoDataModule
 from featx.extraction.ranks import Ranks
@@ -63,7 +63,7 @@ def test_where_clips_are_decoded(
     raw: Path, device: str, num_workers: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU by torchcodec, and then in this process, which has it; that is recorded."""
-    monkeypatch.setattr("featx.data.clip_source.check_decoder", lambda settings: None)
+    monkeypatch.setattr("featx.data.sources.clips.check_decoder", lambda settings: None)
     data = VideoDataModule(
         raw, ["train"], source="clips", decoder="torchcodec", num_workers=num_workers
     )

@@ -11,8 +11,8 @@ import pytest
 from helpers import extract_eagerly, grey_levels
 
 from featx import VideoDataModule
-from featx.data.clip_file import write_clip
-from featx.data.lazy_clip import LazyClip
+from featx.data.media.clip import write_clip
+from featx.data.media.lazy import LazyClip
 from featx.errors import ChangedInputError, InputError, UsageError
 from featx.extraction.extractor import FeatureExtractor
 
@@ -92,7 +92,7 @@ def test_rows_are_those_of_a_full_scan(
         raise AssertionError("it was made again")
 
     monkeypatch.setattr(FeatureExtractor, "predict_step", fail)
-    monkeypatch.setattr("featx.data.clip_survey.open_container", fail)
+    monkeypatch.setattr("featx.data.media.survey.open_container", fail)
     again = extract_eagerly(tree, tmp_path / "lazy", scan="lazy", **settings)
     assert {split: path.read_bytes() for split, path in again.items()} == before
 
@@ -104,7 +104,7 @@ def test_a_lazy_scan_opens_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("it was looked at")
 
     for name in ("_stamp", "_survey"):
-        monkeypatch.setattr(f"featx.data.clip_file.{name}", fail)
+        monkeypatch.setattr(f"featx.data.media.clip.{name}", fail)
     data = VideoDataModule(tree, source="clips", scan="lazy", **SETTINGS)
     data.setup("predict")
     assert data.manifest.lengths.tolist() == [4, 4, 4]

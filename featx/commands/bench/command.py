@@ -26,9 +26,9 @@ from featx.commands.plotting import check_matplotlib
 from featx.data.manifest import Manifest
 from featx.data.settings import VideoSettings
 from featx.data.sources import choose_source
+from featx.durable import expand, writing
 from featx.errors import UsageError, check_at_least
 from featx.extraction.temporal import DEFAULT_SCALES, output_length
-from featx.files import expand, writing
 from featx.version import __version__
 
 _CPU: tuple[BackboneName, ...] = ("resnet50", "efficientnet_v2_s")

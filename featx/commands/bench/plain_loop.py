@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featx.data.processed_file import FILE_NAME
+from featx.data.media.processed_file import FILE_NAME
 from featx.extraction.temporal import scale_indices
 from featx.features.feature_file import GZIP_LEVEL
 

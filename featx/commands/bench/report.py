@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from featx.commands.bench.measurements import Settings
-from featx.files import writing
+from featx.durable import writing
 
 _NEARLY = 0.97  # of the best rate: what takes less memory is then recommended
 _HEADERS = ("", "frames/s", "videos/s", "x plain loop", "of (c)", "of (d)", "peak memory", "error")

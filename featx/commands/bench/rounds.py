@@ -18,7 +18,7 @@ from featx.backbones.transforms import normalize
 from featx.commands.bench import measurements
 from featx.commands.bench.measurements import Settings, Workload
 from featx.commands.bench.report import Measurement
-from featx.data.processed_file import FILE_NAME
+from featx.data.media.processed_file import FILE_NAME
 from featx.errors import IncompleteError
 from featx.features.feature_file import file_name
 

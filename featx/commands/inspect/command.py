@@ -13,6 +13,7 @@ from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.data.settings import FRAME_SETTINGS, VideoSettings
+from featx.durable import expand
 from featx.errors import InputError, UsageError
 from featx.features.feature_file import (
     DAMAGE,
@@ -26,7 +27,6 @@ from featx.features.feature_file import (
 from featx.features.provenance import JSON_ATTRIBUTES, Provenance
 from featx.features.shards import describe_structure, find_shards, find_size
 from featx.features.validation import find_problems
-from featx.files import expand
 
 if TYPE_CHECKING:
     from featx.training.checkpoint import InputSize

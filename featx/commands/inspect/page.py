@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from featx.analysis.overview import Overview
 from featx.analysis.probes import unit
 from featx.analysis.vectors import evenly
+from featx.durable import check_replaceable, replace_file, writing
 from featx.errors import OutputError, UsageError, require, shorten
 from featx.features.dataset import FeatureDataset
-from featx.files import check_replaceable, replace_file, writing
 
 MAX_DETAILED = 2000  # videos that have a strip and a similarity of frames
 MAX_LISTED = 500  # doubtful labels, leaks and duplicates

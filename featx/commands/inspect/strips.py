@@ -14,12 +14,12 @@ from torch.nn.functional import interpolate
 from featx.analysis.vectors import Videos, evenly
 from featx.backbones.transforms import InputTransform
 from featx.commands.inputs import open_inputs
-from featx.console import make_bar
 from featx.data.batches import VideoItem
 from featx.data.settings import VideoSettings
 from featx.data.storage import is_folder, join, locate
 from featx.features.provenance import Provenance
 from featx.parallel import count_cores, map_ahead
+from featx.progress import make_bar
 
 if TYPE_CHECKING:
     from featx.extraction.datamodule import VideoDataModule

@@ -10,9 +10,9 @@ from featx.analysis.probing import probe
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.commands.probe.report import Entry, describe, find_best, format_report
+from featx.durable import expand
 from featx.errors import UsageError, check_at_least, shorten
 from featx.features.folder import open_feature_files
-from featx.files import expand
 
 
 def main(args: Sequence[str], summary: str) -> int:

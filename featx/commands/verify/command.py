@@ -13,10 +13,11 @@ from featx.backbones.architectures import find_architecture
 from featx.commands.inputs import open_inputs
 from featx.commands.parser import ConciseParser
 from featx.commands.verify.comparison import compare_rows, recompute
-from featx.data.preprocessing import NVDEC
+from featx.data.media.preprocessing import NVDEC
+from featx.data.media.video_file import CPU
 from featx.data.settings import FRAME_SETTINGS, VideoSettings
 from featx.data.storage import join
-from featx.data.video_file import CPU
+from featx.durable import expand
 from featx.errors import InputError, UsageError, check_at_least, first_line
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import DEFAULT_SCALES
@@ -24,7 +25,6 @@ from featx.features.dataset import FeatureDataset
 from featx.features.feature_file import DAMAGE, open_feature_file
 from featx.features.provenance import Provenance
 from featx.features.validation import find_problems
-from featx.files import expand
 
 _TOLERANCES = {"32-true": 1e-4, "64-true": 1e-4, "16-mixed": 1e-2, "16-true": 1e-2}
 _COARSE = 0.15  # bfloat16: with trained weights, 3e-2 (real clips) to 1e-1 (drawn ones)

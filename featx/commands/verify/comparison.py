@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.console import make_bar
 from featx.data.batches import VideoBatch, VideoDataset, VideoItem
 from featx.data.manifest import UNLABELLED, Manifest
 from featx.errors import InputError, shorten
 from featx.extraction.extractor import FeatureExtractor
 from featx.extraction.temporal import output_length
 from featx.features.dataset import FeatureDataset
+from featx.progress import make_bar
 
 _MAX_EXPLAINED = 5  # each explanation may read the whole file
 

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.durable import replace_file, writing
 from featx.errors import FeatureError, FeatxError
 from featx.features.feature_file import (
     Digests,
@@ -47,7 +48,6 @@ from featx.features.resume.rows import (
     open_part,
 )
 from featx.features.shards import list_shard_paths
-from featx.files import replace_file, writing
 
 _COPIED_AT_ONCE = 64  # rows
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.durable import check_replaceable, remove, writing
 from featx.errors import IncompleteError, InputError, OutputError, shorten
 from featx.features.feature_file import (
     DAMAGE,
@@ -36,7 +37,6 @@ from featx.features.resume.rows import (
 )
 from featx.features.shards import list_shard_paths
 from featx.features.validation import find_problems, find_row_problems
-from featx.files import check_replaceable, remove, writing
 
 _FEW = 10  # videos that may all be replaced at once, by somebody who means it
 _WAY_OUT = "Set overwrite to true to replace it, or move it away."

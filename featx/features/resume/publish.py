@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.durable import publish_file, remove, sync, writing
 from featx.errors import IncompleteError, OutputError, shorten
 from featx.features.feature_file import (
     TIMES,
@@ -28,7 +29,6 @@ from featx.features.resume.plan import find_lost
 from featx.features.resume.rows import MERGED, RowLocations, copy_rows, find_keys
 from featx.features.shards import shard_path, write_over_shards
 from featx.features.validation import find_problems
-from featx.files import publish_file, remove, sync, writing
 
 
 @dataclass(frozen=True, slots=True)

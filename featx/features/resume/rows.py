@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.durable import file_sha256
 from featx.errors import (
     IncompleteError,
     InputError,
@@ -43,7 +44,6 @@ from featx.features.folder import list_feature_files
 from featx.features.provenance import Provenance
 from featx.features.resume import STAGING_FOLDER
 from featx.features.shards import Shard, find_shards, find_size, list_shard_paths
-from featx.files import file_sha256
 
 PARTS, MERGED = "part-*.h5", "shard-*.h5"
 """Names of parts and of merged shards in the folder of a run."""
