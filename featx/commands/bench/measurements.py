@@ -39,20 +39,12 @@ _LEAST_SECONDS = 0.2  # of what is timed as one; a GPU does a pass in millisecon
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What contenders are measured with.
-
-    Attributes:
-        num_frames: Frames per video.
-        height: Height of a frame.
-        width: Width of a frame.
-        matrix_size: Rows and columns of the matrices; by default, as many as the device is fast at.
-        num_workers: How many processes are tried to read videos.
-    """
+    """What contenders are measured with."""
 
     num_frames: int = 64
     height: int = 256
     width: int = 256
-    matrix_size: int | None = None
+    matrix_size: int | None = None  # by default, as many rows as the device is fast at
     num_workers: tuple[int, ...] = (0, 1, 2, 4)
 
 
@@ -133,10 +125,7 @@ def run_matrix_product(settings: Settings) -> float:
 
 
 def probe_passes(settings: Settings) -> dict[int, float]:
-    """Frames per second of the uncompiled backbone, for several `frames_per_forward`.
-
-    Those for which there is not enough memory are left out.
-    """
+    """Frames/s of the uncompiled backbone, by `frames_per_forward`, as far as there is memory."""
     found = {}
     with _ready(settings) as (extractor, device), suppress(torch.OutOfMemoryError):
         for number in _PASSES[device.type]:
@@ -221,10 +210,9 @@ def _make_frames(
     return frames.contiguous(memory_format=torch.channels_last)
 
 
-def _time(run: Callable[[], Any], device: torch.device, least_repeats: int = 2) -> float:
+def _time(run: Callable[[], Any], device: torch.device, repeats: int = 2) -> float:
     """Seconds of one run, out of many; an untimed one before finds memory and libraries."""
     run()
-    repeats = least_repeats
     while True:
         _wait(device)
         start = time.perf_counter()
@@ -243,11 +231,7 @@ def _wait(device: torch.device) -> None:
 
 
 def find_device(accelerator: str, precision: str = "32-true") -> torch.device:
-    """The device that a Trainer takes.
-
-    Raises:
-        UsageError: It takes none, or not this precision.
-    """
+    """The device that a Trainer takes, or a UsageError if it takes none, or not this precision."""
     try:
         trainer = Trainer(accelerator=accelerator, devices=1, precision=precision, barebones=True)  # type: ignore[arg-type]  # Lightning checks it
     except (MisconfigurationException, ValueError) as error:

@@ -25,15 +25,7 @@ _FILES_PER_CLEANUP = 50
 def extract_plainly(
     cnn: nn.Module, folder: Path, target: Path, scales: Sequence[float], device: torch.device
 ) -> None:
-    """Write the features of a split.
-
-    Args:
-        cnn: Maps normalized frames `[B, 3, H, W]` to features `[B, feature_dim]`.
-        folder: The split's folder; its videos are normalized.
-        target: The feature file to write.
-        scales: Temporal scales, relative to a video's own length.
-        device: Where the CNN is.
-    """
+    """Write the features of a split, whose videos are normalized, as one file."""
     features, labels = [], []
     categories = sorted(path for path in folder.iterdir() if path.is_dir())
     with torch.no_grad():

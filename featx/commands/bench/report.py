@@ -1,7 +1,7 @@
 """What `featx bench` has measured, as a table, a plot, and recommendations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,43 +9,28 @@ from typing import Any
 from tabulate import tabulate
 
 from featx.commands.bench.measurements import Settings
-from featx.durable import writing
+from featx.commands.plotting import save_png
 
 _NEARLY = 0.97  # of the best rate: what takes less memory is then recommended
 _HEADERS = ("", "frames/s", "videos/s", "x plain loop", "of (c)", "of (d)", "peak memory", "error")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measurement:
-    """What was measured of one backbone at one precision.
-
-    Attributes:
-        settings: Those of featx.
-        flop_per_frame: Floating-point operations per frame, counted.
-        plain: Frames per second of the plain loop, for each round.
-        featx: Frames per second of featx from start to published file, for each round.
-        backbone: Frames per second of the bare backbone, for each round.
-        ceiling: FLOP per second of a large matrix product, for each round.
-        plain_memory: Peak memory of the plain loop's process in bytes, by kind of device.
-        featx_memory: The same of featx, without the processes that read videos.
-        first_seconds: Duration of the first run, of one video, compilation included.
-        relative_error: Norm of the features' difference to the plain loop's, relative to theirs.
-        passes: Frames per second of the uncompiled backbone, by `frames_per_forward`.
-        bytes_per_frame: Bytes of the published file per frame of features.
-    """
+    """What was measured of one backbone at one precision: rates of each round, in frames/s."""
 
     settings: Settings
-    flop_per_frame: int
-    plain: Sequence[float]
-    featx: Sequence[float]
-    backbone: Sequence[float]
-    ceiling: Sequence[float]
-    plain_memory: Mapping[str, int]
-    featx_memory: Mapping[str, int]
-    first_seconds: float
-    relative_error: float
-    passes: Mapping[int, float]
-    bytes_per_frame: float
+    flop_per_frame: int = 0
+    plain: list[float] = field(default_factory=list)
+    featx: list[float] = field(default_factory=list)
+    backbone: list[float] = field(default_factory=list)
+    ceiling: list[float] = field(default_factory=list)  # in FLOP/s
+    plain_memory: Mapping[str, int] = field(default_factory=dict)  # bytes, by kind of device
+    featx_memory: Mapping[str, int] = field(default_factory=dict)  # without processes that read
+    first_seconds: float = 0.0  # of one video, compilation included
+    relative_error: float = 0.0
+    passes: Mapping[int, float] = field(default_factory=dict)  # by frames_per_forward, uncompiled
+    bytes_per_frame: float = 0.0  # of the published file
 
     @property
     def name(self) -> str:
@@ -112,13 +97,7 @@ def format_table(measurements: Sequence[Measurement]) -> str:
 def recommend(
     measurements: Sequence[Measurement], reading: Mapping[int, float], num_cores: int
 ) -> list[str]:
-    """Settings that suit the machine, a line each.
-
-    Args:
-        measurements: What was measured.
-        reading: Videos per second that are read, by `num_workers`.
-        num_cores: Number of CPU cores.
-    """
+    """Settings that suit the machine, a line each; `reading` is videos/s by `num_workers`."""
     lines = []
     for m in measurements:
         bare = m.rates[2]
@@ -156,16 +135,9 @@ def recommend(
 def estimate(
     measurements: Sequence[Measurement], num_frames: int, num_rows: int
 ) -> list[dict[str, Any]]:
-    """How long a data set takes on this device, and how much disk.
+    """How long a data set takes, and how much disk; also on the way, with the parts still there.
 
-    Args:
-        measurements: What was measured.
-        num_frames: Frames of the data set.
-        num_rows: Frames of features, that is after the temporal scales.
-
-    Returns:
-        For each measurement, the seconds, the bytes of the feature files, and the bytes that are
-        needed on the way, when the parts are still there.
+    `num_rows` are frames of features, that is after the temporal scales.
     """
     return [
         {
@@ -206,8 +178,7 @@ def plot(measurements: Sequence[Measurement], path: Path) -> None:
     )
     axes.set_ylabel("frames/s")
     axes.legend()
-    with writing(path):
-        figure.savefig(path, dpi=150)
+    save_png(figure, path)
 
 
 def _megabytes(memory: Mapping[str, int]) -> str:

@@ -28,11 +28,7 @@ _MAX_PLAIN_VIDEOS = 16  # more would take hours, and its time per video does not
 
 
 class Process:
-    """A process of its own, for what is to be measured without the traces of anything else.
-
-    Args:
-        folder: Where its log goes.
-    """
+    """A process of its own, whose log is in a folder: nothing else leaves its traces there."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "bench.log"
@@ -46,11 +42,7 @@ class Process:
         self._pool.shutdown()
 
     def run(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
-        """What a function returns there.
-
-        Raises:
-            IncompleteError: The process has died.
-        """
+        """Return what a function returns there, or raise an IncompleteError if it has died."""
         try:
             return self._pool.submit(function, *args).result()
         except BrokenProcessPool as error:
@@ -58,66 +50,6 @@ class Process:
                 f"{self._log}: expected the benchmark to finish, found that a process was killed, "
                 "perhaps for want of memory. See its last lines, or lower frames_per_forward."
             ) from error
-
-
-class Entry:
-    """featx at some settings, and what was measured of it.
-
-    Args:
-        settings: The settings.
-        process: Where it runs.
-        work: Folder of the videos.
-    """
-
-    def __init__(self, settings: Settings, process: Process, work: Path) -> None:
-        self.settings = settings
-        self._process = process
-        self._root, self._out = work / "uint8", work / settings.precision
-        self._featx: list[float] = []
-        self._backbone: list[float] = []
-        self._ceiling: list[float] = []
-        self._memory: dict[str, int] = {}
-        self._first_seconds = self._run("warmup")
-
-    def take_turn(self, num_frames: int) -> None:
-        """Measure featx, the bare backbone and the matrix product once."""
-        self._featx.append(num_frames / self._run("bench"))
-        self._memory = self._memory or self._process.run(measurements.peak_memory)
-        seconds = self._process.run(measurements.run_backbone, self.settings, num_frames)
-        self._backbone.append(num_frames / seconds)
-        self._ceiling.append(self._process.run(measurements.run_matrix_product, self.settings))
-
-    def conclude(
-        self, plain_file: Path, plain: Sequence[float], plain_memory: dict[str, int]
-    ) -> Measurement:
-        """Put what was measured beside the plain loop's file, rates and memory."""
-        path = self._out / file_name("bench", multi_scale=True)
-        workload = self.settings.workload
-        with h5py.File(path) as file, h5py.File(plain_file) as expected:
-            bytes_per_frame = path.stat().st_size / int(file["num_frames"][:].sum())
-            features = expected["features"][:]
-            difference = np.linalg.norm(file["features"][: len(features)] - features)
-        return Measurement(
-            settings=self.settings,
-            flop_per_frame=self._process.run(
-                measurements.count_flop, self.settings.backbone, workload.height, workload.width
-            ),
-            plain=plain,
-            featx=self._featx,
-            backbone=self._backbone,
-            ceiling=self._ceiling,
-            plain_memory=plain_memory,
-            featx_memory=self._memory,
-            first_seconds=self._first_seconds,
-            relative_error=float(difference / np.linalg.norm(features)),
-            passes=self._process.run(measurements.probe_passes, self.settings),
-            bytes_per_frame=bytes_per_frame,
-        )
-
-    def _run(self, split: str) -> float:
-        shutil.rmtree(self._out, ignore_errors=True)
-        args = self.settings, self._root, split, self._out
-        return self._process.run(measurements.run_featx, *args)
 
 
 def compete(
@@ -129,18 +61,14 @@ def compete(
 ) -> list[Measurement]:
     """Let the plain loop and featx, at several settings for one backbone, take turns.
 
-    Args:
-        work: Folder of the videos, see `make_videos`.
-        settings: The settings.
-        num_videos: Number of videos.
-        rounds: How often each has its turn.
-        process_type: What each runs in.
+    `work` is the folder of `make_videos`; each contender runs in a process of its own.
     """
-    num_frames = settings[0].workload.num_frames
     backbone, accelerator = settings[0].backbone, settings[0].accelerator
-    num_plain_frames = min(num_videos, _MAX_PLAIN_VIDEOS) * num_frames
+    workload = settings[0].workload
+    num_frames = num_videos * workload.num_frames
+    num_plain_frames = min(num_videos, _MAX_PLAIN_VIDEOS) * workload.num_frames
     plain_file = work / "plain.h5"
-    rates = []
+    rates: list[float] = []
     with ExitStack() as stack:
         plain, *others = (
             stack.enter_context(process_type(work.parent)) for _ in range(1 + len(settings))
@@ -150,19 +78,41 @@ def compete(
             args = backbone, accelerator, work / "float32" / split, plain_file, exact
             return plain.run(measurements.run_plain_loop, *args)
 
+        def run_featx(process: Process, each: Settings, split: str) -> float:
+            output_dir = work / each.precision
+            shutil.rmtree(output_dir, ignore_errors=True)
+            args = each, work / "uint8", split, output_dir
+            return process.run(measurements.run_featx, *args)
+
         run_plain("warmup")
-        entries = [
-            Entry(each, process, work) for each, process in zip(settings, others, strict=True)
+        measured = [
+            Measurement(each, plain=rates, first_seconds=run_featx(process, each, "warmup"))
+            for each, process in zip(settings, others, strict=True)
         ]
         for turn in range(1, rounds + 1):
             print(f"{backbone}: round {turn} of {rounds}", flush=True)
             rates.append(num_plain_frames / run_plain("bench"))
-            for entry in entries:
-                entry.take_turn(num_videos * num_frames)
+            for m, process in zip(measured, others, strict=True):
+                m.featx.append(num_frames / run_featx(process, m.settings, "bench"))
+                m.featx_memory = m.featx_memory or process.run(measurements.peak_memory)
+                seconds = process.run(measurements.run_backbone, m.settings, num_frames)
+                m.backbone.append(num_frames / seconds)
+                m.ceiling.append(process.run(measurements.run_matrix_product, m.settings))
         memory = plain.run(measurements.peak_memory)
         if plain.run(measurements.find_device, accelerator).type == "cuda":
             run_plain("bench", exact=True)  # for errors are told from these features
-        return [entry.conclude(plain_file, rates, memory) for entry in entries]
+        flop = plain.run(measurements.count_flop, backbone, workload.height, workload.width)
+        with h5py.File(plain_file) as file:
+            expected = file["features"][:]
+        for m, process in zip(measured, others, strict=True):
+            m.flop_per_frame, m.plain_memory = flop, memory
+            m.passes = process.run(measurements.probe_passes, m.settings)
+            path = work / m.settings.precision / file_name("bench", multi_scale=True)
+            with h5py.File(path) as file:
+                m.bytes_per_frame = path.stat().st_size / int(file["num_frames"][:].sum())
+                difference = np.linalg.norm(file["features"][: len(expected)] - expected)
+            m.relative_error = float(difference / np.linalg.norm(expected))
+    return measured
 
 
 def make_videos(folder: Path, count: int, workload: Workload) -> None:
