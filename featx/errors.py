@@ -6,6 +6,7 @@ would have raised.
 """
 
 import difflib
+import importlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -163,6 +164,12 @@ def require(package: str, purpose: str) -> Iterator[None]:
             f"found {found}. "
             f"Install it: pip install {package}."
         ) from error
+
+
+def check_installed(module: str, package: str, purpose: str) -> None:
+    """Check, before hours of work, that an optional package can be imported; see `require`."""
+    with require(package, purpose):
+        importlib.import_module(module)
 
 
 @contextmanager

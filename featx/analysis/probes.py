@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.analysis.protocol import Fold
-from featx.errors import require
 from featx.progress import make_bar
 
 NUM_NEIGHBOURS = 20
@@ -39,16 +38,6 @@ class Fitted:
     predict: Callable[[Floats], NDArray[np.float64]]
     categories: Labels
     settings: Mapping[str, Any]
-
-
-def check_scikit_learn(purpose: str) -> None:
-    """Find out before the reading whether videos can be compared.
-
-    Raises:
-        MissingDependencyError: scikit-learn is not installed.
-    """
-    with require("scikit-learn", purpose):
-        import sklearn  # noqa: F401  # it takes a second, which other commands save
 
 
 def fit_neighbours(train: Floats, labels: Labels, val: Floats, val_labels: Labels) -> Fitted:

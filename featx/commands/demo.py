@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.analysis.probes import check_scikit_learn
 from featx.backbones.architectures import LITE0, find_architecture
 from featx.commands.inspect.command import inspect
-from featx.commands.inspect.page import check_plotly
 from featx.commands.parser import ConciseParser
 from featx.commands.preprocess import preprocess
 from featx.commands.probe.command import probe_all
 from featx.data.media.clip import write_clip
 from featx.durable import expand, writing
-from featx.errors import MissingDependencyError, check_at_least
+from featx.errors import MissingDependencyError, check_at_least, check_installed
 from featx.extraction.run import extract
 
 _DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
@@ -70,8 +68,8 @@ def demo(
     check_at_least(1, clips=clips)
     output_dir = expand(output_dir)
     if page:
-        check_scikit_learn("page")
-        check_plotly("page")
+        check_installed("sklearn", "scikit-learn", "page")
+        check_installed("plotly.offline", "plotly", "page")
     raw, processed, features = (output_dir / name for name in ("raw", "processed", "features"))
     _announce(1, f"Making clips in {raw}")
     with writing(raw):

@@ -1,14 +1,14 @@
 """matplotlib, which is optional: whether it is there, and how its figures become files."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featx.durable import check_replaceable, replace_file, writing
-from featx.errors import OutputError, UsageError, require
+from featx.errors import OutputError, UsageError, check_installed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,30 +28,26 @@ _WIDE_FONTS = (  # those that systems have with Chinese, Japanese, Korean, Arabi
 )
 
 
-def check_matplotlib() -> None:
-    """Find out before the hours of measuring or reading whether a plot can be drawn.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    with require("matplotlib", "plot"):
-        import matplotlib.figure  # noqa: F401  # it takes a second, which other commands save
-
-
 def check_plot(path: Path) -> None:
-    """Find out whether a plot can be drawn at a path.
+    """Check before the hours of reading whether a plot can be drawn at a path."""
+    check_output("plot", path, (".png",))
+    check_installed("matplotlib.figure", "matplotlib", "plot")
+
+
+def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
+    """Check whether a file of some kind can be written at a path.
 
     Raises:
-        UsageError: The name is not that of a PNG.
+        UsageError: The name is that of another kind.
         OutputError: The folder does not exist, or something else than a file is there.
-        MissingDependencyError: matplotlib is not installed.
     """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"plot: expected a name that ends in .png, found {path.name}.")
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(
+            f"{option}: expected a name that ends in {suffixes[0]}, found {path.name}."
+        )
     if not path.parent.is_dir():
         raise OutputError(f"{path}: expected its folder to exist, found none. Make the folder.")
     check_replaceable(path)
-    check_matplotlib()
 
 
 @contextmanager
@@ -78,11 +74,7 @@ def plain_text() -> Iterator[None]:
 
 
 def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure as a PNG; a path never holds half of one.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+    """Write a figure as a PNG; a path never holds half of one."""
     content = BytesIO()
     figure.savefig(content, dpi=_DPI, format="png")
     with writing(path):

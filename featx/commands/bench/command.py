@@ -22,12 +22,11 @@ from featx.commands.bench.report import (
 )
 from featx.commands.bench.rounds import Process, compete, make_videos
 from featx.commands.parser import ConciseParser
-from featx.commands.plotting import check_matplotlib
 from featx.data.manifest import Manifest
 from featx.data.settings import VideoSettings
 from featx.data.sources import choose_source
 from featx.durable import expand, writing
-from featx.errors import UsageError, check_at_least
+from featx.errors import UsageError, check_at_least, check_installed
 from featx.extraction.temporal import DEFAULT_SCALES, output_length
 from featx.version import __version__
 
@@ -90,7 +89,7 @@ def bench(
     check_at_least(1, videos=videos, rounds=rounds, frames_per_forward=frames_per_forward)
     if not precisions:
         raise UsageError("precisions: expected one or more, found none.")
-    check_matplotlib()
+    check_installed("matplotlib.figure", "matplotlib", "plot")
     manifest = _scan(VideoSettings(**inputs))
     lengths = [] if manifest is None else manifest.lengths.tolist()
     output_dir = expand(output_dir)

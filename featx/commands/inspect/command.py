@@ -11,10 +11,10 @@ import numpy as np
 
 from featx.commands.inspect.table import format_summary
 from featx.commands.parser import ConciseParser
-from featx.commands.plotting import check_plot
+from featx.commands.plotting import check_output, check_plot
 from featx.data.settings import FRAME_SETTINGS, VideoSettings
 from featx.durable import expand
-from featx.errors import InputError, UsageError
+from featx.errors import InputError, UsageError, check_installed
 from featx.features.feature_file import (
     DAMAGE,
     RUN,
@@ -111,7 +111,7 @@ def inspect(
         summary["plot"] = plot and {"path": str(plot), "drawn": _plot(summary, found, plot)}
         summaries[found.name] = summary
     report: dict[str, Any] = {"files": summaries} if path.is_dir() else {**summaries[path.name]}
-    lines = [*map(format_summary, summaries.values())]
+    lines = [format_summary(summary) for summary in summaries.values()]
     are_valid = not any(summary["problems"] for summary in summaries.values())
     if is_compared and not are_valid:
         lines.append("duplicates and page: not made, as not all files are valid")
@@ -120,9 +120,9 @@ def inspect(
     elif is_compared:
         from featx.commands.inspect.comparison import compare_videos
 
-        comparison = compare_videos(path, multi_scale, duplicates, html, videos)
-        report |= comparison.report
-        lines = [*comparison.first, *lines, *comparison.last]
+        compared, first, last = compare_videos(path, multi_scale, duplicates, html, videos)
+        report |= compared
+        lines = [*first, *lines, *last]
     print(json.dumps(report, indent=2, default=str) if as_json else "\n\n".join(lines))
     return are_valid and not any(summary["misfits"] for summary in summaries.values())
 
@@ -130,23 +130,16 @@ def inspect(
 def _check_options(
     path: Path, plot: Path | None, html: Path | None, duplicates: bool, inputs: VideoSettings
 ) -> None:
-    """Find out before the reading whether all that is asked for can be made.
-
-    Raises:
-        FeatxError: It cannot.
-    """
+    """Find out before the reading whether all that is asked for can be made."""
     if html is not None:
-        from featx.commands.inspect.page import check_page
-
-        check_page(html)
+        check_output("html", html, (".html", ".htm"))
+        check_installed("plotly.offline", "plotly", "html")
     if plot is not None:
         if path.is_dir():
             raise UsageError(f"plot: expected a feature file, found a folder: {path}. Give a file.")
         check_plot(plot)
     if duplicates or html is not None:
-        from featx.analysis.probes import check_scikit_learn
-
-        check_scikit_learn("duplicates" if duplicates else "html")
+        check_installed("sklearn", "scikit-learn", "duplicates" if duplicates else "html")
     default = asdict(VideoSettings())
     given = [name for name, value in asdict(inputs).items() if value != default[name]]
     if given and html is None:
@@ -170,11 +163,7 @@ def _list_files(folder: Path, multi_scale: bool | None, is_compared: bool) -> li
 
 
 def summarize(path: Path) -> dict[str, Any]:
-    """Structure, statistics, attributes and problems of a feature file, for JSON.
-
-    Raises:
-        InputError: It is not a feature file.
-    """
+    """Structure, statistics, attributes and problems of a feature file, for JSON."""
     with open_feature_file(path) as file:
         try:
             structure, problems = describe_structure(file), find_problems(file)

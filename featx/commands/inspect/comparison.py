@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from featx.analysis.overview import look_over
-from featx.analysis.vectors import Videos
 from featx.commands.inspect.duplicates import describe_duplicates, format_duplicates
 from featx.commands.inspect.page import (
     choose_detailed,
@@ -17,35 +16,12 @@ from featx.data.settings import VideoSettings
 from featx.features.folder import open_feature_files
 
 
-class Comparison(NamedTuple):
-    """What was found.
-
-    Attributes:
-        report: By option, for JSON.
-        first: What is said before all else.
-        last: What is said after it.
-    """
-
-    report: dict[str, Any]
-    first: list[str]
-    last: list[str]
-
-
 def compare_videos(
     path: Path, multi_scale: bool | None, duplicates: bool, html: Path | None, inputs: VideoSettings
-) -> Comparison:
-    """Read all features, and compare the videos.
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Compare all videos of valid files: a report by option, and lines to print before and after.
 
-    Args:
-        path: A folder of valid feature files, or one file.
-        multi_scale: Which files of a folder, where there are both.
-        duplicates: Whether to tell what is there twice.
-        html: A page to write.
-        inputs: Where the videos are, if the page is to show frames.
-
-    Raises:
-        FeatxError: Files do not belong together, the inputs cannot be listed, or the page cannot be
-            written.
+    The page, if there is one, is written.
     """
     datasets = open_feature_files(path, multi_scale)
     source = None
@@ -55,10 +31,11 @@ def compare_videos(
         made = next(iter(datasets.values())).provenance
         source = open_source(inputs, made, [*datasets])  # before the minutes of reading
     overview = look_over(datasets)
-    found = Comparison({}, [], [])
+    report: dict[str, Any] = {}
+    first, last = [], []
     if duplicates:
-        found.report["duplicates"] = describe_duplicates(overview)
-        found.first.append(format_duplicates(found.report["duplicates"]))
+        report["duplicates"] = describe_duplicates(overview)
+        first.append(format_duplicates(report["duplicates"]))
     if html is not None:
         chosen = choose_detailed(overview)
         similarities = measure_similarities(datasets, overview, chosen)
@@ -71,20 +48,20 @@ def compare_videos(
             missing = len(chosen) - len(positions)
             strips = dict(read_strips(source, overview.videos, positions))
         write_page(html, path.name, overview, similarities, strips, find_umap())
-        found.report["html"] = {
+        report["html"] = {
             "path": str(html),
             "detailed": len(chosen),
             "with_frames": len(strips),
             "not_found": missing,
             "not_the_same": len(chosen) - missing - len(strips) if source is not None else 0,
         }
-        found.last.append(_format_page(found.report["html"], overview.videos))
-    return found
+        last.append(_format_page(report["html"], len(overview.videos)))
+    return report, first, last
 
 
-def _format_page(page: Mapping[str, Any], videos: Videos) -> str:
+def _format_page(page: Mapping[str, Any], num_videos: int) -> str:
     """What is said of a page that has been written."""
-    words = [f"details of {page['detailed']:,} of {len(videos):,} videos"]
+    words = [f"details of {page['detailed']:,} of {num_videos:,} videos"]
     if page["with_frames"] or page["not_found"] or page["not_the_same"]:
         words.append(f"frames of {page['with_frames']:,}")
     if page["not_found"]:

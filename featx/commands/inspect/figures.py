@@ -31,9 +31,6 @@ def draw(survey: Survey, path: Path) -> None:
 
     The panels: videos per category, frames per video, feature norm over time, the videos' mean
     features in two dimensions, and the similarity of the frames of a few videos.
-
-    Raises:
-        OutputError: The PNG cannot be written.
     """
     from matplotlib.figure import Figure
 

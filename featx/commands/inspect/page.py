@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from featx.analysis.overview import Overview
 from featx.analysis.probes import unit
 from featx.analysis.vectors import evenly
-from featx.durable import check_replaceable, replace_file, writing
-from featx.errors import OutputError, UsageError, require, shorten
+from featx.durable import replace_file, writing
+from featx.errors import shorten
 from featx.features.dataset import FeatureDataset
 
 MAX_DETAILED = 2000  # videos that have a strip and a similarity of frames
@@ -28,32 +28,6 @@ _MAX_TIMES = 32  # frames of a similarity
 _MIN_UMAP = 30  # videos: it looks at fifteen neighbours of each
 
 Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
-def check_page(path: Path) -> None:
-    """Find out before the reading whether a page can be written at a path.
-
-    Raises:
-        UsageError: The name is not that of a page.
-        OutputError: The folder does not exist, or something else than a file is there.
-        MissingDependencyError: Plotly is not installed.
-    """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"html: expected a name that ends in .html, found {path.name}.")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: expected its folder to exist, found none. Make the folder.")
-    check_replaceable(path)
-    check_plotly("html")
-
-
-def check_plotly(purpose: str) -> None:
-    """Find out before the reading whether a page can be drawn.
-
-    Raises:
-        MissingDependencyError: Plotly is not installed.
-    """
-    with require("plotly", purpose):
-        import plotly.offline  # noqa: F401
 
 
 def find_umap(seed: int = 0) -> Reduce | None:
@@ -86,16 +60,10 @@ def choose_detailed(overview: Overview, limit: int = MAX_DETAILED) -> list[int]:
 def measure_similarities(
     datasets: Mapping[str, FeatureDataset], overview: Overview, chosen: Sequence[int]
 ) -> dict[int, NDArray[np.uint8]]:
-    """How much the frames of videos resemble each other over time.
+    """How much the frames of chosen videos resemble each other over time.
 
-    Args:
-        datasets: Their files.
-        overview: All videos.
-        chosen: Places of videos, in order.
-
-    Returns:
-        By place, cosines `[frames, frames]` of at most 32 frames, evenly spaced: 0 is -1, 254 is 1,
-        and 255 stands for frames of zeros.
+    By place, cosines `[frames, frames]` of at most 32 frames, evenly spaced: 0 is -1, 254 is 1,
+    and 255 stands for frames of zeros.
     """
 
     def compare(features: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -124,19 +92,10 @@ def write_page(
     strips: Mapping[int, bytes],
     reduce: Reduce | None = None,
 ) -> None:
-    """Write the page.
+    """Write the page, with strips as JPEG files by place.
 
-    Args:
-        path: Where to.
-        title: What it is of.
-        overview: What there is to see.
-        similarities: As `measure_similarities` finds them.
-        strips: JPEG files by place.
-        reduce: Makes another map `[num_videos, 2]` of the points; beside it, there always is that
-            of the first two principal components.
-
-    Raises:
-        OutputError: It cannot be written.
+    `reduce` makes another map `[num_videos, 2]` of the points; beside it, there always is that of
+    the first two principal components.
     """
     data = _describe(overview, similarities, strips, reduce)
     content = fill_template(title, data)
@@ -200,10 +159,10 @@ def _describe(
     cosines = overview.neighbours.cosines[:, :NUM_NEIGHBOURS]
     across, within = duplicates.split(videos.split)
     return {
-        "splits": [*map(_show, videos.splits)],
-        "categories": [*map(_show, videos.name_categories(labels.tolist()))],
+        "splits": _show(videos.splits),
+        "categories": _show(videos.name_categories(labels.tolist())),
         "maps": maps,
-        "names": [*map(_show, videos.names)],
+        "names": _show(videos.names),
         "split": _pack(videos.split.astype(np.uint16)),
         "category": _pack(places.astype(np.uint32)),
         "frames": _pack(overview.num_frames.astype(np.int32)),
@@ -225,9 +184,9 @@ def _describe(
     }
 
 
-def _show(name: str) -> str:
-    """A name without what could reorder or hide the text around it."""
-    return shorten([name])
+def _show(names: Sequence[str]) -> list[str]:
+    """Names without what could reorder or hide the text around them."""
+    return [shorten([name]) for name in names]
 
 
 def _list(pairs: Iterable[tuple[int, int, float, bool]]) -> list[list[float]]:

@@ -19,15 +19,11 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Similarity(NamedTuple):
     """How much the frames of a video resemble each other.
 
-    Attributes:
-        category: Place of the video's category among the categories.
-        video_id: Name of the video.
-        num_frames: Number of its frames.
-        cosines: Cosine similarity `[frames, frames]` of frames, at most `MAX_TIMES` of them,
-            evenly spaced; NaN for a frame whose features are all zero.
+    `cosines` is `[frames, frames]`, of at most `MAX_TIMES` frames, evenly spaced; NaN for a frame
+    whose features are all zero.
     """
 
-    category: int
+    category: int  # a place among the categories
     video_id: str
     num_frames: int
     cosines: NDArray[np.float64]
@@ -37,33 +33,20 @@ class Similarity(NamedTuple):
 class Survey:
     """What the figures of a feature file show.
 
-    Attributes:
-        file: Name of the file.
-        feature_dim: Number of features per frame.
-        categories: Names of the categories, by label.
-        counts: Number of videos `[categories]` of each.
-        num_frames: Number of frames `[num_videos]` of each video.
-        sampled: Category `[sample]`, as a place in `categories`, of each video whose features were
-            read: all, or `MAX_VIDEOS` of them evenly spaced.
-        times: Frame numbers `[times]`, from 0.
-        norms: L2 norm of the features at these frames, `[quantiles, times]`, over the videos of
-            the sample that are as long.
-        places: First two principal components `[sample, 2]` of the mean features.
-        shares: Their shares of the variance; None if the mean features are all the same.
-        similarities: A few videos, of different categories where there are as many.
+    The features of a sample are read: of all videos, or of `MAX_VIDEOS` evenly spaced ones.
     """
 
     file: str
     feature_dim: int
-    categories: list[str]
-    counts: NDArray[np.int64]
-    num_frames: NDArray[np.int32]
-    sampled: NDArray[np.int64]
-    times: NDArray[np.int64]
-    norms: NDArray[np.float64]
-    places: NDArray[np.float64]
-    shares: tuple[float, float] | None
-    similarities: list[Similarity]
+    categories: list[str]  # by label
+    counts: NDArray[np.int64]  # videos of each category
+    num_frames: NDArray[np.int32]  # of all videos
+    sampled: NDArray[np.int64]  # [sample], places in categories
+    times: NDArray[np.int64]  # frame numbers from 0
+    norms: NDArray[np.float64]  # [quantiles, times], over the videos that are as long
+    places: NDArray[np.float64]  # [sample, 2], principal components of the mean features
+    shares: tuple[float, float] | None  # of the variance; None if all means are the same
+    similarities: list[Similarity]  # of different categories where there are as many
 
 
 def survey(
@@ -115,14 +98,9 @@ def survey(
 def project(
     means: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], tuple[float, float] | None]:
-    """The first two principal components of points.
+    """The first two principal components `[points, 2]`, and their shares of the variance, if any.
 
-    Args:
-        means: Points `[points, dim]`.
-
-    Returns:
-        The components `[points, 2]`, and their shares of the variance; None if there is none. The
-        sign of a component is such that its farthest point is on the positive side.
+    The sign of a component is such that its farthest point is on the positive side.
     """
     centred = means - means.mean(axis=0)
     places = np.zeros((len(means), 2))

@@ -33,16 +33,7 @@ _TO_RGB = InputTransform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 def open_source(
     inputs: VideoSettings, made: Provenance, splits: Sequence[str]
 ) -> "VideoDataModule":
-    """List the inputs of feature files.
-
-    Args:
-        inputs: Where the videos are.
-        made: How their features were made.
-        splits: Splits that the files are of; of a folder in a tree, those that it has are listed.
-
-    Raises:
-        FeatxError: The inputs cannot be listed.
-    """
+    """List the inputs of feature files; of a tree, those of their splits that it has."""
     listed = None
     if inputs.root is not None and inputs.table is None and inputs.layout == "tree":
         root = locate(inputs.root)
@@ -74,17 +65,9 @@ def find_positions(
 def read_strips(
     source: "VideoDataModule", videos: Videos, positions: Mapping[int, int]
 ) -> Iterator[tuple[int, bytes]]:
-    """Strips of videos, as JPEG files: frames side by side, evenly spaced.
+    """Places and strips of videos, as JPEG files: frames side by side, evenly spaced.
 
     Those that cannot be read, or that are made of something else by now, have none.
-
-    Args:
-        source: The inputs.
-        videos: All videos.
-        positions: Where the chosen ones are, by place.
-
-    Yields:
-        The place of a video, and its strip.
     """
     dataset = source.make_dataset()
 

@@ -23,11 +23,7 @@ _OF_RUN = ("scale_average", "scale_align")  # settings without an attribute of t
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """A table of the structure, the provenance and the categories, and the verdict.
-
-    Args:
-        summary: The object that `featx inspect --json` prints of a file.
-    """
+    """The object that `featx inspect --json` prints of a file, as a table with a verdict."""
     if "file" not in summary:  # it could not be opened
         return "\n".join([*summary["problems"], "not valid"])
     sections: dict[str, Mapping[str, object]] = {

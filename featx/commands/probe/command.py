@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featx.analysis.pooling import PoolName
-from featx.analysis.probes import check_scikit_learn
 from featx.analysis.probing import probe
 from featx.commands.parser import ConciseParser
 from featx.commands.plotting import check_plot
 from featx.commands.probe.report import Entry, describe, find_best, format_report
 from featx.durable import expand
-from featx.errors import UsageError, check_at_least, shorten
+from featx.errors import UsageError, check_at_least, check_installed, shorten
 from featx.features.folder import open_feature_files
 
 
@@ -64,7 +63,7 @@ def probe_all(
     """
     check_at_least(2, max_videos=max_videos)
     check_at_least(0, seed=seed)
-    check_scikit_learn("probe")
+    check_installed("sklearn", "scikit-learn", "probe")
     if plot is not None:
         plot = expand(plot)
         check_plot(plot)
