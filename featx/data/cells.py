@@ -14,7 +14,7 @@ TEXT = pa.large_string()
 """The type of texts: a column of sentences may have more than 2 GB, as `pa.string()` has not."""
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+_DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _EXACT = 2**53  # the integers up to here are floating point numbers, too
 _AT_ONCE = 2**16  # cells that are Python objects at the same time
 
@@ -28,31 +28,21 @@ class CellColumn:
 
     def __init__(self) -> None:
         self.kinds: set[type] = set()
-        self._count = 0
         self._cells: list[str | None] = []
         self._chunks: list[pa.Array] = []
-
-    def __len__(self) -> int:
-        return self._count
 
     def append(self, cell: Cell) -> None:
         """Add a cell of JSON or Parquet, which has a type."""
         text = str(cell) if cell is not None else None
         if text and not text.isspace():
-            self.kinds.add(_find_kind(cell))
+            self.kinds.add(_find_kind(cell, is_guessed=False))
         self.extend((text,))
 
     def extend(self, texts: Iterable[str | None]) -> None:
         """Add cells without a type. Empty ones become null."""
-        before = len(self._cells)
         self._cells += [text or None for text in texts]
-        self._count += len(self._cells) - before
         if len(self._cells) >= _AT_ONCE:
             self._pack()
-
-    def fill(self, count: int) -> None:
-        """Add so many empty cells."""
-        self.extend([None] * count)
 
     @property
     def is_guessed(self) -> bool:
@@ -69,9 +59,7 @@ class CellColumn:
 
     def to_array(self) -> pa.Array:
         """Return all cells: as numbers if they were appended as such, otherwise as texts."""
-        if not self.kinds or str in self.kinds:
-            return self.to_texts()
-        return _to_numbers(self.to_texts(), pa.int64() if self.kinds == {int} else pa.float64())
+        return _to_numbers(self.to_texts(), self.kinds)
 
     def _pack(self) -> None:
         try:
@@ -108,32 +96,41 @@ def to_column(column: pa.Array, is_guessed: bool) -> pa.Array:
         column: Texts or numbers.
         is_guessed: Texts become numbers if all of them are written as numbers.
     """
-    kinds = {column.type}
     if is_guessed and column.type == TEXT:
-        kinds = _guess_kinds(column)
-    if kinds == {pa.int64()}:
-        numbers = _to_numbers(column, pa.int64())
-        return numbers if not numbers.null_count else _to_floats(numbers)
-    if kinds and TEXT not in kinds:
-        return _to_floats(_to_numbers(column, pa.float64()))
-    return pc.fill_null(column, "")
+        column = _to_numbers(column, _guess_kinds(column))
+    if column.type == TEXT:
+        return pc.fill_null(column, "")
+    if column.type == pa.int64() and not column.null_count:
+        return column
+    return pc.fill_null(column.cast(pa.float64()), np.nan)
 
 
-def to_integer(cell: Cell, is_guessed: bool) -> int | None:
+def to_integer(cell: str | float, is_guessed: bool) -> int | None:
     """Return the integer in a cell, which a column with gaps may have as 12.0; or None.
 
     Args:
         cell: The cell.
         is_guessed: A text counts as an integer if it is written as one.
     """
-    kind = _read_kind(cell) if isinstance(cell, str) and is_guessed else _find_kind(cell)
-    if kind is str or not float(cell or 0).is_integer():
+    kind = _find_kind(cell, is_guessed)
+    if kind is str or not float(cell).is_integer():
         return None
-    return int(cell or 0) if kind is int else int(float(cell or 0))
+    return int(cell) if kind is int else int(float(cell))
 
 
-def _find_kind(cell: Cell) -> type:
-    """Return the type that a cell counts as: int, float or str."""
+def strip(column: pa.Array) -> pa.Array:
+    """Return texts without the spaces around them, null where they are empty."""
+    stripped = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(stripped, ""), pa.scalar(None, TEXT), stripped)
+
+
+def _find_kind(cell: Cell, is_guessed: bool) -> type:
+    """Return the type that a cell counts as, or that a text is written as: int, float or str."""
+    if is_guessed and isinstance(cell, str):
+        text = cell.strip()
+        if not _INTEGER.fullmatch(text):
+            return float if _DECIMAL.fullmatch(text) else str
+        cell = int(text)
     if isinstance(cell, (bool, str)) or cell is None:
         return str
     if isinstance(cell, int):
@@ -141,44 +138,20 @@ def _find_kind(cell: Cell) -> type:
     return float
 
 
-def _read_kind(cell: str) -> type:
-    """Return the type that a text is written as: int, float or str."""
-    text = cell.strip()
-    if _INTEGER.fullmatch(text):
-        return int if abs(int(text)) <= _EXACT else str
-    return float if any(map(str.isdigit, text)) and _DECIMAL.fullmatch(text) else str
-
-
-def _guess_kinds(column: pa.Array) -> set[pa.DataType]:
-    """Return the types that a column's texts are written as; once there is a text, only that."""
-    types = {int: pa.int64(), float: pa.float64(), str: TEXT}
-    kinds: set[pa.DataType] = set()
+def _guess_kinds(column: pa.Array) -> set[type]:
+    """Return the types that a column's texts are written as, up to the first that is no number."""
+    kinds: set[type] = set()
     for cell in each(column):
         if cell is not None and not cell.isspace():
-            kind = types[_read_kind(cell)]
-            if kind == TEXT:
-                return {TEXT}
-            kinds.add(kind)
+            kinds.add(_find_kind(cell, is_guessed=True))
+            if str in kinds:
+                break
     return kinds
 
 
-def _to_numbers(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return texts as numbers, and empty ones as null; numbers stay as they are."""
-    if column.type != TEXT:
-        return column
-    convert = int if kind == pa.int64() else float
-    chunks = [
-        pa.array(
-            [
-                None if cell is None or cell.isspace() else convert(cell)
-                for cell in column.slice(start, _AT_ONCE).to_pylist()
-            ],
-            kind,
-        )
-        for start in range(0, len(column), _AT_ONCE)
-    ]
-    return pa.chunked_array(chunks, kind).combine_chunks()
-
-
-def _to_floats(numbers: pa.Array) -> pa.Array:
-    return pc.fill_null(numbers.cast(pa.float64()), np.nan)
+def _to_numbers(texts: pa.Array, kinds: set[type]) -> pa.Array:
+    """Return texts as numbers, null where they are empty; as they are, unless all are numbers."""
+    if not kinds or str in kinds:
+        return texts
+    digits = pc.utf8_ltrim(strip(texts), "+")  # which Arrow does not read
+    return digits.cast(pa.int64() if kinds == {int} else pa.float64())

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from featx.data.cells import TEXT, Cell, CellColumn, to_column
+from featx.data.cells import TEXT, Cell, CellColumn, strip, to_column
 from featx.data.storage import Place, at_hand, exists, is_file, is_remote, join, name_of
 from featx.data.tree import is_name
 from featx.errors import InputError, MissingInputError, UsageError, first_line, shorten
@@ -84,7 +85,7 @@ class Table:
                     "Rename it."
                 )
             extra[short] = column = to_column(cells, name in self.guessed)
-            if column.type == TEXT and (row := pc.index(_have_nul(column), True).as_py()) >= 0:
+            if column.type == TEXT and (row := _find_nul(column)) >= 0:
                 raise InputError(
                     f"{self.where(row)}: expected text in UTF-8 without NUL in {name}, found "
                     f"{column[row].as_py()!r}. Fix the row."
@@ -92,8 +93,9 @@ class Table:
         return dict(sorted(extra.items()))
 
 
-def _have_nul(column: pa.Array) -> pa.Array:
-    return pc.match_substring(column, "\0")
+def _find_nul(column: pa.Array) -> int:
+    row: int = pc.index(pc.match_substring(column, "\0"), True).as_py()
+    return row
 
 
 class _Content(NamedTuple):
@@ -167,7 +169,9 @@ def _name_columns(path: Place, content: _Content, columns: Mapping[str, str]) ->
         has_words = name in NAMES and name != "label"  # a path may be a number in JSON
         renamed[name] = cells.to_texts() if has_words else cells.to_array()
         if name in KNOWN and renamed[name].type == TEXT:
-            renamed[name] = _clean(renamed[name], content.has_commas and name in NUMBERS)
+            renamed[name] = strip(renamed[name])
+            if content.has_commas and name in NUMBERS:
+                renamed[name] = pc.replace_substring(renamed[name], ",", ".")
         if cells.is_guessed:
             guessed.add(name)
     return Table(path, renamed, content.lines, guessed, content.bad)
@@ -196,18 +200,11 @@ def _find_names(path: Place, found: Sequence[str], columns: Mapping[str, str]) -
     return chosen
 
 
-def _clean(column: pa.Array, has_commas: bool) -> pa.Array:
-    """Remove spaces around cells, which mean nothing, and read decimal commas."""
-    stripped = pc.utf8_trim_whitespace(column)
-    if has_commas:
-        stripped = pc.replace_substring(stripped, ",", ".")
-    return pc.if_else(pc.equal(stripped, ""), pa.scalar(None, TEXT), stripped)
-
-
 class _Dialect(NamedTuple):
     """How a table of text is written."""
 
     delimiter: str
+    header: str
     names: list[str]
     has_note: bool  # a line before the header that names the delimiter, as spreadsheets write it
 
@@ -217,15 +214,15 @@ def _find_dialect(path: Path, path_column: str) -> _Dialect:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         if note := re.match(r"sep=(.)\r?\n", header):
-            return _Dialect(note[1], _split_header(file.readline(), note[1]), has_note=True)
-    if path.suffix.lower() == ".tsv":
-        return _Dialect("\t", _split_header(header, "\t"), has_note=False)
+            header = file.readline()
     unquoted = re.sub(r'"[^"]*"', "", header)
-    found = sorted(_DELIMITERS, key=unquoted.count, reverse=True)
-    for delimiter in found:
-        if path_column in _split_header(header, delimiter):
-            return _Dialect(delimiter, _split_header(header, delimiter), has_note=False)
-    return _Dialect(found[0], _split_header(header, found[0]), has_note=False)
+    delimiters = sorted(_DELIMITERS, key=unquoted.count, reverse=True)
+    if note or path.suffix.lower() == ".tsv":
+        delimiters = [note[1] if note else "\t"]
+    names = {delimiter: _split_header(header, delimiter) for delimiter in delimiters}
+    fitting = (delimiter for delimiter in delimiters if path_column in names[delimiter])
+    delimiter = next(fitting, delimiters[0])
+    return _Dialect(delimiter, header, names[delimiter], has_note=note is not None)
 
 
 def _split_header(header: str, delimiter: str) -> list[str]:
@@ -250,9 +247,8 @@ def _read_delimited(path: Path, path_column: str, root: Place) -> _Content:
     dialect = _find_dialect(path, path_column)
     names = dialect.names
     if path_column not in names and "path" not in map(str.lower, names):
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        if len(names) <= 2 and _exists(root, _split_line(header, dialect.delimiter)[0]):
+        first, _ = _split_line(dialect.header, dialect.delimiter)
+        if len(names) <= 2 and not dialect.has_note and _exists(root, first):
             return _read_lines(path, path_column, root)
     if double := sorted({name for name in names if name and names.count(name) > 1}):
         raise InputError(
@@ -261,30 +257,25 @@ def _read_delimited(path: Path, path_column: str, root: Place) -> _Content:
         )
     bad: dict[int, InputError] = {}
     lines = array("q")
-    columns = [CellColumn() for _ in names]
-    rows: list[list[str]] = []
+    columns = [CellColumn() for _ in names]  # several may have no name
 
-    def pack() -> None:
-        for column, cells in zip(columns, zip(*rows, strict=True), strict=False):
+    def read_whole_rows() -> Iterator[list[str]]:
+        read = _read_letters if dialect.delimiter in _QUOTES_ARE_LETTERS else _read_quoted
+        for line, row in read(path, dialect):
+            if len(row) == len(names) and any(row):
+                lines.append(line)
+                yield row
+            elif any(row):
+                bad[line] = InputError(
+                    f"{path.name}:{line}: expected {len(names)} fields, as the first line has, "
+                    f"found {len(row)}. Fix the line; text with a {dialect.delimiter!r} in it "
+                    "needs quotes."
+                )
+
+    rows = read_whole_rows()
+    while several := [*islice(rows, _ROWS_AT_ONCE)]:
+        for column, cells in zip(columns, zip(*several, strict=True), strict=True):
             column.extend(cells)
-        rows.clear()
-
-    read_rows = _read_letters if dialect.delimiter in _QUOTES_ARE_LETTERS else _read_quoted
-    for line, row in read_rows(path, dialect):
-        if not any(row):
-            continue
-        if len(row) != len(names):
-            bad[line] = InputError(
-                f"{path.name}:{line}: expected {len(names)} fields, as the first line has, "
-                f"found {len(row)}. Fix the line; text with a {dialect.delimiter!r} in it needs "
-                "quotes."
-            )
-            continue
-        lines.append(line)
-        rows.append(row)
-        if len(rows) == _ROWS_AT_ONCE:
-            pack()
-    pack()
     named = dict(zip(names, columns, strict=True))
     return _Content(named, lines, bad, has_commas=dialect.delimiter == ";")
 
@@ -377,39 +368,33 @@ def _exists(root: Place, name: str) -> bool:
 def _read_objects(path: Path, path_column: str, root: Place) -> _Content:
     """Read objects of JSON: one a line, or a list of them."""
     with path.open(encoding="utf-8-sig") as file:
-        if path.suffix.lower() == ".json":
-            return _join(path, enumerate(_load_list(path, file.read()), start=1))
-        return _join(path, _load_lines(path, file))
-
-
-def _load_list(path: Path, text: str) -> list[Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON, found: {first_line(error)}. Fix it.") from error
+        if path.suffix.lower() != ".json":
+            lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+            kind = "an object of JSON"
+            return _join(
+                path,
+                ((number, _parse(f"{path.name}:{number}", kind, line)) for number, line in lines),
+            )
+        content = _parse(path, "JSON", file.read())
     if not isinstance(content, list):
         raise InputError(
             f"{path}: expected a list of objects, found {type(content).__name__}. Make a table of "
             "it, a row for each video."
         )
-    return content
+    return _join(path, enumerate(content, start=1))
 
 
-def _load_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{path.name}:{number}: expected an object of JSON, found: "
-                    f"{first_line(error)}. Fix the line."
-                ) from error
+def _parse(where: str | Path, kind: str, text: str) -> Any:  # noqa: ANN401  # whatever JSON holds
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = first_line(error)
+        raise InputError(f"{where}: expected {kind}, found: {found}. Fix it.") from error
 
 
-def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> _Content:
+def _join(path: Path, objects: Iterable[tuple[int, Any]], names: Iterable[str] = ()) -> _Content:
     """Return the columns of objects; where an object lacks a name, its cell is empty."""
-    columns: dict[str, CellColumn] = {}
+    columns = {name: CellColumn() for name in names}
     lines = array("q")
     for number, row in objects:
         if not isinstance(row, dict):
@@ -420,7 +405,7 @@ def _join(path: Path, objects: Iterable[tuple[int, Any]]) -> _Content:
         for name in row:
             if name not in columns:
                 columns[name] = CellColumn()
-                columns[name].fill(len(lines))
+                columns[name].extend([None] * len(lines))
         for name, cells in columns.items():
             cells.append(_to_cell(row.get(name)))
         lines.append(number)
@@ -438,23 +423,15 @@ def _to_cell(value: Any) -> Cell:  # noqa: ANN401  # whatever JSON or Parquet ho
 
 
 def _read_parquet(path: Path, path_column: str, root: Place) -> _Content:
-    columns: dict[str, CellColumn] = {}
-    count = 0
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for name, cells in zip(batch.schema.names, batch.columns, strict=True):
-                    column = columns.setdefault(name, CellColumn())
-                    for cell in cells.to_pylist():
-                        column.append(_to_cell(cell))
-                count += len(batch)
-            for name in file.schema_arrow.names:
-                columns.setdefault(name, CellColumn())
+            batches = file.iter_batches(_ROWS_AT_ONCE)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            return _join(path, enumerate(rows, start=1), file.schema_arrow.names)
     except pa.ArrowInvalid as error:
         raise InputError(
             f"{path}: expected a table in Parquet, found: {first_line(error)}. Save it again."
         ) from error
-    return _Content(columns, range(1, count + 1))
 
 
 _READERS: dict[str, Callable[[Path, str, Place], _Content]] = {

@@ -176,6 +176,8 @@ def test_other_names(tmp_path: Path) -> None:
         (["nan", "inf"], True, ["nan", "inf"]),
         (["1_000"], True, ["1_000"]),
         (["."], True, ["."]),
+        (["e5", "+.e6"], True, ["e5", "+.e6"]),
+        (["+5", "-.5", "7.", "+1.5E+3"], True, [5, -0.5, 7, 1500]),
     ],
 )
 def test_numbers_and_text(

@@ -193,11 +193,11 @@ class _Notes:
         for name in {name: None for cells in of_videos for name in cells}:
             if name not in self._columns:
                 self._columns[name] = CellColumn()
-                self._columns[name].fill(self._count)
+                self._columns[name].extend([None] * self._count)
         for name, column in self._columns.items():
             for cells in of_videos:
                 column.append(cells.get(name))
-            column.fill(len(header.videos) - len(of_videos))
+            column.extend([None] * (len(header.videos) - len(of_videos)))
         self._count += len(header.videos)
 
     def freeze(self) -> dict[str, Column]:
