@@ -17,14 +17,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from featx.data.remote import ask, missing
-from featx.durable import ADDRESS, conceal, expand, to_int64
+from featx.durable import ADDRESS, conceal, expand, file_sha256, to_int64
 from featx.errors import ChangedInputError, InputError, OutputError, UsageError, first_line
 
 _log = logging.getLogger(__name__)
@@ -59,22 +59,13 @@ _TAG_RANGE = 10**18  # nanoseconds: a time that any file system can keep, and th
 
 
 class Status(NamedTuple):
-    """What a file system or a server says of a file or a folder.
-
-    Attributes:
-        size: Bytes.
-        changed_ns: Time of the last change in nanoseconds; for a remote file, a number that changes
-            with its ETag.
-        inode: Number of the file in its file system; for a remote file, `changed_ns`.
-        status_ns: Time of the last change of the status in nanoseconds; 0 for a remote file.
-        mode: Kind and permissions, as `os.stat` has them.
-    """
+    """What a file system or a server says of a file or a folder."""
 
     size: int
-    changed_ns: int
-    inode: int
-    status_ns: int
-    mode: int
+    changed_ns: int  # of a remote file, a number that changes with its ETag
+    inode: int  # of a remote file, `changed_ns`
+    status_ns: int  # when the status has changed; 0 for a remote file
+    mode: int  # kind and permissions, as `os.stat` has them
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Status":
@@ -104,21 +95,13 @@ class Status(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One entry of a folder.
-
-    Attributes:
-        name: Its name.
-        is_folder: True for a folder, or a link to one.
-        is_file: True for a regular file, or a link to one.
-        exists: False for a link whose target is missing.
-        status: Its status, if the listing has it, as that of a remote folder has.
-    """
+    """One entry of a folder; links are followed."""
 
     name: str
     is_folder: bool
     is_file: bool
-    exists: bool = True
-    status: Status | None = None
+    exists: bool = True  # False for a link whose target is missing
+    status: Status | None = None  # if the listing has it, as that of a remote folder has
 
 
 def is_remote(place: Place) -> bool:
@@ -231,38 +214,8 @@ def _bucket_of(url: str) -> str:
     return "/".join(url.split("/")[:3])
 
 
-@dataclass(slots=True)
-class _Listing:
-    """All that is below a remote folder, as of one moment.
-
-    Attributes:
-        root: The folder.
-        folders: What is in each folder, by its address and by name.
-    """
-
-    root: str
-    folders: dict[str, dict[str, Status]] = field(default_factory=dict)
-
-    def add(self, parts: Sequence[str], status: Status) -> None:
-        """Add a file or a folder, and the folders that it is in."""
-        *above, name = parts
-        place = "/".join([self.root, *above])
-        if above and place not in self.folders:
-            self.add(above, _FOLDER)
-        self.folders.setdefault(place, {})[name] = status
-        if status.is_folder:
-            self.folders.setdefault(f"{place}/{name}", {})
-
-    def find(self, url: str) -> Status:
-        """Return the status of what is at an address."""
-        if url in self.folders:
-            return _FOLDER
-        folder, _, name = url.rpartition("/")
-        status = self.folders.get(folder, {}).get(name)
-        if status is None:
-            raise missing(url)
-        return status
-
+_Listing = dict[str, dict[str, Status]]
+"""All that is below a remote folder, as of one moment: by the addresses of folders, and by name."""
 
 _FOLDER = Status(0, 0, 0, 0, modes.S_IFDIR | 0o555)
 _listings: dict[str, _Listing] = {}
@@ -274,6 +227,16 @@ def _find_listing(url: str) -> _Listing | None:
         if url == root or url.startswith(f"{root}/"):
             return listing
     return None
+
+
+def _add(listing: _Listing, folder: str, parts: Sequence[str], status: Status) -> None:
+    """Add a file or a folder, and the folders that it is in."""
+    for name in parts[:-1]:
+        listing.setdefault(folder, {})[name] = _FOLDER
+        folder = f"{folder}/{name}"
+    listing.setdefault(folder, {})[parts[-1]] = status
+    if status.is_folder:
+        listing.setdefault(f"{folder}/{parts[-1]}", {})
 
 
 @contextmanager
@@ -290,13 +253,13 @@ def listed(root: Place) -> Iterator[None]:
         yield
         return
     url = str(root)
-    listing = _Listing(url)
+    listing: _Listing = {}
     try:
         for (name,), status in _list(url):
-            listing.add((name,), status)
+            _add(listing, url, (name,), status)
             if status.is_folder:  # one after the other, because fsspec holds all of one in memory
                 for parts, below in _list(f"{url}/{name}", deeply=True):
-                    listing.add((name, *parts), below)
+                    _add(listing, url, (name, *parts), below)
     except FileNotFoundError:
         pass  # the caller reports it when it reads the folder
     with _lock:
@@ -326,9 +289,14 @@ def stat(place: Place, fresh: bool = False) -> Status:
     if not is_remote(place):
         return Status.of(os.stat(place))
     url = str(place)
-    if not fresh and (listing := _find_listing(url)):
-        return listing.find(url)
-    return _to_status(url, ask(url, lambda fs, name: fs.info(name)))
+    listing = None if fresh else _find_listing(url)
+    if listing is None:
+        return _to_status(url, ask(url, lambda fs, name: fs.info(name)))
+    folder, _, name = url.rpartition("/")
+    status = _FOLDER if url in listing else listing.get(folder, {}).get(name)
+    if status is None:
+        raise missing(url)
+    return status
 
 
 def exists(place: Place) -> bool:
@@ -338,14 +306,12 @@ def exists(place: Place) -> bool:
 
 def is_folder(place: Place) -> bool:
     """Return True for a folder, or a link to one."""
-    status = _find_status(place)
-    return status is not None and status.is_folder
+    return bool((status := _find_status(place)) and status.is_folder)
 
 
 def is_file(place: Place) -> bool:
     """Return True for a regular file, or a link to one."""
-    status = _find_status(place)
-    return status is not None and status.is_file
+    return bool((status := _find_status(place)) and status.is_file)
 
 
 def _find_status(place: Place) -> Status | None:
@@ -366,12 +332,13 @@ def list_folder(folder: Place) -> list[Item]:
         with os.scandir(folder) as entries:
             return [_to_item(entry) for entry in entries]
     url = str(folder)
-    if listing := _find_listing(url):
-        if url not in listing.folders:
-            raise missing(url)
-        found = [*listing.folders[url].items()]
-    else:
+    listing = _find_listing(url)
+    if listing is None:
         found = [(parts[0], status) for parts, status in _list(url) if len(parts) == 1]
+    elif url in listing:
+        found = [*listing[url].items()]
+    else:
+        raise missing(url)
     return [Item(name, s.is_folder, not s.is_folder, True, s) for name, s in found]
 
 
@@ -458,7 +425,45 @@ def status_of(file: IO[bytes]) -> Status:
     return Status.of(os.fstat(file.fileno()))
 
 
-class RangeReader(io.RawIOBase):
+class _Seekable(io.RawIOBase):
+    """A file of a known size; it has a name, because FFmpeg looks at the suffix."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self._size = size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = max(base + offset, 0)
+        return self._place
+
+
+class _InMemory(_Seekable):
+    """Bytes in memory, or mapped, as a file; threads may share them."""
+
+    def __init__(self, data: bytes | mmap.mmap, name: str) -> None:
+        super().__init__(name, len(data))
+        self._data = data
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # typing has no buffer before 3.12
+        view = memoryview(buffer).cast("B")
+        found = self._data[self._place : self._place + len(view)]
+        view[: len(found)] = found
+        self._place += len(found)
+        return len(found)
+
+
+class RangeReader(_Seekable):
     """A remote file that is read by range, in blocks that are kept.
 
     Args:
@@ -471,33 +476,14 @@ class RangeReader(io.RawIOBase):
     """
 
     def __init__(self, url: str, status: Status) -> None:
-        self.name = url
+        super().__init__(url, status.size)
         self.status = status
         self.failure: Exception | None = None
-        self._place = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._next, self._ahead = 0, 1  # the block after the last request, and how many to fetch
 
     def __str__(self) -> str:
         return self.name
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Return the byte that comes next."""
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.status.size}[whence]
-        self._place = max(base + offset, 0)
-        return self._place
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # typing has no buffer before 3.12
         """Fill a buffer, as far as the file reaches."""
@@ -547,12 +533,8 @@ class RangeReader(io.RawIOBase):
             number += 1
 
 
-class _MovedError(ChangedInputError):
-    """A file is another one than it was before it was read."""
-
-
-def _moved(place: Place) -> _MovedError:
-    return _MovedError(
+def _moved(place: Place) -> ChangedInputError:
+    return ChangedInputError(
         f"{place}: expected a file that stays as it is, found one that changed while it was read. "
         "Start again when it is complete."
     )
@@ -605,26 +587,17 @@ def read_each(places: Sequence[tuple[Place, Status | None]]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Content:
-    """All bytes of a file, as they were at one moment.
+    """All bytes of a file, as they were at one moment."""
 
-    Attributes:
-        name: The place of the file.
-        status: Its status, then.
-        data: The bytes: in memory, or mapped from a temporary file without a name; None for a large
-            local file, which is read where it is.
-    """
-
-    name: str
+    name: str  # the place of the file
     status: Status
-    data: bytes | mmap.mmap | None
+    data: bytes | mmap.mmap | None  # None for a large local file, which is read where it is
 
     def open(self) -> IO[bytes]:
         """Open the bytes for reading; the file object has the name of the place."""
         if self.data is None:
             return open(self.name, "rb")
-        if isinstance(self.data, bytes):
-            return _InMemory(self.data, self.name)
-        return cast(IO[bytes], _Mapped(self.data, self.name))
+        return cast(IO[bytes], _InMemory(self.data, self.name))
 
     def __str__(self) -> str:
         return self.name
@@ -632,10 +605,9 @@ class Content:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the bytes."""
-        if self.data is not None:
-            return hashlib.sha256(self.data).hexdigest()
-        with open(self.name, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if self.data is None:
+            return file_sha256(Path(self.name))
+        return hashlib.sha256(self.data).hexdigest()
 
 
 Source = Place | Content | RangeReader
@@ -650,50 +622,6 @@ def open_source(source: Source) -> IO[bytes]:
         source.seek(0)
         return cast(IO[bytes], source)
     return open_file(source)
-
-
-def size_of(source: Source) -> int:
-    """Return the bytes of a source."""
-    status = source.status if isinstance(source, (Content, RangeReader)) else stat(source)
-    return status.size
-
-
-class _InMemory(io.BytesIO):
-    """Bytes as a file with a name, because FFmpeg looks at the suffix."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
-
-
-class _Mapped(io.RawIOBase):
-    """Mapped bytes as a file with a name; threads may share the map."""
-
-    def __init__(self, data: mmap.mmap, name: str) -> None:
-        self.name = name
-        self._data = data
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: len(self._data)}[whence]
-        self._place = max(base + offset, 0)
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # typing has no buffer before 3.12
-        view = memoryview(buffer).cast("B")
-        found = self._data[self._place : self._place + len(view)]
-        view[: len(found)] = found
-        self._place += len(found)
-        return len(found)
 
 
 _kept: OrderedDict[tuple[str, Status], Content] = OrderedDict()
@@ -716,7 +644,7 @@ def fetch(place: Place) -> Content:
             return content
         try:
             content = Content(name, status, _read_content(place, status))
-        except _MovedError:
+        except ChangedInputError:
             continue
         if stat(place, fresh=True) == status:
             with _lock:

@@ -1,6 +1,7 @@
 """What a clip says that it holds, and what it does hold, without decoding it; by PyAV."""
 
 import math
+import os
 import re
 import struct
 import threading
@@ -24,7 +25,7 @@ from featx.data.storage import (
     is_remote,
     open_file,
     open_source,
-    size_of,
+    stat,
 )
 from featx.errors import InputError, first_line, parse_each, parsing, require
 
@@ -295,7 +296,7 @@ def survey_header(path: Place) -> ClipSurvey:
             if container.format.name.startswith("mov") and len(entries := each.index_entries)
         ]
         survey = _describe(container, stream)
-    found, declared = size_of(source), max(ends, default=0)
+    found, declared = stat(path).size, max(ends, default=0)
     damage = _find_missing_bytes(source)
     if found < declared:
         damage = f"{found} bytes of the {declared} that it declares"
@@ -384,8 +385,9 @@ def _find_missing(
 
 def _find_missing_bytes(source: Source) -> str:
     """What a file of ASF or GIF lacks; empty if nothing, or if it is another."""
-    found = size_of(source)
     with open_source(source) as file:
+        found = file.seek(0, os.SEEK_END)
+        file.seek(0)
         content = file.read(2**14)
         if content.startswith(b"GIF8"):
             file.seek(max(found - 2**10, 0))
