@@ -262,17 +262,11 @@ def listed(root: Place) -> Iterator[None]:
                     _add(listing, url, (name, *parts), below)
     except FileNotFoundError:
         pass  # the caller reports it when it reads the folder
-    with _lock:
-        before = _listings.get(url)
-        _listings[url] = listing
+    _listings[url] = listing
     try:
         yield
     finally:
-        with _lock:
-            if before:
-                _listings[url] = before
-            else:
-                del _listings[url]
+        _listings.pop(url, None)
 
 
 def stat(place: Place, fresh: bool = False) -> Status:

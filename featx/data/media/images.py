@@ -101,39 +101,36 @@ def survey_frames(folder: Place, thorough: bool) -> tuple[ClipSurvey, tuple[int,
     images = [path for path, _ in list_images(folder)]
     if not images:
         raise InputError(f"{folder}: expected images, found none. Leave the folder out.")
-    sizes = _Sizes()
+    first = None
     for path in images if thorough else images[:1]:
         with open_file(path) as file:
-            sizes.check(path, file)
+            first = _check_size(path, file, first)
+    assert first
     survey = ClipSurvey(len(images), "", container=FRAMES, is_thorough=thorough)
-    return survey, sizes.first
+    return survey, first[1:]
 
 
-class _Sizes:
-    """Checks that the frames of a clip are of one size.
+def _check_size(
+    path: Place, file: IO[bytes], first: tuple[Place, int, int] | None
+) -> tuple[Place, int, int]:
+    """Read the height and width of a frame, upright, and compare them with those of the first one.
 
-    Attributes:
-        first: Height and width of the first one.
+    Returns:
+        The first frame of the clip, and its height and width.
+
+    Raises:
+        InputError: It is no image, or of another size.
     """
-
-    def __init__(self) -> None:
-        self.first = (0, 0)
-        self._name = ""
-
-    def check(self, path: Place, file: IO[bytes]) -> None:
-        """Read the header of the next frame.
-
-        Raises:
-            InputError: It is no image, or of another size.
-        """
-        height, width = _read_size(path, file)
-        if not self._name:
-            self.first, self._name = (height, width), name_of(path)
-        if (height, width) != self.first:
-            raise InputError(
-                f"{path}: expected an image of {self.first[0]} x {self.first[1]}, as {self._name} "
-                f"is, found one of {height} x {width}. Make all frames of a clip of one size."
-            )
+    with _parsing(path), Image.open(file) as image:
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+            width, height = height, width
+    if first and first[1:] != (height, width):
+        raise InputError(
+            f"{path}: expected an image of {first[1]} x {first[2]}, as {name_of(first[0])} "
+            f"is, found one of {height} x {width}. Make all frames of a clip of one size."
+        )
+    return first or (path, height, width)
 
 
 def decode_frames(
@@ -164,13 +161,13 @@ def decode_frames(
     timeline = lay_out_frames(len(images), frame_rate)
     wanted = dict.fromkeys(choose(timeline))
     numbers = sorted(wanted) if digest and not checks_sizes else [*range(len(images))]
-    sizes = _Sizes()
+    first = None
     frames: dict[int, Tensor] = {}
     found = hashlib.sha256()
     for number, content in zip(numbers, read_each([images[n] for n in numbers]), strict=True):
         found.update(hashlib.sha256(content).digest())
         if checks_sizes:
-            sizes.check(images[number][0], io.BytesIO(content))
+            first = _check_size(images[number][0], io.BytesIO(content), first)
         if number in wanted:
             frames[number] = make(_read_image(images[number][0], content))
     decoded = Decoded({number: frames[number] for number in wanted}, timeline)
@@ -180,14 +177,6 @@ def decode_frames(
 def lay_out_frames(num_frames: int, frame_rate: float | None) -> Timeline:
     """When the frames of a clip are shown, at a rate in frames a second, if that is known."""
     return Timeline.count_up(num_frames, Fraction(str(frame_rate)) if frame_rate else None)
-
-
-def _read_size(path: Place, file: IO[bytes]) -> tuple[int, int]:
-    """Height and width of an image, upright."""
-    with _parsing(path), Image.open(file) as image:
-        width, height = image.size
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    return (width, height) if orientation in _TURNED else (height, width)
 
 
 def _read_image(path: Place, content: bytes) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import struct
 import zipfile
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,11 +20,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from featx.data.media.pixels import PixelsName, find_misfit
 from featx.data.media.torch_archive import Archive, one_at_a_time, read_archive, read_digest
-from featx.data.media.video_file import CPU, MadeOf, Video, VideoFile
+from featx.data.media.video_file import CPU, MadeOf, Video, VideoFile, changed, unreadable
 from featx.data.storage import Place, RangeReader, Status, at_hand, open_file, stat, status_of
 from featx.data.tree import is_name
 from featx.durable import publish_file
-from featx.errors import ChangedInputError, InputError, first_line, shorten
+from featx.errors import ChangedInputError, InputError, shorten
 
 FILE_NAME = "processed_data.pt"
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -38,25 +38,15 @@ _SHA256_SIZE = 64  # in hexadecimal digits
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Videos of one shape, stored in one tensor.
+    """Videos of one shape, stored in one tensor."""
 
-    Attributes:
-        start: Index in the file of the first one.
-        count: Number of videos.
-        shape: `[T, 3, H, W]` of each.
-        stride: Strides of each, in elements.
-        dtype: One of `DTYPES`.
-        offset: Byte of the file at which the first one begins; None if torch does not report it.
-        step: Bytes from one video to the next.
-    """
-
-    start: int
+    start: int  # index in the file of the first one
     count: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
+    shape: tuple[int, ...]  # `[T, 3, H, W]` of each
+    stride: tuple[int, ...]  # of each, in elements
     dtype: torch.dtype
-    offset: int | None
-    step: int
+    offset: int | None  # byte at which the first one begins; None if torch does not report it
+    step: int  # bytes from one video to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +173,7 @@ class ProcessedFile(VideoFile):
         except InputError:
             unchanged = False
         if not unchanged:
-            raise ChangedInputError(
-                f"{self.path}: expected the file that was scanned, found another. "
-                "It has changed since: start again."
-            )
-
-
-def unreadable(path: Place, error: OSError) -> ChangedInputError:
-    """An error about a file that could be read before."""
-    return ChangedInputError(
-        f"{path}: expected a readable file, found: {first_line(error)}. "
-        "It was readable when it was scanned: check the disk, and start again."
-    )
+            raise changed(self.path)
 
 
 def open_processed_file(
@@ -219,7 +198,7 @@ def open_processed_file(
 
 def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> ProcessedFile:
     """What an archive says of itself; see `open_processed_file`."""
-    videos, clips, damage = archive.data, None, None
+    videos = archive.data
     notes: Mapping[str, Any] = {}
     if isinstance(videos, dict):
         if "videos" not in videos:
@@ -227,8 +206,7 @@ def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> Process
                 f"{path}: expected a dict with the key 'videos', found the keys "
                 f"{shorten([*videos])}. Save it as torch.save({{'videos': videos}}, path)."
             )
-        notes = videos
-        videos, clips, damage = (notes.get(key) for key in ("videos", "clips", "damage"))
+        notes, videos = videos, videos["videos"]
     blocks: list[Block] = []
     rejected: dict[int, InputError] = {}
     if isinstance(videos, Tensor):
@@ -251,18 +229,20 @@ def _check_archive(path: Place, archive: Archive, pixels: PixelsName) -> Process
             f"{path}: expected one video or more, found none (N = 0). "
             "Fill the file, or remove its folder."
         )
+    clips = _check_notes(notes, "clips", count, _is_text)
+    damage = _check_notes(notes, "damage", count, _is_text)
     return ProcessedFile(
         str(path),
         "/".join(str(path).split("/")[-4:-1]),
         archive.digest,
         tuple(blocks),
         rejected,
-        _check_clips(clips, count),
+        clips if clips and len({*clips}) == count else None,
         archive.stats,
         pixels,
-        _check_damage(damage, count),
-        _check_times(notes.get("times"), blocks, count),
-        _check_columns(notes.get("columns"), count),
+        damage if damage and any(damage) else None,
+        _check_times(notes, blocks, count),
+        _check_notes(notes, "columns", count, _is_row),
         _check_sha256(notes, blocks, count, archive),
     )
 
@@ -334,18 +314,28 @@ def _locate(where: str, videos: Tensor, archive: Archive, start: int) -> Block:
     return Block(start, count, tuple(shape), tuple(stride), videos.dtype, begin, step * size)
 
 
-def _check_clips(clips: object, count: int) -> tuple[str, ...] | None:
-    """The names of the clips; None if these are no names of videos, whatever else they are."""
-    names = tuple(clips) if isinstance(clips, (list, tuple)) else ()
-    named = all(isinstance(name, str) and is_name(name) for name in names)
-    return names if named and len(names) == len(set(names)) == count else None
+def _check_notes(
+    notes: Mapping[str, Any], key: str, count: int, fits: Callable[[Any], bool]
+) -> tuple[Any, ...] | None:
+    """The notes of one kind, one for each video; None if there are others, or none."""
+    found = notes.get(key)
+    found = tuple(found) if isinstance(found, (list, tuple)) else ()
+    return found if len(found) == count and all(map(fits, found)) else None
 
 
-def _check_damage(damage: object, count: int) -> tuple[str, ...] | None:
-    """Notes of what is missing of each video; None if these are none, or there is no damage."""
-    notes = tuple(damage) if isinstance(damage, (list, tuple)) else ()
-    texts = all(isinstance(note, str) and is_name(note) for note in notes)
-    return notes if texts and len(notes) == count and any(notes) else None
+def _is_text(note: object) -> bool:
+    return isinstance(note, str) and is_name(note)
+
+
+def _is_row(note: object) -> bool:
+    """Whether a note is the cells of a row of a table, by the names of columns."""
+    return isinstance(note, dict) and all(
+        _is_text(name)
+        and "/" not in name
+        and name not in ("", ".", "..")
+        and (isinstance(cell, (int, float)) or _is_text(cell))
+        for name, cell in note.items()
+    )
 
 
 def _check_sha256(
@@ -355,44 +345,27 @@ def _check_sha256(
 
     Whoever has changed them, and kept the notes, has not changed the checksums in these.
     """
-    digests = notes.get("sha256")
-    digests = tuple(digests) if isinstance(digests, list) else ()
-    texts = all(isinstance(digest, str) and len(digest) == _SHA256_SIZE for digest in digests)
+    digests = _check_notes(
+        notes, "sha256", count, lambda note: isinstance(note, str) and len(note) == _SHA256_SIZE
+    )
     members = (archive.members.get(block.offset or 0) for block in blocks)
     checksums = [member.CRC if member else None for member in members]
-    fit = len(digests) == count and notes.get("crc32") == checksums
-    return digests if texts and fit else None
+    return digests if notes.get("crc32") == checksums else None
 
 
 def _check_times(
-    times: object, blocks: Sequence[Block], count: int
+    notes: Mapping[str, Any], blocks: Sequence[Block], count: int
 ) -> tuple[Sequence[float], ...] | None:
     """When frames are shown; None if these are no such notes of all videos."""
-    notes = tuple(times) if isinstance(times, (list, tuple)) else ()
+    times = _check_notes(
+        notes,
+        "times",
+        count,
+        lambda note: isinstance(note, list) and all(isinstance(time, float) for time in note),
+    )
     lengths = {block.start + i: block.shape[0] for block in blocks for i in range(block.count)}
-    fit = len(notes) == count and all(
-        isinstance(note, list) and all(isinstance(time, float) for time in note) for note in notes
-    )
-    if not fit or any(len(notes[index]) != length for index, length in lengths.items()):
-        return None
-    return notes
-
-
-def _check_columns(columns: object, count: int) -> tuple[Mapping[str, Any], ...] | None:
-    """What else is known of videos; None if these are no such notes."""
-    notes = tuple(columns) if isinstance(columns, (list, tuple)) else ()
-    if len(notes) != count or not all(isinstance(note, dict) for note in notes):
-        return None
-    cells = [(name, cell) for note in notes for name, cell in note.items()]
-    fit = all(
-        isinstance(name, str)
-        and is_name(name)
-        and "/" not in name
-        and name not in ("", ".", "..")
-        and (isinstance(cell, (int, float)) or (isinstance(cell, str) and is_name(cell)))
-        for name, cell in cells
-    )
-    return notes if fit else None
+    fit = times and all(len(times[index]) == length for index, length in lengths.items())
+    return times if fit else None
 
 
 def _read_bytes(path: Place, file: IO[bytes], block: Block, offset: int) -> Tensor:

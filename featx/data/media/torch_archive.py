@@ -29,21 +29,15 @@ _OFFSET = "_checkpoint_offset"  # of a storage in its file; private to torch, so
 class Archive:
     """The description of a file of `torch.save`.
 
-    Attributes:
-        data: What was saved; its tensors have shapes and strides, but no data. Values of NumPy
-            and paths are `Ignored`.
-        members: Each member of the archive, by the offset of its first byte.
-        digest: SHA-256 of the names, sizes and checksums of all members: it changes with the
-            content, and is known without reading it.
-        stats: See `file_stats`.
-        tells_offsets: Whether to believe torch about where the bytes of a storage are.
+    Its digest is the SHA-256 of the names, sizes and checksums of all members: it changes with the
+    content, and is known without reading it.
     """
 
-    data: Any
-    members: Mapping[int, zipfile.ZipInfo]
+    data: Any  # its tensors have shapes and strides, but no data
+    members: Mapping[int, zipfile.ZipInfo]  # by the offset of the first byte of each
     digest: str
-    stats: tuple[int, int]
-    tells_offsets: bool = True
+    stats: tuple[int, int]  # see `file_stats`
+    tells_offsets: bool = True  # whether to believe torch about where the bytes of a storage are
 
     def find_offset(self, storage: torch.UntypedStorage) -> int | None:
         """Byte of the file at which a storage of `data` begins; None if torch does not tell."""
@@ -94,10 +88,10 @@ def _reading(path: Place) -> Iterator[None]:
     """Turn an error of the system into one about the input."""
     try:
         yield
-    except MissingInputError:
-        raise
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise MissingInputError(
+            f"{path}: expected a file, found nothing. Check the path."
+        ) from error
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable file, found: {first_line(error)}. "
@@ -132,17 +126,11 @@ def verify_checksums(path: Place) -> None:
     """
     with _opened(path) as file:
         _check_members(path, file)
-        with _parsing(path), zipfile.ZipFile(_read_ahead(file)) as archive:
+        pieces = io.BufferedReader(file, _PIECE_BYTES) if isinstance(file, RangeReader) else file
+        with _parsing(path), zipfile.ZipFile(pieces) as archive:
             damaged = archive.testzip()
     if damaged:
         raise _damaged(path, f"other bytes than were written (the checksum of {damaged})")
-
-
-def _read_ahead(file: IO[bytes]) -> IO[bytes]:
-    """Return a file whose bytes are read in large pieces."""
-    if isinstance(file, RangeReader):
-        return io.BufferedReader(file, _PIECE_BYTES)
-    return file
 
 
 def _check_members(
@@ -198,10 +186,6 @@ def _guess_format(start: bytes) -> str:
     if start.startswith(b"\x80"):
         return "a plain pickle, or a file in torch's format before 1.6"
     return "text" if start.isascii() else "an unknown format"
-
-
-def _missing(path: Place) -> InputError:
-    return MissingInputError(f"{path}: expected a file, found nothing. Check the path.")
 
 
 def _damaged(path: Place, found: str) -> InputError:

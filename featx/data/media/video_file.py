@@ -12,22 +12,18 @@ from torch import Tensor
 
 from featx.data.media.pixels import PixelsName, Span
 from featx.data.scan_cache import CacheEntry
-from featx.data.storage import name_of
+from featx.data.storage import Place, name_of
 from featx.data.tree import normalize_name
+from featx.errors import ChangedInputError, first_line
 
 CPU = torch.device("cpu")
 
 
 class Home(NamedTuple):
-    """The split and the category of a video.
-
-    Attributes:
-        split: Its split.
-        category: Its category; None if it has none.
-    """
+    """The split and the category of a video."""
 
     split: str
-    category: str | None
+    category: str | None  # None if it has none
 
 
 class Video(NamedTuple):
@@ -62,6 +58,22 @@ class MadeOf(NamedTuple):
     sha256: str
     file_digest: str = ""
     line: str = ""
+
+
+def changed(path: Place, what: str = "file") -> ChangedInputError:
+    """Return the error about an input that is not the one that was scanned."""
+    return ChangedInputError(
+        f"{path}: expected the {what} that was scanned, found another. "
+        "It has changed since: start again."
+    )
+
+
+def unreadable(path: Place, error: BaseException, what: str = "file") -> ChangedInputError:
+    """Return the error about an input that could be read when it was scanned."""
+    return ChangedInputError(
+        f"{path}: expected a readable {what}, found: {first_line(error)}. "
+        "It was readable when it was scanned: check the disk, and start again."
+    )
 
 
 @dataclass(frozen=True, slots=True)

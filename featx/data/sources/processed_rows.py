@@ -13,13 +13,8 @@ from numpy.typing import NDArray
 from featx.data.columns import Column, Texts, get_hex, shrink, to_digests
 from featx.data.manifest import Files
 from featx.data.media.pixels import PixelsName
-from featx.data.media.processed_file import (
-    FILE_NAME,
-    ProcessedFile,
-    open_processed_file,
-    unreadable,
-)
-from featx.data.media.video_file import CPU, Home, Video, VideoFile
+from featx.data.media.processed_file import FILE_NAME, ProcessedFile, open_processed_file
+from featx.data.media.video_file import CPU, Home, Video, VideoFile, changed, unreadable
 from featx.data.scan_cache import CacheEntry, Stats
 from featx.data.storage import Place, join, open_file
 from featx.data.tree import normalize_name
@@ -302,8 +297,5 @@ def _open(path: str, pixels: PixelsName, digest: str, stats: Stats) -> Processed
             "It was good when it was scanned: check the disk, and start again."
         ) from error
     if file.digest != digest:
-        raise ChangedInputError(
-            f"{path}: expected the file that was scanned, found another. "
-            "It has changed since: start again."
-        )
+        raise changed(path)
     return file
