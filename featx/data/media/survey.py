@@ -81,49 +81,29 @@ _DAMAGE = re.compile(
 
 
 class ClipSurvey(NamedTuple):
-    """What a clip holds.
+    """What a clip holds; containers and codecs have FFmpeg's names.
 
-    Attributes:
-        num_packets: Number of packets of its video: nearly always the number of its frames.
-        damage: What shows that it holds less than it should; empty if nothing does.
-        traits: What it is that RGB of 8 bits is not: HDR, or interlaced.
-        container: FFmpeg's name of its container.
-        codec: FFmpeg's name of its codec.
-        begins: Whether its first packet is a key frame: it has not been cut in between two.
-        num_frames: Number of its frames, as far as that is known.
-        is_thorough: Whether its packets were read; otherwise its header alone, which does not tell
-            how many there are, and little of damage.
+    If its header alone was read, that does not tell how many packets there are, and little of
+    damage: then the survey is not thorough.
     """
 
-    num_packets: int
-    damage: str
-    traits: tuple[str, ...] = ()
+    num_packets: int  # of its video: nearly always the number of its frames
+    damage: str  # what shows that it holds less than it should; empty if nothing does
+    traits: tuple[str, ...] = ()  # what it is that RGB of 8 bits is not: HDR, or interlaced
     container: str = ""
     codec: str = ""
-    begins: bool = True
-    num_frames: int = 0
+    begins: bool = True  # whether its first packet is a key frame: it was not cut in between two
+    num_frames: int = 0  # as far as that is known
     is_thorough: bool = True
 
 
 class Packet(NamedTuple):
-    """What is kept of a packet.
+    """What is kept of a packet."""
 
-    Attributes:
-        pts: When its frame is shown, if that is known.
-        dts: When it is decoded, if that is known.
-        duration: How long it is shown, if that is known.
-        is_key: Whether it refers to no other.
-    """
-
-    pts: int | None
-    dts: int | None
-    duration: int
-    is_key: bool
-
-    @classmethod
-    def of(cls, packet: Any) -> "Packet":  # noqa: ANN401  # of PyAV
-        """Of one of PyAV's."""
-        return cls(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
+    pts: int | None  # when its frame is shown
+    dts: int | None  # when it is decoded
+    duration: int  # how long it is shown; 0 if that is not known
+    is_key: bool  # whether it refers to no other
 
 
 def lay_out(
@@ -189,7 +169,9 @@ class OpenClip:
         self.corrupt: list[bool] = []
         self.is_told = True
         self.heard = Heard()
-        self._times, self._last = _Times(), 0.0
+        # When frames begin and end, when the first is decoded, and when any stream ends: seconds.
+        self._times: list[tuple[float, float]] = []
+        self._first, self._last = math.inf, 0.0
         self._kept: list[Any] | None = []
         self._places: list[int] = []  # of `packets` in what is kept
         self._is_fresh = True  # nothing was decoded yet
@@ -202,7 +184,8 @@ class OpenClip:
             if is_video and kept is not None:
                 num_bytes += packet.size
                 # Parameters that change on the way are given again only after a seek.
-                if num_bytes > KEPT_BYTES or _changes(packet):
+                changes = getattr(packet, "has_sidedata", None)
+                if num_bytes > KEPT_BYTES or (changes and changes("new_extradata")):
                     kept = self._kept = None
                 else:
                     kept.append(packet)
@@ -218,13 +201,14 @@ class OpenClip:
                 self.orders.append(order)
                 self.corrupt.append(packet.is_corrupt)
                 if not (packet.is_corrupt or packet.is_discard):
-                    self.packets.append(Packet.of(packet))
+                    duration = packet.duration or 0
+                    self.packets.append(Packet(packet.pts, order, duration, packet.is_keyframe))
                     self._places.append(len(kept or ()) - 1)
                     self.is_told = self.is_told and packet.size > _NO_FRAME
                 if time is not None:
                     self._times.append((time * unit, end))
                 if order is not None:
-                    self._times.first = min(self._times.first, order * unit)
+                    self._first = min(self._first, order * unit)
 
     @property
     def format(self) -> str:
@@ -243,8 +227,27 @@ class OpenClip:
         return lay_out(self.container, self.stream, self.packets)
 
     def find_missing(self) -> str:
-        """Return how much less there is than is declared; see `_find_missing`."""
-        return _find_missing(self.container, self.stream, self._times, self._last)
+        """Return how much less there is than is declared; empty if nothing is, or all is there."""
+        container, stream, times = self.container, self.stream, self._times
+        if self.format not in _DECLARING or not times:
+            return ""
+        begin, end = min(times)[0], max(end for _, end in times)
+        if stream.duration is not None and stream.time_base is not None:
+            declared, start = float(stream.duration * stream.time_base), 0.0
+            if stream.start_time is not None:
+                start = float(stream.start_time * stream.time_base)
+        elif container.duration is not None:
+            # Of no stream in particular: the longest one may be sound.
+            declared, end, start = container.duration / av.time_base, self._last, self._first
+        else:
+            return ""
+        found = end if self.format in _FROM_ZERO else end - min(start, begin)
+        frame = (end - begin) / len(times)
+        gaps = [after - before for before, after in pairwise(sorted(begin for begin, _ in times))]
+        # A clip whose frames are far apart may end with one that lasts as long.
+        if declared - found <= max(_FRAMES_OFF * frame, *gaps, _SECONDS_OFF):
+            return ""
+        return f"{len(times)} frames up to {found:.4g} s of the {declared:.4g} s that it declares"
 
     @property
     def is_kept(self) -> bool:
@@ -259,11 +262,6 @@ class OpenClip:
         assert self._kept is not None
         self._is_fresh = False
         return iter(self._kept[self._places[start] if start else 0 :])
-
-
-def _changes(packet: Any) -> bool:  # noqa: ANN401  # of PyAV
-    """Return True if the parameters of the codec change at a packet."""
-    return hasattr(packet, "has_sidedata") and packet.has_sidedata("new_extradata")
 
 
 @contextmanager
@@ -338,49 +336,6 @@ def _describe(
         container=container.format.name.partition(",")[0],
         codec=str(codec.name),
     )
-
-
-class _Times(list[tuple[float, float]]):
-    """When the frames of a clip begin and end, in seconds, in the order of its packets.
-
-    Attributes:
-        first: When the first one is decoded.
-    """
-
-    first = math.inf
-
-    def gap(self) -> float:
-        """The longest time from one frame to the next."""
-        begins = sorted(begin for begin, _ in self)
-        return max((after - before for before, after in pairwise(begins)), default=0.0)
-
-
-def _find_missing(
-    container: Any,  # noqa: ANN401  # PyAV's types differ between its releases
-    stream: av.VideoStream,
-    times: _Times,
-    last: float,
-) -> str:
-    """How much less there is than is declared; empty if it is all there, or nothing is declared."""
-    name = container.format.name.partition(",")[0]
-    if name not in _DECLARING or not times:
-        return ""
-    begin, end = min(times)[0], max(end for _, end in times)
-    if stream.duration is not None and stream.time_base is not None:
-        declared = float(stream.duration * stream.time_base)
-        start = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
-    elif container.duration is not None:
-        # Of no stream in particular: the longest one may be sound.
-        declared, end = container.duration / av.time_base, last
-        start = times.first
-    else:
-        return ""
-    found = end if name in _FROM_ZERO else end - min(start, begin)
-    frame = (end - begin) / len(times)
-    # A clip whose frames are far apart may end with one that lasts as long.
-    if declared - found <= max(_FRAMES_OFF * frame, times.gap(), _SECONDS_OFF):
-        return ""
-    return f"{len(times)} frames up to {found:.4g} s of the {declared:.4g} s that it declares"
 
 
 def _find_missing_bytes(source: Source) -> str:
@@ -458,7 +413,8 @@ def find_video(path: Source, container: Any) -> av.VideoStream:  # noqa: ANN401 
     Raises:
         InputError: There is none.
     """
-    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    picture = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & picture]
     best = container.streams.best("video")
     if not streams:
         still = " but a still picture" if container.streams.video else ""
@@ -467,10 +423,6 @@ def find_video(path: Source, container: Any) -> av.VideoStream:  # noqa: ANN401 
     if stream.codec_context is None:
         raise refuse_clip(path, "a codec that FFmpeg does not know")
     return stream
-
-
-def _is_picture(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 class Heard(list[str]):
