@@ -32,11 +32,11 @@ from featx.data.media.survey import (
     survey_packets,
 )
 from featx.data.media.timeline import Segment, Timeline
-from featx.data.media.video_file import CPU, Home, MadeOf, Video, VideoFile
+from featx.data.media.video_file import CPU, Home, MadeOf, Video, VideoFile, changed, unreadable
 from featx.data.scan_cache import CacheEntry, FileStamp, ScanCache, Stats, stamp_file
 from featx.data.storage import Place, Source, fetch, is_remote, name_of, stat
 from featx.durable import file_sha256
-from featx.errors import ChangedInputError, InputError, first_line, require
+from featx.errors import InputError, first_line, require
 
 with require("av", "clips"):
     import av
@@ -92,29 +92,17 @@ class OneVideo(VideoFile):
 
 @dataclass(frozen=True, slots=True)
 class ClipFile(OneVideo):
-    """A clip as a file of one video, which is decoded when asked for.
+    """A clip as a file of one video, which is decoded when asked for."""
 
-    Attributes:
-        name: What the video is called, such as its path below the folder of all clips.
-        preprocessing: How it becomes a video.
-        survey: What it holds, as far as its packets tell.
-        home: Its split and category.
-        length: Frames of the video.
-        clip_name: What the clip itself is called.
-        stamp: What the file system has said of it.
-        segment: Which of its frames; None for all.
-        box: Which part of each; None for all.
-    """
-
-    name: str
+    name: str  # of the video, such as the path of the clip below the folder of all clips
     preprocessing: Preprocessing
     survey: ClipSurvey
     home: Home
-    length: int
+    length: int  # frames of the video
     clip_name: str
     stamp: FileStamp
-    segment: Segment | None = None
-    box: Box | None = None
+    segment: Segment | None = None  # None for all frames
+    box: Box | None = None  # None for all of each frame
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -141,9 +129,9 @@ class ClipFile(OneVideo):
         try:
             digest = _find_digest(self.path)
             if _stamp(self.path).stats != self.stats:
-                raise _changed(self.path)
+                raise changed(self.path, "clip")
         except OSError as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error, "clip") from error
         return replace(self, digest=digest)
 
     @property
@@ -182,10 +170,9 @@ class ClipFile(OneVideo):
         try:
             return self._read(device)
         except OSError as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error, "clip") from error
 
     def _read(self, device: torch.device) -> Video:
-        """See `read`."""
         is_folder = self.survey.container == FRAMES
         clip = None if is_folder else fetch(self.path)
         before = stamp_frames(self.path) if clip is None else stamp_file("", clip.status)
@@ -203,13 +190,13 @@ class ClipFile(OneVideo):
         except InputError as error:
             # Of the system, not of the clip.
             if isinstance(error.__cause__, (OSError, MemoryError)):
-                raise _unreadable(self.path, error.__cause__) from error
+                raise unreadable(self.path, error.__cause__, "clip") from error
             if is_folder and not is_same:
-                raise _changed(self.path) from error
+                raise changed(self.path, "clip") from error
             raise
         self._check_digest(digest, before)
         if not is_remote(self.path) and _stamp(self.path).stats != before.stats:
-            raise _changed(self.path)
+            raise changed(self.path, "clip")
         numbers = self._choose(decoded.timeline)
         return Video(
             _stack([decoded.frames[number] for number in numbers]),
@@ -226,7 +213,7 @@ class ClipFile(OneVideo):
         """
         # A clip that nobody has read before is told from another by its size and time alone.
         if digest != self.digest and (self.digest or stamp.stats != self.stats):
-            raise _changed(self.path)
+            raise changed(self.path, "clip")
 
     def _decode_frames(self, digest: str) -> tuple[Decoded, str]:
         """Read a folder of images; returns its digest, too."""
@@ -284,7 +271,7 @@ class ClipFile(OneVideo):
         return decoded
 
     def _check_decoded(self, decoded: Decoded) -> None:
-        """Check that there are frames, whole ones, and as many as there should be.
+        """Check that there are frames, whole ones, and as many as the sampling was planned for.
 
         Raises:
             InputError: There are not.
@@ -294,22 +281,13 @@ class ClipFile(OneVideo):
                 f"{self.path}: expected frames, found {decoded.damage}. "
                 "Encode it again, or leave it out."
             )
-        if decoded.damage and not self.preprocessing.keep_damaged:
+        if self.preprocessing.keep_damaged:
+            return
+        if decoded.damage:
             raise _damaged(self.path, decoded.damage)
-        if not self.preprocessing.keep_damaged and not self._is_uniform_and_whole():
-            self._check_count(decoded)
-
-    def _is_uniform_and_whole(self) -> bool:
-        return self.preprocessing.is_uniform and self.segment is None
-
-    def _check_count(self, decoded: Decoded) -> None:
-        """Check that the frames are those that the sampling was planned for.
-
-        Raises:
-            InputError: There are others.
-        """
+        is_planned = self.segment is not None or not self.preprocessing.is_uniform
         expected = self.survey.num_frames
-        if abs(decoded.count - expected) > _FRAMES_OFF:
+        if is_planned and abs(decoded.count - expected) > _FRAMES_OFF:
             raise InputError(
                 f"{self.path}: expected {expected} frames by its packets, found {decoded.count}. "
                 "Encode it again, or leave it out."
@@ -345,31 +323,19 @@ def _stack(frames: Sequence[Tensor]) -> Tensor:
 
 
 class Needs(NamedTuple):
-    """What somebody has to know of a clip before it is read.
+    """What somebody has to know of a clip before it is read."""
 
-    Attributes:
-        thorough: What its packets tell of damage.
-        times: When its frames are shown.
-        size: How large its frames are, as they are shown.
-    """
-
-    thorough: bool = False
-    times: bool = False
-    size: bool = False
+    thorough: bool = False  # what its packets tell of damage
+    times: bool = False  # when its frames are shown
+    size: bool = False  # how large its frames are, as they are shown
 
 
 class Found(NamedTuple):
-    """What a clip says of itself.
-
-    Attributes:
-        survey: What it holds.
-        timeline: When its frames are shown; None if nobody has asked.
-        size: Height and width of its frames as they are shown; None if nobody has asked.
-    """
+    """What a clip says of itself; None is what nobody has asked for."""
 
     survey: ClipSurvey
     timeline: Timeline | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None  # height and width of its frames as they are shown
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as it is kept for the next time; a setting says when frames are shown."""
@@ -404,25 +370,15 @@ class Found(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A clip that was checked: what its videos share.
-
-    Attributes:
-        path: The clip.
-        name: What it is called.
-        digest: SHA-256 of its content; empty if nobody has read it yet.
-        stamp: What the file system has said of it.
-        found: What it says of itself.
-        preprocessing: How it becomes videos.
-        is_new: Whether that was not known before.
-    """
+    """A clip that was checked: what its videos share."""
 
     path: Place
     name: str
-    digest: str
+    digest: str  # SHA-256 of its content; empty if nobody has read it yet
     stamp: FileStamp
     found: Found
     preprocessing: Preprocessing
-    is_new: bool = True
+    is_new: bool = True  # whether the scan cache did not know what was found
 
     @property
     def cache_entry(self) -> CacheEntry:
@@ -549,7 +505,7 @@ def _survey_steady(path: Place, needs: Needs, stamp: FileStamp) -> Found:
     except InputError as error:
         status = stat(path, fresh=True)
         if status.is_file and status.stats != stamp.stats:
-            raise _changed(path) from error
+            raise changed(path, "clip") from error
         raise
 
 
@@ -559,7 +515,7 @@ def _survey(path: Place, needs: Needs) -> Found:
     Raises:
         InputError: It does not decode.
     """
-    timeline, size = None, None
+    size = None
     if stat(path).is_folder:
         survey, size = survey_frames(path, needs.thorough)
         return Found(survey, None, size)
@@ -608,20 +564,6 @@ def _find_digest(path: Place) -> str:
 def _stamp(path: Place) -> FileStamp:
     status = stat(path)
     return stamp_frames(path) if status.is_folder else stamp_file(path, status)
-
-
-def _changed(path: Place) -> ChangedInputError:
-    return ChangedInputError(
-        f"{path}: expected the clip that was scanned, found another. "
-        "It has changed since: start again."
-    )
-
-
-def _unreadable(path: Place, error: BaseException) -> ChangedInputError:
-    return ChangedInputError(
-        f"{path}: expected a readable clip, found: {first_line(error)}. "
-        "It was readable when it was scanned: check the disk, and start again."
-    )
 
 
 def _damaged(path: Place, damage: str) -> InputError:

@@ -12,20 +12,12 @@ _SECONDS_OFF = 0.1  # by which a segment may end after its clip: its end was rou
 
 
 class Cut(NamedTuple):
-    """What is to be taken of a clip, as somebody has asked for it.
+    """What is to be taken of a clip, as somebody has asked for it."""
 
-    Attributes:
-        begin: When its segment begins, in seconds.
-        end: When it ends.
-        first: With which frame it begins.
-        stop: Before which frame it ends.
-        box: Which part of each frame.
-    """
-
-    begin: float | None = None
+    begin: float | None = None  # in seconds
     end: float | None = None
-    first: int | None = None
-    stop: int | None = None
+    first: int | None = None  # with which frame it begins
+    stop: int | None = None  # before which frame it ends
     box: Box | None = None
 
     @property

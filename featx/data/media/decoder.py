@@ -40,17 +40,11 @@ _WORTH_A_SEEK = 200  # packets that need not be read then
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The frames of a clip that are wanted.
+    """The frames of a clip that are wanted."""
 
-    Attributes:
-        frames: What was made of each, by its number.
-        timeline: All frames of the clip.
-        damage: What is wrong with them; empty if nothing is.
-    """
-
-    frames: dict[int, Tensor]
-    timeline: Timeline
-    damage: str = ""
+    frames: dict[int, Tensor]  # what was made of each, by its number
+    timeline: Timeline  # of all frames of the clip
+    damage: str = ""  # what is wrong with them; empty if nothing is
 
     @property
     def count(self) -> int:

@@ -17,25 +17,15 @@ from featx.errors import ChangedInputError, InputError, first_line
 
 @dataclass(frozen=True, slots=True)
 class LazyClip(OneVideo):
-    """A clip, or a part of one, that is opened when it is read; its digest is not known.
-
-    Attributes:
-        name: What the video is called.
-        preprocessing: How it becomes a video.
-        home: Its split and category.
-        length: Frames of the video.
-        clip_name: What the clip itself is called.
-        cut: What is taken of it, as somebody has asked for it.
-        root: The folder that its name is relative to; None if it is relative to none.
-    """
+    """A clip, or a part of one, that is opened when it is read; its digest is not known."""
 
     name: str
     preprocessing: Preprocessing
     home: Home
-    length: int
+    length: int  # frames of the video
     clip_name: str
     cut: Cut = Cut()  # noqa: RUF009  # a tuple
-    root: str | None = None
+    root: str | None = None  # the folder that its name is relative to; None if to none
 
     @property
     def identities(self) -> Sequence[str]:

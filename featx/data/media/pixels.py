@@ -12,18 +12,11 @@ Span = tuple[float, float]
 
 
 class Pixels(NamedTuple):
-    """A meaning of floating pixels.
+    """A meaning of floating pixels."""
 
-    Attributes:
-        low: The lowest value that there is.
-        high: The highest.
-        white: The value of white; None if each channel has another one.
-        words: What they are.
-    """
-
-    low: float
+    low: float  # the lowest value that there is
     high: float
-    white: float | None
+    white: float | None  # the value of white; None if each channel has another one
     words: str
 
 

@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 
 
 class Segment(NamedTuple):
-    """Some frames of a clip that follow each other.
+    """Some frames of a clip that follow each other: from the first one to that before `stop`.
 
-    Attributes:
-        first: Number of the first one.
-        stop: Number of the one after the last.
-        begin: When it begins, in seconds from the beginning of the clip, if that is how it was
-            cut; it may be while the first frame is shown already.
-        end: When it ends, likewise.
+    If it was cut by time, `begin` and `end` are in seconds from the beginning of the clip: it may
+    begin while the first frame is shown already.
     """
 
     first: int
