@@ -3,8 +3,6 @@
 `pip install torchcodec` wants the FFmpeg of the system. The clips are made once, in FOLDER:
 
     python tests/benchmarks/decode.py FOLDER [--rounds 5] [--hour]
-
-`--before CHECKOUT` adds the featx of another checkout.
 """
 
 import argparse
@@ -33,16 +31,11 @@ NUM_FRAMES, IMAGE_SIZE = 64, 256
 
 FEATX = """
 import resource, sys, time, torch
-from pathlib import Path
 torch.set_num_threads(1)
 from featx.data.media.clip import open_clip
-path = Path(sys.argv[1])
-try:
-    from featx.data.media.video_file import Home
-    from featx.data.media.preprocessing import Preprocessing
-    clip = open_clip(path, Preprocessing()).take("a/a/a", "clip", Home("a", "a"))
-except ImportError:  # an older featx
-    clip = open_clip(path, "a/a/a", "clip", 64, 256)
+from featx.data.media.preprocessing import Preprocessing
+from featx.data.media.video_file import Home
+clip = open_clip(sys.argv[1], Preprocessing()).take("a/a/a", "clip", Home("a", "a"))
 begin = time.perf_counter()
 clip.read()
 """
@@ -124,13 +117,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hour", action="store_true")
-    parser.add_argument("--before", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).resolve().parents[2]
     contenders = {"featx": (FEATX, here), "torchcodec": (TORCHCODEC, None)}
-    if args.before:
-        contenders["featx before"] = (FEATX, args.before.resolve())
     results: dict[str, Any] = {}
     for name, (height, width, count, gop) in CLIPS.items():
         if count > 10_000 and not args.hour:

@@ -36,7 +36,7 @@ from featx.data.media.video_file import CPU, Home, MadeOf, Video, VideoFile, cha
 from featx.data.scan_cache import CacheEntry, FileStamp, ScanCache, Stats, stamp_file
 from featx.data.storage import Place, Source, fetch, is_remote, name_of, stat
 from featx.durable import file_sha256
-from featx.errors import InputError, first_line, require
+from featx.errors import InputError, OutputError, first_line, require
 
 with require("av", "clips"):
     import av
@@ -459,6 +459,8 @@ def open_clip(
         if found.survey.container == FRAMES:
             rate = preprocessing.frame_rate
             found = found._replace(timeline=lay_out_frames(found.survey.num_packets, rate))
+    except OutputError:  # no room for a copy of a remote clip is no fault of the clip
+        raise
     except OSError as error:
         raise InputError(
             f"{path}: expected a readable clip, found: {first_line(error)}. "

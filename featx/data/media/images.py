@@ -69,7 +69,7 @@ def stamp_frames(folder: Place) -> FileStamp:
     size = sum(size for _, size, _ in stats)
     inodes = [status.inode for status in statuses.values()]
     of_folder = [] if is_remote(folder) else [stat(folder).status_ns]
-    status_ns = max(*of_folder, *(status.status_ns for status in statuses.values()), 0)
+    status_ns = max([*of_folder, *(status.status_ns for status in statuses.values())], default=0)
     changed_ns = max((status.changed_ns for status in statuses.values()), default=0)
     return FileStamp.make((size, _digest(stats)), (_digest(inodes), status_ns), changed_ns)
 

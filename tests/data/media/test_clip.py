@@ -12,10 +12,10 @@ import torch
 from clips import decode_clip, encode, open_video, sample_clip, survey_clip
 from helpers import grey_levels
 
-from featx.data.media.clip import write_clip
+from featx.data.media.clip import open_clip, write_clip
 from featx.data.media.preprocessing import Preprocessing
 from featx.data.media.timeline import Timeline
-from featx.errors import InputError
+from featx.errors import InputError, OutputError
 
 CODECS = {
     ".mp4": "libx264",
@@ -231,3 +231,16 @@ def test_a_bad_clip_keeps_its_cause(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         sample_clip(path, 4, 16)
     assert isinstance(caught.value.__cause__, av.error.InvalidDataError)
+
+
+def test_no_room_for_a_copy_is_no_bad_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full temporary folder ends the run: on_error skip must not leave the clip out."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, grey_levels(4))
+
+    def fail(*_: object) -> None:
+        raise OutputError("expected room, found none.")
+
+    monkeypatch.setattr("featx.data.media.clip._survey", fail)
+    with pytest.raises(OutputError, match="expected room"):
+        open_clip(str(path), Preprocessing())
